@@ -1,0 +1,119 @@
+"""What an artifact describes: the contents of `d3hr.json`, validated on construction."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from d3hr_datasets.config import DecodeConfig, InversionConfig, ModelReference, check_choice, check_int
+from d3hr_datasets.errors import ConfigError
+
+ImageMode = Literal["L", "RGB"]
+StatisticsDtype = Literal["float16", "bfloat16", "float32"]
+
+
+@dataclass(frozen=True)
+class ArtifactInfo:
+    """Everything `d3hr.json` says apart from the format and the checksums.
+
+    Args:
+        name: Short name, used in folders: lower-case letters, digits, "-", "_", ".".
+        classes: Class names in the order of the model's class labels 0..K-1.
+        image_size: Side of the images in pixels.
+        image_mode: "L" or "RGB".
+        padding: Black frame in pixels around the image when it is encoded, taken off after decoding.
+        latent_shape: (C, H, W).
+        model: The diffusion model.
+        inversion: How the images were inverted, with the timesteps that are stored.
+        decode: How to decode unless the user says otherwise.
+        counts: Images behind each class.
+        source: Where the images come from, with a `fingerprint`; free text otherwise.
+        producer: Name and version of what wrote it.
+        wnids: WordNet IDs of the classes, or None.
+        dtype: How means and variances are stored.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_size: int
+    image_mode: ImageMode
+    padding: int
+    latent_shape: tuple[int, int, int]
+    model: ModelReference
+    inversion: InversionConfig
+    decode: DecodeConfig
+    counts: tuple[int, ...]
+    source: dict[str, Any] = field(default_factory=dict)
+    producer: str = ""
+    wnids: tuple[str, ...] | None = None
+    dtype: StatisticsDtype = "float16"
+
+    def __post_init__(self) -> None:
+        allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"name must be a string, not {self.name!r}")
+        if not set(self.name) <= allowed or self.name[0] in ".-":
+            raise ConfigError(f"name must be of lower-case letters, digits, '-', '_', '.', not {self.name!r}")
+        if not isinstance(self.classes, tuple) or not self.classes:
+            raise ConfigError("classes must name at least one class")
+        if not all(isinstance(name, str) and name for name in self.classes):
+            raise ConfigError("classes must be non-empty strings")
+        if len(set(self.classes)) != len(self.classes):
+            raise ConfigError("classes has duplicates")
+        check_int("image_size", self.image_size, 1, 4096)
+        check_int("padding", self.padding, 0, 1024)
+        check_choice("image_mode", self.image_mode, ImageMode)
+        check_choice("dtype", self.dtype, StatisticsDtype)
+        if not isinstance(self.source, dict) or not isinstance(self.producer, str):
+            raise ConfigError("source must be an object and producer a string")
+        if not isinstance(self.counts, tuple):
+            raise ConfigError(f"counts must be a list, not {self.counts!r}")
+        if not isinstance(self.latent_shape, tuple) or len(self.latent_shape) != 3:
+            raise ConfigError(f"latent_shape must be (C, H, W), not {self.latent_shape!r}")
+        for size in self.latent_shape:
+            check_int("latent_shape", size, 1, 4096)
+        if self.decode.timestep not in self.inversion.timesteps:
+            raise ConfigError(
+                f"decode.timestep {self.decode.timestep} is not stored; stored: "
+                f"{list(self.inversion.timesteps)}"
+            )
+        for name in ("counts", "wnids"):
+            values = getattr(self, name)
+            if values is not None and (not isinstance(values, tuple) or len(values) != len(self.classes)):
+                raise ConfigError(f"{name} must have one entry per class ({len(self.classes)})")
+        if self.wnids is not None and not all(isinstance(wnid, str) for wnid in self.wnids):
+            raise ConfigError("wnids must be strings")
+        for count in self.counts:
+            check_int("counts", count, 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ArtifactInfo:
+        """Make it from JSON values.
+
+        Raises:
+            ConfigError: A field is unknown, missing, or has a value that is not accepted.
+        """
+        values = dict(values)
+        unknown = sorted(set(values) - {item.name for item in dataclasses.fields(cls)})
+        if unknown:
+            raise ConfigError(f"unknown fields {unknown}")
+        configs: dict[str, Any] = {
+            "model": ModelReference,
+            "inversion": InversionConfig,
+            "decode": DecodeConfig,
+        }
+        for key, config in configs.items():
+            if key in values:
+                values[key] = config.from_dict(values[key])
+        try:
+            converted: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**converted)
+        except TypeError as error:
+            raise ConfigError(str(error)) from error

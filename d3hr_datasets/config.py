@@ -1,0 +1,267 @@
+"""Settings of every stage as frozen dataclasses, validated on construction.
+
+A setting's `fingerprint` is stable across processes and versions of Python: it names caches and
+artifacts by content.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal, TypeVar, get_args
+
+from d3hr_datasets.errors import ConfigError
+
+GroupSamplingMethod = Literal["moment_matched", "search"]
+NoiseTimestep = Literal["source", "target"]
+PosteriorLatent = Literal["mean", "sample"]
+
+_Config = TypeVar("_Config", bound="_Fingerprinted")
+
+
+class _Fingerprinted:
+    """What all settings share: JSON in and out, and a hash of their contents."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+        return values
+
+    @classmethod
+    def from_dict(cls: type[_Config], values: Any) -> _Config:
+        """Make the settings from JSON values.
+
+        Raises:
+            ConfigError: `values` is no object, or has a field this version does not know.
+        """
+        if not isinstance(values, dict):
+            raise ConfigError(f"{cls.__name__} must be a JSON object, not {values!r:.80}")
+        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"{cls.__name__} does not know {unknown}; accepted: {sorted(known)}")
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        except TypeError as error:
+            raise ConfigError(f"{cls.__name__}: {error}") from error
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the SHA-256 of the settings."""
+        text = json.dumps([type(self).__name__, self.to_dict()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_int(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
+    """Return `value` if it is an integer in range.
+
+    Raises:
+        ConfigError: It is not; booleans and floats are no integers here.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} must be an integer, not {value!r} ({type(value).__name__})")
+    if value < minimum or (maximum is not None and value > maximum):
+        accepted = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise ConfigError(f"{name} must be {accepted}, not {value}")
+    return value
+
+
+def check_number(name: str, value: Any, minimum: float) -> float:
+    """Return `value` if it is a finite number of at least `minimum`.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not -sys.float_info.max <= value <= sys.float_info.max:  # NaN compares false
+        raise ConfigError(f"{name} must be a finite number, not {value!r}")
+    if value < minimum:
+        raise ConfigError(f"{name} must be at least {minimum}, not {value}")
+    return float(value)
+
+
+def _set_number(config: Any, name: str) -> None:
+    """Check a number of at least 0 and keep it as a float, so that 4 and 4.0 have one fingerprint."""
+    object.__setattr__(config, name, check_number(name, getattr(config, name), 0.0))
+
+
+def check_choice(name: str, value: Any, literal: Any) -> None:
+    """Raise `ConfigError` unless `value` is one of a `Literal`'s values."""
+    if value not in get_args(literal):
+        raise ConfigError(f"{name} must be one of {list(get_args(literal))}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class ModelReference(_Fingerprinted):
+    """Where the diffusion model of an artifact is.
+
+    Either a Hub repository at a revision, or a folder inside the artifact, in diffusers' layout.
+
+    Args:
+        repo_id: "ORG/NAME" on the Hub, or None.
+        revision: The commit, tag or branch of `repo_id`; needed with it.
+        path: A relative POSIX path inside the artifact, or None.
+    """
+
+    repo_id: str | None = None
+    revision: str | None = None
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.repo_id is None) == (self.path is None):
+            raise ConfigError("ModelReference needs either repo_id with revision, or path")
+        if self.path is not None:
+            path = PurePosixPath(self.path) if isinstance(self.path, str) else None
+            if (
+                path is None or not self.path or path.is_absolute() or ".." in path.parts
+                or "\\" in self.path or ":" in self.path or "\0" in self.path
+            ):  # fmt: skip
+                raise ConfigError(
+                    f"ModelReference.path must be a relative path inside the artifact, not {self.path!r}"
+                )
+            if self.revision is not None:
+                raise ConfigError("ModelReference.revision goes with repo_id, not with path")
+        else:
+            if not isinstance(self.repo_id, str) or not re.fullmatch(
+                r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", self.repo_id
+            ):
+                raise ConfigError(f"ModelReference.repo_id must be ORG/NAME, not {self.repo_id!r}")
+            if not isinstance(self.revision, str) or not self.revision:
+                raise ConfigError(
+                    f"ModelReference of {self.repo_id} needs a revision: pin the commit whose latents the "
+                    "statistics describe"
+                )
+
+
+@dataclass(frozen=True)
+class InversionConfig(_Fingerprinted):
+    """How images were turned into inverted latents.
+
+    Args:
+        timesteps: Timesteps whose statistics are kept, each on the grid of `num_inference_steps`.
+        num_inference_steps: Steps of the whole DDIM grid; 50 as in the paper.
+        num_train_timesteps: Timesteps the model was trained with.
+        guidance_scale: Classifier-free guidance while inverting. 1 (none) by default: inversion with
+            guidance is not undone by denoising, since the guided field differs between the two points
+            of a step. The reference uses 4.
+        noise_timestep: Where the model is evaluated in a step from s to t > s: at "source" s (DDIM), or
+            at "target" t as in the reference.
+        latent: The VAE posterior's "mean", or a "sample" drawn with `seed`. The mean by default: it adds
+            no variance of its own. The reference samples without a seed.
+        seed: Seed of the posterior samples.
+    """
+
+    timesteps: tuple[int, ...]
+    num_inference_steps: int = 50
+    num_train_timesteps: int = 1000
+    guidance_scale: float = 1.0
+    noise_timestep: NoiseTimestep = "source"
+    latent: PosteriorLatent = "mean"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_int("num_train_timesteps", self.num_train_timesteps, 1)
+        check_int("num_inference_steps", self.num_inference_steps, 1, self.num_train_timesteps)
+        _set_number(self, "guidance_scale")
+        check_choice("noise_timestep", self.noise_timestep, NoiseTimestep)
+        check_choice("latent", self.latent, PosteriorLatent)
+        check_int("seed", self.seed, 0)
+        if not isinstance(self.timesteps, tuple) or not self.timesteps:
+            raise ConfigError(f"timesteps must be a tuple of at least one timestep, not {self.timesteps!r}")
+        for timestep in self.timesteps:
+            check_on_grid(timestep, self.num_inference_steps, self.num_train_timesteps)
+        if len(set(self.timesteps)) != len(self.timesteps):
+            raise ConfigError(f"timesteps {self.timesteps} has duplicates")
+
+
+@dataclass(frozen=True)
+class GroupSamplingConfig(_Fingerprinted):
+    """How a group of `ipc` latents is drawn from a class Gaussian.
+
+    Args:
+        method: "moment_matched" (exact mean and standard deviation, vanishing odd moments), or the
+            paper's "search" over random groups.
+        seed: Seed of all draws; class and candidate are mixed into it.
+        num_candidates: Groups that "search" compares.
+        mean_weight: Weight of ||mean(S) - mu|| in the paper's loss.
+        std_weight: Weight of ||std(S) - sigma||.
+        skewness_weight: Weight of ||skewness(S)||; 0.5 in the paper, 0.1 in its code.
+    """
+
+    method: GroupSamplingMethod = "moment_matched"
+    seed: int = 0
+    num_candidates: int = 20_000
+    mean_weight: float = 1.0
+    std_weight: float = 1.0
+    skewness_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, GroupSamplingMethod)
+        check_int("seed", self.seed, 0)
+        check_int("num_candidates", self.num_candidates, 1)
+        for name in ("mean_weight", "std_weight", "skewness_weight"):
+            _set_number(self, name)
+
+
+@dataclass(frozen=True)
+class DecodeConfig(_Fingerprinted):
+    """How inverted latents become images.
+
+    Args:
+        timestep: Timestep the latents are at: one of the artifact's.
+        num_inference_steps: Steps of the whole DDIM grid (those below `timestep` are run).
+        guidance_scale: Classifier-free guidance; 1 is none.
+        reference_off_by_one: Start one grid step above `timestep`, as the reference code does: its
+            statistics are those of t = 600, its denoising starts at t = 620. Only to reproduce it.
+    """
+
+    timestep: int
+    num_inference_steps: int = 50
+    guidance_scale: float = 4.0
+    reference_off_by_one: bool = False
+
+    def __post_init__(self) -> None:
+        check_int("timestep", self.timestep, -1)
+        check_int("num_inference_steps", self.num_inference_steps, 1)
+        _set_number(self, "guidance_scale")
+        if not isinstance(self.reference_off_by_one, bool):
+            raise ConfigError(f"reference_off_by_one must be a bool, not {self.reference_off_by_one!r}")
+
+
+CLEAN = -1  # the timestep of VAE latents without any noise, one step below timestep 0
+
+
+def timestep_grid(num_inference_steps: int, num_train_timesteps: int) -> tuple[int, ...]:
+    """Return the ascending DDIM grid with the clean end: (-1, 0, 20, ..., 980) for 50 of 1000.
+
+    Raises:
+        ConfigError: There are more steps than timesteps.
+    """
+    if num_inference_steps > num_train_timesteps:
+        raise ConfigError(
+            f"num_inference_steps must be at most num_train_timesteps = {num_train_timesteps}, "
+            f"not {num_inference_steps}"
+        )
+    stride = num_train_timesteps // num_inference_steps
+    return (CLEAN, *(index * stride for index in range(num_inference_steps)))
+
+
+def check_on_grid(timestep: Any, num_inference_steps: int, num_train_timesteps: int) -> int:
+    """Return `timestep` if it lies on the grid.
+
+    Raises:
+        ConfigError: It does not; the message names the nearest ones.
+    """
+    check_int("timestep", timestep, CLEAN, num_train_timesteps - 1)
+    grid = timestep_grid(num_inference_steps, num_train_timesteps)
+    if timestep not in grid:
+        nearest = sorted(sorted(grid, key=lambda t: abs(t - timestep))[:2])
+        raise ConfigError(
+            f"timestep {timestep} is not on the grid of {num_inference_steps} steps; nearest: {nearest}"
+        )
+    return int(timestep)

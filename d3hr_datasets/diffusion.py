@@ -1,0 +1,290 @@
+"""The latent diffusion model: images <-> latents <-> inverted latents.
+
+The only module that knows scaling factors, the [-1, 1] range, the null class, dtype and device. It
+loads diffusers' folder layout (`transformer/`, `vae/`, `scheduler/`) from a folder or the Hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from d3hr_datasets.artifact_info import ArtifactInfo
+from d3hr_datasets.config import DecodeConfig, InversionConfig, check_on_grid, timestep_grid
+from d3hr_datasets.ddim import denoise_latents, invert_latents
+from d3hr_datasets.errors import ConfigError, ModelFormatError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
+
+# Denoising and decoding cut groups into batches of this size, so that memory does not grow with them.
+CHUNK = 64
+
+
+class LatentDiffusion:
+    """A class-conditional latent diffusion model of diffusers, ready for inversion and denoising.
+
+    Args:
+        transformer: Predicts noise or v from (latents, timestep, class label).
+        vae: Encodes and decodes images.
+        scheduler: The noise schedule.
+        device: Where to run; CUDA if there is one, else the CPU.
+
+    Raises:
+        ModelFormatError: Transformer and VAE do not fit each other.
+    """
+
+    def __init__(
+        self,
+        transformer: DiTTransformer2DModel,
+        vae: AutoencoderKL,
+        scheduler: DDIMScheduler,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.transformer = transformer.to(self.device).eval().requires_grad_(False)
+        self.vae = vae.to(self.device).eval().requires_grad_(False)
+        self.scheduler = scheduler
+        if transformer.config.in_channels != vae.config.latent_channels:
+            raise ModelFormatError(
+                f"the transformer takes {transformer.config.in_channels} latent channels, "
+                f"the VAE makes {vae.config.latent_channels}"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        device: torch.device | str | None = None,
+        torch_dtype: torch.dtype = torch.float32,
+        local_files_only: bool = False,
+    ) -> LatentDiffusion:
+        """Load a model in diffusers' layout.
+
+        Args:
+            model: A folder with `transformer/`, `vae/` and `scheduler/`, or "ORG/NAME" on the Hub.
+            revision: Commit of the Hub repository.
+            device: Where to run.
+            torch_dtype: Precision of transformer and VAE; DDIM's own arithmetic is always float32.
+            local_files_only: Do not ask the Hub.
+
+        Raises:
+            ModelNotFoundError: A part of it is missing.
+            ModelFormatError: A part of it is not what diffusers wrote.
+        """
+        import safetensors
+        from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
+
+        folder = Path(model)
+        is_folder = isinstance(model, Path) or folder.is_dir()
+        if is_folder:
+            weights_name = "diffusion_pytorch_model*.safetensors"
+            for pattern in (
+                "transformer/config.json",
+                f"transformer/{weights_name}",
+                "vae/config.json",
+                f"vae/{weights_name}",
+                "scheduler/scheduler_config.json",
+            ):
+                if not list(folder.glob(pattern)):
+                    raise ModelNotFoundError(
+                        f"{folder / pattern} is missing: a model folder holds transformer/, vae/ and "
+                        "scheduler/ as `DiTPipeline.save_pretrained` writes them, with safetensors"
+                    )
+        where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only or is_folder}
+        weights = {
+            **where,
+            "torch_dtype": torch_dtype,
+            "use_safetensors": is_folder or None,
+            "low_cpu_mem_usage": False,  # the other way needs accelerate, and differs where it is missing
+            "output_loading_info": True,
+        }
+        try:
+            transformer, missing = DiTTransformer2DModel.from_pretrained(
+                str(model), subfolder="transformer", **weights
+            )
+            vae, missing_of_vae = AutoencoderKL.from_pretrained(str(model), subfolder="vae", **weights)
+            scheduler = DDIMScheduler.from_pretrained(str(model), subfolder="scheduler", **where)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            if not is_folder and isinstance(error, OSError):
+                raise ModelNotFoundError(
+                    f"the diffusion model {model} could not be loaded: {error}. Check the repository's name, "
+                    "its revision and your connection"
+                ) from error
+            raise ModelFormatError(
+                f"the diffusion model {model} is incomplete, damaged or of another kind: {error}. "
+                "Download or save it again"
+            ) from error
+        lacking = [*missing["missing_keys"], *missing_of_vae["missing_keys"]]
+        if lacking:
+            raise ModelFormatError(
+                f"the weights of the diffusion model {model} lack {lacking[:5]}; download or save it again"
+            )
+        return cls(transformer, vae, scheduler, device)
+
+    def __repr__(self) -> str:
+        return (
+            f"LatentDiffusion(num_classes={self.num_classes}, latent_shape={self.latent_shape}, "
+            f"device='{self.device}')"
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that name weights, architecture and noise schedule."""
+        digest = hashlib.sha256()
+        for part in (self.transformer, self.vae):
+            config = {key: value for key, value in part.config.items() if not key.startswith("_")}
+            digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+            for name, tensor in sorted(part.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(self.scheduler.alphas_cumprod.numpy().tobytes())
+        digest.update(str(self.scheduler.config.prediction_type).encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes the transformer knows, without the null class."""
+        return int(self.transformer.config.num_embeds_ada_norm)
+
+    @property
+    def null_class_label(self) -> int:
+        """The label of no class: diffusers' `LabelEmbedding` keeps it behind the last class."""
+        return self.num_classes
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one latent."""
+        side = int(self.transformer.config.sample_size)
+        return int(self.transformer.config.in_channels), side, side
+
+    @property
+    def sample_size(self) -> int:
+        """Side in pixels of the images the VAE takes and makes for `latent_shape`."""
+        return self.latent_shape[1] << (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def image_channels(self) -> int:
+        """1 for grey images, 3 for RGB."""
+        return int(self.vae.config.out_channels)
+
+    def check_fits(self, info: ArtifactInfo) -> None:
+        """Check that the model is one an artifact can be of.
+
+        Raises:
+            ModelFormatError: Its latents, classes, image size or channels are not the artifact's.
+        """
+        pairs = {
+            "latent_shape": (info.latent_shape, self.latent_shape),
+            "the number of classes": (len(info.classes), self.num_classes),
+            "image_mode": (info.image_mode, {1: "L", 3: "RGB"}.get(self.image_channels)),
+            "image_size + 2 * padding": (info.image_size + 2 * info.padding, self.sample_size),
+            "num_train_timesteps": (info.inversion.num_train_timesteps, len(self.scheduler.alphas_cumprod)),
+        }
+        for name, (expected, found) in pairs.items():
+            if expected != found:
+                raise ModelFormatError(
+                    f"the artifact {info.name} says {name} = {expected}, its diffusion model has {found}; "
+                    "they do not belong together"
+                )
+
+    @torch.inference_mode()
+    def encode(self, images: torch.Tensor, generators: list[torch.Generator] | None = None) -> torch.Tensor:
+        """Encode images.
+
+        Args:
+            images: (B, C, S, S) float in [-1, 1], S = `sample_size`.
+            generators: Draw from the VAE's posterior, each image with its own; None takes the mean.
+
+        Returns:
+            (B, *latent_shape) float32: VAE latents x scaling factor.
+
+        Raises:
+            ModelFormatError: The images have another shape.
+        """
+        expected = (self.image_channels, self.sample_size, self.sample_size)
+        if tuple(images.shape[1:]) != expected:
+            raise ModelFormatError(f"images are {tuple(images.shape[1:])}, the VAE takes {expected}")
+        posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
+        latents = posterior.mean if generators is None else posterior.sample(generators)
+        return self._scale(latents.float())
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents.
+
+        Args:
+            latents: (B, *latent_shape), VAE latents x scaling factor.
+
+        Returns:
+            (B, C, S, S) float32 in [-1, 1].
+        """
+        self._check(latents)
+        images = [
+            self.vae.decode(self._unscale(chunk).to(self.device, self.vae.dtype)).sample.float().clamp(-1, 1)
+            for chunk in latents.split(CHUNK)
+        ]
+        return torch.cat(images)
+
+    @torch.inference_mode()
+    def invert(
+        self, latents: torch.Tensor, class_labels: torch.Tensor, config: InversionConfig
+    ) -> dict[int, torch.Tensor]:
+        """Return `ddim.invert_latents` of (B, *latent_shape) and (B,), on this model."""
+        self._check(latents)
+        return invert_latents(
+            self.transformer, self.scheduler, latents.to(self.device), class_labels.to(self.device), config,
+            self.null_class_label,
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def denoise(
+        self, inverted_latents: torch.Tensor, class_labels: torch.Tensor, config: DecodeConfig
+    ) -> torch.Tensor:
+        """Return clean latents (B, *latent_shape) of inverted ones; see `ddim.denoise_latents`.
+
+        With `config.reference_off_by_one` the latents are taken to be one grid step noisier than they are.
+        """
+        self._check(inverted_latents)
+        timestep = config.timestep
+        if config.reference_off_by_one:
+            num_train_timesteps = len(self.scheduler.alphas_cumprod)
+            check_on_grid(timestep, config.num_inference_steps, num_train_timesteps)
+            grid = timestep_grid(config.num_inference_steps, num_train_timesteps)
+            if timestep == grid[-1]:
+                raise ConfigError(
+                    f"timestep {timestep} is the last of the grid: nothing is one step above it"
+                )
+            timestep = grid[grid.index(timestep) + 1]
+        chunks = [
+            denoise_latents(
+                self.transformer, self.scheduler, latents.to(self.device), labels.to(self.device), timestep,
+                config.num_inference_steps, config.guidance_scale, self.null_class_label,
+            )
+            for latents, labels in zip(inverted_latents.split(CHUNK), class_labels.split(CHUNK), strict=True)
+        ]  # fmt: skip
+        return torch.cat(chunks)
+
+    def _check(self, latents: torch.Tensor) -> None:
+        if tuple(latents.shape[1:]) != self.latent_shape:
+            raise ModelFormatError(
+                f"latents are {tuple(latents.shape[1:])}, the model's are {self.latent_shape}"
+            )
+
+    @property
+    def _shift(self) -> float:
+        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
+    def _scale(self, latents: torch.Tensor) -> torch.Tensor:
+        return (latents - self._shift) * float(self.vae.config.scaling_factor)
+
+    def _unscale(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents / float(self.vae.config.scaling_factor) + self._shift

@@ -1,0 +1,47 @@
+"""The exceptions of this library.
+
+Every one derives from `D3HRError` and from the built-in that fits, and its message says what
+happened, the offending value, what is accepted, and what mends it.
+"""
+
+from __future__ import annotations
+
+
+class D3HRError(Exception):
+    """Base class of every error this library raises on purpose."""
+
+
+class ConfigError(D3HRError, ValueError):
+    """An argument or a setting has a value that is not accepted."""
+
+
+class ArtifactNotFoundError(D3HRError, FileNotFoundError):
+    """There is no artifact at the place given."""
+
+
+class ArtifactFormatError(D3HRError, ValueError):
+    """An artifact holds something this version cannot read."""
+
+
+class ArtifactIntegrityError(ArtifactFormatError):
+    """A file of an artifact is not the one its `d3hr.json` describes."""
+
+
+class ModelNotFoundError(D3HRError, FileNotFoundError):
+    """The diffusion model an artifact refers to is not where it should be."""
+
+
+class ModelFormatError(D3HRError, ValueError):
+    """A diffusion model cannot be used with this artifact or by this library."""
+
+
+class StatisticsError(D3HRError, ValueError):
+    """Statistics are not those of a class Gaussian (not finite, negative, too few images)."""
+
+
+class UnreadableImageError(D3HRError, ValueError):
+    """An image of the source data could not be read. Not an `OSError`: timm skips those silently."""
+
+
+class CacheError(D3HRError, RuntimeError):
+    """The image cache could not be read or written."""

@@ -1,0 +1,148 @@
+"""Group sampling: a class Gaussian -> `ipc` latents that represent it together.
+
+Pure functions. All random numbers come from CPU generators seeded by (seed, class, candidate), so
+the same group is drawn on every device, in every order and at every batch size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from d3hr_datasets.config import GroupSamplingConfig, check_int
+from d3hr_datasets.errors import ConfigError, StatisticsError
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Return a 32-bit seed that mixes `parts` (torch's CPU generator uses 32 bits of a seed)."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _standard_normal(shape: tuple[int, ...], *seed: int | str) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(derive_seed(*seed)))
+
+
+def group_score(
+    group: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, config: GroupSamplingConfig
+) -> torch.Tensor:
+    """Return the representativeness loss of one or several groups, lower is better.
+
+    L = mean_weight ||mean(S) - mu|| + std_weight ||std(S) - sigma|| + skewness_weight ||skewness(S)||.
+
+    Source: D3HR, eq. 11-13. The standard deviation is the unbiased one.
+    Differs from reference: skewness is taken per element over the group, where the reference
+    standardises over the group and sums over the elements; and a group of one has neither a standard
+    deviation nor a skewness, so these terms are left out, where the reference gets NaN and crashes.
+
+    Args:
+        group: (..., ipc, *latent).
+        mean: (*latent).
+        variance: (*latent).
+        config: The weights.
+
+    Returns:
+        (...): one loss per group.
+    """
+    dims = tuple(range(-mean.dim(), 0))
+    axis = -mean.dim() - 1
+    group_mean = group.mean(dim=axis)
+    score = config.mean_weight * (group_mean - mean).square().sum(dim=dims).sqrt()
+    if group.shape[axis] > 1:
+        deviations = group - group_mean.unsqueeze(axis)
+        std = (deviations.square().sum(dim=axis) / (group.shape[axis] - 1)).sqrt()
+        score = score + config.std_weight * (std - variance.sqrt()).square().sum(dim=dims).sqrt()
+        if config.skewness_weight:
+            score = score + config.skewness_weight * skewness(group, axis).square().sum(dim=dims).sqrt()
+    return score
+
+
+def skewness(samples: torch.Tensor, dim: int = 0) -> torch.Tensor:
+    """Return m3 / m2^1.5 along `dim` with the biased moments; 0 where all samples are equal."""
+    deviations = samples - samples.mean(dim=dim, keepdim=True)
+    equal = (samples == samples.narrow(dim, 0, 1)).all(dim=dim)  # their mean may differ by a rounding
+    second = deviations.square().mean(dim=dim)
+    third = deviations.pow(3).mean(dim=dim)
+    return torch.where(~equal & (second > 0), third / second.clamp(min=1e-30).pow(1.5), 0.0)
+
+
+def sample_group(
+    mean: torch.Tensor, variance: torch.Tensor, ipc: int, class_label: int, config: GroupSamplingConfig
+) -> torch.Tensor:
+    """Draw a group of latents from one class Gaussian.
+
+    Args:
+        mean: (*latent).
+        variance: (*latent).
+        ipc: Images per class, the size of the group, at least 1.
+        class_label: Mixed into the seed, so that classes do not share their noise (in the reference
+            they do).
+        config: Method, seed and weights.
+
+    Returns:
+        (ipc, *latent) float32 on the CPU.
+
+    Raises:
+        ConfigError: `ipc` is no positive integer, or the shapes differ.
+        StatisticsError: Mean or variance is not finite, or a variance is negative.
+    """
+    check_int("ipc", ipc, 1)
+    if mean.shape != variance.shape:
+        raise ConfigError(f"mean {tuple(mean.shape)} and variance {tuple(variance.shape)} differ in shape")
+    mean, variance = mean.detach().double().cpu(), variance.detach().double().cpu()
+    if not (mean.isfinite().all() and variance.isfinite().all() and (variance >= 0).all()):
+        raise StatisticsError(
+            f"the Gaussian of class label {class_label} has a NaN, an infinity or a negative variance; "
+            "the statistics are damaged: download or build them again"
+        )
+    if config.method == "search":
+        noise = _search(mean, variance, ipc, class_label, config)
+    else:
+        noise = _moment_matched_noise(tuple(mean.shape), ipc, class_label, config.seed)
+    return (mean + variance.sqrt() * noise).float()
+
+
+def _search(
+    mean: torch.Tensor, variance: torch.Tensor, ipc: int, class_label: int, config: GroupSamplingConfig
+) -> torch.Tensor:
+    """Return the noise of the best of `num_candidates` random groups, one in memory at a time.
+
+    Source: D3HR, section 4.3.
+    """
+    mu, sigma_squared = mean.float(), variance.float()
+    sigma = sigma_squared.sqrt()
+    best, best_score = 0, float("inf")
+    for candidate in range(config.num_candidates):
+        noise = _standard_normal((ipc, *mean.shape), config.seed, class_label, candidate)
+        score = float(group_score(mu + sigma * noise, mu, sigma_squared, config))
+        if score < best_score:
+            best, best_score = candidate, score
+    return _standard_normal((ipc, *mean.shape), config.seed, class_label, best).double()
+
+
+def _moment_matched_noise(shape: tuple[int, ...], ipc: int, class_label: int, seed: int) -> torch.Tensor:
+    """Return noise (ipc, *shape) of mean 0, unbiased std 1 and vanishing odd moments, per element.
+
+    Antithetic pairs z, -z remove all odd moments, and a scale per element then sets the standard
+    deviation without bringing any back. An odd group has one triple: per element the values c, 0, -c
+    in an order of its own, so that no single latent sits on the mean (where the diffusion model,
+    which expects noise, gives blurred images).
+
+    A group of one can match the mean only, and is the mean. It is also the limit of the rest: the
+    squared deviations of a matched group sum to (ipc - 1) sigma^2, none at ipc = 1.
+    """
+    if ipc == 1:
+        return torch.zeros(1, *shape, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(derive_seed(seed, class_label, "moment_matched"))
+    odd = ipc % 2
+    half = torch.randn(((ipc - 3 * odd) // 2, *shape), generator=generator, dtype=torch.float64)
+    parts = [half, -half]
+    if odd:
+        triple = torch.randn(shape, generator=generator, dtype=torch.float64)
+        order = torch.rand((3, *shape), generator=generator).argsort(dim=0)
+        parts.append(torch.stack([triple, torch.zeros(shape), -triple]).gather(0, order))
+    noise = torch.cat(parts)
+    smallest = torch.finfo(torch.float32).tiny
+    scale = ((ipc - 1) / noise.square().sum(dim=0).clamp(min=smallest)).sqrt()
+    return noise * scale

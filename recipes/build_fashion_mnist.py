@@ -1,0 +1,75 @@
+"""Build the embedded default: all 60,000 training images + the trained model -> `hub/d3hr-fashion-mnist`.
+
+    python -m recipes.build_fashion_mnist
+
+Goes on from finished chunks in `runs/build-fashion-mnist` when it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from torch.utils.data import Subset
+
+from d3hr_datasets import ArtifactInfo, DecodeConfig, InversionConfig, ModelReference, __version__
+from d3hr_datasets.build import ImageSource, build_artifact
+from d3hr_datasets.diffusion import LatentDiffusion
+from recipes.data import HELD_OUT, fashion_mnist, split_indices
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=Path("runs/dit-fashion-mnist/model"))
+    parser.add_argument("--output", type=Path, default=Path("hub/d3hr-fashion-mnist"))
+    parser.add_argument("--work", type=Path, default=Path("runs/build-fashion-mnist"))
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[200, 400, 600])
+    parser.add_argument("--steps", type=int, default=25, help="steps of the DDIM grid")
+    parser.add_argument("--timestep", type=int, default=600, help="default timestep to decode from")
+    parser.add_argument("--guidance-scale", type=float, default=4.0, help="default guidance to decode with")
+    parser.add_argument(
+        "--select",
+        type=int,
+        metavar="N",
+        help="use N training images outside the held-out part, to choose settings",
+    )
+    parser.add_argument("--download", action="store_true", help="let torchvision download Fashion-MNIST")
+    arguments = parser.parse_args()
+    images = fashion_mnist(train=True, download=arguments.download)
+    source: ImageSource = images
+    if arguments.select:
+        indices = split_indices(len(images), HELD_OUT, "train")[: arguments.select]
+        source = Subset(images, indices.tolist())
+    folder = arguments.output / "model"
+    if arguments.model.resolve() != folder.resolve():
+        for part in ("transformer", "vae", "scheduler"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+            shutil.copytree(arguments.model / part, folder / part)
+        shutil.copy(arguments.model / "model_index.json", folder)
+    model = LatentDiffusion.from_pretrained(folder)
+    info = ArtifactInfo(
+        name="fashion-mnist",
+        classes=tuple(images.classes),
+        image_size=28,
+        image_mode="L",
+        padding=(model.sample_size - 28) // 2,
+        latent_shape=model.latent_shape,
+        model=ModelReference(path="model"),
+        inversion=InversionConfig(timesteps=tuple(arguments.timesteps), num_inference_steps=arguments.steps),
+        decode=DecodeConfig(arguments.timestep, arguments.steps, arguments.guidance_scale),
+        counts=(6000,) * 10,
+        source={
+            "name": "Fashion-MNIST",
+            "split": f"train, {len(source)} images",
+            "license": "MIT",
+        },
+        producer=f"d3hr-datasets {__version__}, recipes.build_fashion_mnist",
+    )
+    print(build_artifact(source, model, arguments.output, info, arguments.work))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""What every recipe shares: settings from YAML, a run folder, checkpoints and metrics.
+
+In: a YAML file whose keys are exactly the fields of a dataclass. Out: that dataclass, and a run
+folder with the resolved settings, `metrics.csv` and the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import platform
+import time
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+Settings = TypeVar("Settings")
+
+
+class RecipeError(ValueError):
+    """A recipe was given settings it cannot run with."""
+
+
+def load_settings(cls: type[Settings], path: str | Path, overrides: list[str]) -> Settings:
+    """Read a YAML file into the dataclass `cls`, then apply `KEY=VALUE` overrides.
+
+    Raises:
+        RecipeError: A key is not a field of `cls`, a value has the wrong type, or one is missing.
+    """
+    values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise RecipeError(f"--set {override!r} is not of the form KEY=VALUE")
+        values[key] = yaml.safe_load(text)
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise RecipeError(f"{path}: unknown settings {unknown}; accepted: {sorted(hints)}")
+    fields = dataclasses.fields(typing.cast(Any, cls))
+    missing = [
+        field.name
+        for field in fields
+        if field.name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise RecipeError(f"{path}: missing settings {missing}")
+    return cls(**{key: _convert(path, key, value, hints[key]) for key, value in values.items()})
+
+
+def _convert(path: str | Path, key: str, value: Any, hint: Any) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    expected = typing.get_origin(hint) or hint
+    fits = not isinstance(expected, type) or isinstance(value, expected)
+    if not fits or (expected is int and isinstance(value, bool)):
+        raise RecipeError(f"{path}: {key} = {value!r} must be a {getattr(expected, '__name__', expected)}")
+    return value
+
+
+class Run:
+    """A folder of one run: resolved settings, `metrics.csv` and one checkpoint, replaced atomically."""
+
+    def __init__(self, folder: str | Path, settings: Any) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        resolved = dataclasses.asdict(settings)
+        target = self.folder / "settings.yaml"
+        if target.exists():
+            before = yaml.safe_load(target.read_text(encoding="utf-8"))
+            changed = [key for key in resolved if key != "epochs" and resolved[key] != before.get(key)]
+            if changed:
+                raise RecipeError(
+                    f"{self.folder} holds a run with other settings of {changed} (only epochs may change); "
+                    "give another --set output=FOLDER, or delete that folder to start again"
+                )
+        target.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        temporary = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
+        torch.save(state, temporary)
+        temporary.replace(self.checkpoint)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Return the newest checkpoint, or None where the run is new."""
+        if not self.checkpoint.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
+        return state
+
+    def log(self, **metrics: Any) -> None:
+        """Append a row to `metrics.csv`; the first row fixes the columns."""
+        path = self.folder / "metrics.csv"
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(metrics))
+            if new:
+                writer.writeheader()
+            writer.writerow(metrics)
+
+
+class ExponentialMovingAverage:
+    """An average of a module's parameters and buffers, `decay` per step, warmed up from the start.
+
+    The decay used at step n is min(decay, (1 + n) / (10 + n)), so early weights are forgotten.
+    """
+
+    def __init__(self, module: torch.nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: torch.nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        averaged, current = [], []
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                averaged.append(self.state[name])
+                current.append(value.detach())
+            else:
+                self.state[name].copy_(value)
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
+def shuffled_batches(count: int, batch_size: int, seed: int, step: int) -> Iterator[torch.Tensor]:
+    """Yield index batches without end, from step `step` on: a new permutation for every epoch.
+
+    The sequence depends on `seed` and `step` alone, so that a resumed run goes on where it stopped.
+    """
+    per_epoch = count // batch_size
+    if per_epoch == 0:
+        raise RecipeError(f"a batch of {batch_size} is larger than the {count} images; lower batch_size")
+    while True:
+        epoch, first = divmod(step, per_epoch)
+        generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+        order = torch.randperm(count, generator=generator)[: per_epoch * batch_size]
+        for index in order.view(per_epoch, batch_size)[first:]:
+            step += 1
+            yield index
+
+
+def one_cycle(step: int, total: int, warmup: float) -> float:
+    """Return the learning-rate factor of a step: a linear rise over `warmup` of all, then a half cosine to 0.
+
+    It depends on the step alone, so a run may be resumed with another number of epochs.
+    """
+    rise = max(1.0, warmup * total)
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / (total - rise)))
+
+
+def write_results(path: str | Path, settings: dict[str, Any], results: dict[str, Any]) -> None:
+    """Write a results file: what was measured, with which settings, on what."""
+    import diffusers
+
+    document = {
+        "results": results,
+        "settings": settings,
+        "machine": {
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+        },
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def cached_tensors(path: Path, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return the tensors of `path`, made and written first where the file is missing."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        save_file({name: tensor.contiguous() for name, tensor in make().items()}, temporary)
+        temporary.replace(path)
+    return load_file(path)

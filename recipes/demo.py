@@ -1,0 +1,68 @@
+"""The main job in about two minutes: generate, look, train a student, test it on real images.
+
+    make demo
+
+Writes the images and `contact-sheet.png` under `demo/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from torchvision.utils import save_image
+
+from d3hr_datasets import D3HRFashionMNIST
+from recipes.data import ImagesNotFoundError, load_images
+from recipes.evaluation import dataset_tensors
+from recipes.students import StudentSettings, accuracy, train_student
+
+
+def size_of(folder: Path, pattern: str = "*") -> int:
+    """Return the bytes of the files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("demo"))
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--download", action="store_true", help="let torchvision download Fashion-MNIST")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    dataset = D3HRFashionMNIST(root=arguments.output / "images", ipc=arguments.ipc)
+    print(dataset)
+    dataset.materialize()
+    print(f"{len(dataset)} images in {time.monotonic() - started:.1f} s: {dataset.image_folder}")
+    images, labels = dataset_tensors(dataset)
+    sheet = arguments.output / "contact-sheet.png"
+    save_image(images.float() / 255, sheet, nrow=arguments.ipc, padding=2, pad_value=1)
+    print(f"contact sheet, one class a row: {sheet}")
+
+    artifact = dataset.artifact.folder
+    statistics = (artifact / "statistics.safetensors").stat().st_size
+    print(
+        f"\nstatistics for every number of images per class: {statistics / 1000:.0f} kB "
+        f"({len(dataset.artifact.info.inversion.timesteps)} timesteps)\n"
+        f"diffusion model: {size_of(artifact / 'model') / 1e6:.1f} MB\n"
+        f"these {len(dataset)} images as PNG: {size_of(dataset.image_folder, '*.png') / 1000:.0f} kB"
+    )
+
+    settings = StudentSettings(epochs=arguments.epochs)
+    started = time.monotonic()
+    network = train_student(images, labels, 0, settings, progress=True)
+    print(f"\nConvNet-3 trained on them for {settings.epochs} epochs in {time.monotonic() - started:.0f} s")
+    try:
+        test, test_labels, _ = load_images("fashion-mnist", "test", 28, 1, arguments.download)
+    except ImagesNotFoundError as error:
+        print(f"its accuracy on real images could not be measured: {error}")
+    else:
+        print(f"accuracy on {len(test):,} real test images: {accuracy(network, test, test_labels):.1f} %")
+
+
+if __name__ == "__main__":
+    main()

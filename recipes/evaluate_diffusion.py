@@ -1,0 +1,80 @@
+"""Measure generated images: are they recognised, and how diverse are they?
+
+    python -m recipes.evaluate_diffusion
+
+1,000 images each of raw sampling from noise, of both group samplers and of random real training
+images, against the test set, in the features of a classifier trained on real images. Writes
+`hub/results/diffusion.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+
+import torch
+
+from d3hr_datasets import D3HRDataset, DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.dataset import load_model
+from recipes.common import write_results
+from recipes.data import load_images
+from recipes.evaluation import dataset_tensors, raw_samples, real_classifier, sample_real
+from recipes.metrics import frechet_distance, recall_and_coverage
+from recipes.students import Classifier, accuracy, features_of
+
+
+def measure(
+    classifier: Classifier, images: torch.Tensor, labels: torch.Tensor, real: torch.Tensor
+) -> dict[str, float]:
+    """Return recognition in percent and distances to the features of real images."""
+    features = features_of(classifier, images)
+    recall, coverage = recall_and_coverage(real, features)
+    return {
+        "recognised_percent": accuracy(classifier, images, labels),
+        "frechet_distance": frechet_distance(real, features),
+        "recall": recall,
+        "coverage": coverage,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--artifact", default="hub/d3hr-fashion-mnist")
+    parser.add_argument("--ipc", type=int, default=100)
+    parser.add_argument("--guidance-scales", type=float, nargs="*", default=[1.0, 4.0])
+    parser.add_argument("--output", default="hub/results/diffusion.json")
+    arguments = parser.parse_args()
+    classifier = real_classifier()
+    test, test_labels, _ = load_images("fashion-mnist", "test", 28, 1)
+    results: dict[str, dict[str, float]] = {}
+    train, train_labels, _ = load_images("fashion-mnist", "train+held-out", 28, 1)
+    # As many real images as generated ones: recall and coverage depend on both numbers.
+    real = features_of(classifier, sample_real(test, test_labels, arguments.ipc, 0)[0])
+    results["random real"] = measure(classifier, *sample_real(train, train_labels, arguments.ipc, 0), real)
+    with tempfile.TemporaryDirectory() as root:
+        base = D3HRDataset(arguments.artifact, root, arguments.ipc)
+        model = load_model(base.artifact)
+        for scale in arguments.guidance_scales:
+            raw = raw_samples(base, model, arguments.ipc, 0, scale)
+            results[f"raw sampling, guidance {scale:g}"] = measure(classifier, *raw, real)
+            for sampling in (GroupSamplingConfig("search", num_candidates=1000), GroupSamplingConfig()):
+                decode: DecodeConfig = dataclasses.replace(base.decode, guidance_scale=scale)
+                dataset = D3HRDataset(
+                    arguments.artifact, root, arguments.ipc, sampling=sampling, decode=decode
+                )
+                key = f"{sampling.method}, guidance {scale:g}"
+                results[key] = measure(classifier, *dataset_tensors(dataset), real)
+    settings = {
+        **vars(arguments), "timestep": base.decode.timestep, "steps": base.decode.num_inference_steps,
+        "search_candidates": 1000, "k": 5,
+        "classifier_accuracy_on_test": accuracy(classifier, test, test_labels),
+    }  # fmt: skip
+    write_results(arguments.output, settings, results)
+    print(results)
+
+
+if __name__ == "__main__":
+    main()

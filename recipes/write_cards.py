@@ -1,0 +1,116 @@
+"""Put the measured figures into the README and the cards: `hub/results/*.json` -> Markdown.
+
+    python -m recipes.write_cards
+
+Replaces what stands between `<!-- figures -->` and `<!-- end of figures -->` in each file, and writes
+the checksums of the artifact anew, since its cards are part of it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from d3hr_datasets import Artifact
+
+RESULTS = Path("hub/results")
+ARTIFACT = Path("hub/d3hr-fashion-mnist")
+FILES = (Path("README.md"), ARTIFACT / "README.md", ARTIFACT / "model" / "README.md")
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return the results of one script."""
+    results: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["results"]
+    return results
+
+
+def table(header: list[str], rows: list[list[Any]]) -> str:
+    """Return a Markdown table; floats with three significant digits."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _score(score: dict[str, Any]) -> str:
+    spread = "" if score["std"] is None else f" ± {score['std']:.1f}"
+    return f"{score['mean']:.1f}{spread} ({len(score['values'])} seeds)"
+
+
+def training_table() -> str:
+    """Return how long the models were trained."""
+    rows = [[name, *values.values()] for name, values in read("training").items()]
+    return table(["training", "steps", "minutes", "mean squared error at the end"], rows)
+
+
+def vae_table() -> str:
+    """Return the VAE's figures."""
+    results = read("vae")
+    rows = [[name.replace("_", " "), _score(v) if isinstance(v, dict) else v] for name, v in results.items()]
+    return table(["VAE, test set", ""], rows)
+
+
+def diffusion_table() -> str:
+    """Return recognition and diversity of generated images."""
+    rows = [[name, *values.values()] for name, values in read("diffusion").items()]
+    return table(["1,000 images", "recognised, %", "Fréchet distance", "recall", "coverage"], rows)
+
+
+def inversion_tables() -> str:
+    """Return round trips and normality over timesteps."""
+    results = read("inversion")
+    trips = table(
+        ["round trip", "relative error"], [list(row) for row in results["round_trip_relative_error"].items()]
+    )
+    rows = [[name, *values.values()] for name, values in results["normality"].items()]
+    header = [
+        "latents at",
+        "mean abs. skewness",
+        "mean abs. excess kurtosis",
+        "pass normality test",
+        "mean abs. correlation",
+    ]
+    return f"{trips}\n\n{table(header, rows)}"
+
+
+def students_table() -> str:
+    """Return the accuracies of students: those that chose the settings, then those of the test set."""
+    tables = []
+    for name, tested_on in (("selection", "held-out training images"), ("students", "the real test set")):
+        rows = [[key, _score(score)] for key, score in sorted(read(name).items())]
+        tables.append(table(["student's training set", f"accuracy on {tested_on}, %"], rows))
+    return "\n\n".join(tables)
+
+
+def dataset_table() -> str:
+    """Return what a user waits for."""
+    rows = []
+    for name, values in read("dataset").items():
+        parts = values.items() if isinstance(values, dict) else [("", values)]
+        rows.append([name, ", ".join(f"{key} {_cell(value)}" for key, value in parts if "sha256" not in key)])
+    return table(["embedded set, ipc 10", ""], rows)
+
+
+def main() -> None:
+    sections = [training_table, vae_table, diffusion_table, inversion_tables, students_table, dataset_table]
+    figures = "\n\n".join(section() for section in sections)
+    artifact = Artifact.load(ARTIFACT)
+    for name in artifact.sha256:
+        if not name.endswith(".md"):
+            artifact.check(name)  # only cards may have changed
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        before, begin, rest = text.partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not begin or not end:
+            raise SystemExit(f"{path} has no {BEGIN} ... {END}")
+        path.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}", encoding="utf-8")
+    artifact.write_metadata()
+
+
+if __name__ == "__main__":
+    main()
