@@ -1,0 +1,64 @@
+"""Fixtures of the whole suite: tiny artifacts, one thread, and a home that goes away with the run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+HOME = Path(tempfile.gettempdir()) / f"d3hr-tests-{os.getpid()}"
+
+
+def pytest_configure() -> None:
+    """Point every cache of Hugging Face to `HOME`. Their libraries read this when they are imported."""
+    os.environ.update(
+        HF_HOME=str(HOME / "hf"),
+        HF_HUB_CACHE=str(HOME / "hf" / "hub"),
+        HF_ASSETS_CACHE=str(HOME / "hf" / "assets"),
+        HF_MODULES_CACHE=str(HOME / "hf" / "modules"),
+        XDG_CACHE_HOME=str(HOME / "cache"),
+        TORCH_HOME=str(HOME / "torch"),
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+    )
+
+
+def pytest_unconfigure() -> None:
+    """Remove `HOME`."""
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run each test in an empty folder, and see that it leaves nothing there."""
+    folder = tmp_path / "working-directory"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    yield
+    assert not list(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the tiny artifact. Never write there; `artifact_copy` is for that."""
+    from tests.tiny import save_tiny_artifact  # after `pytest_configure`: it imports diffusers
+
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny_artifact(folder / "artifact", folder / "work")
+    return folder / "artifact"
+
+
+@pytest.fixture
+def artifact_copy(tiny_artifact: Path, tmp_path: Path) -> Path:
+    """Return the folder of a copy of the tiny artifact that the test may change."""
+    return Path(shutil.copytree(tiny_artifact, tmp_path / "artifact"))

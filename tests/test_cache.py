@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from d3hr_datasets import D3HRDataset
+from d3hr_datasets.cache import MANIFEST, ImageCache
+from d3hr_datasets.errors import CacheError
+from tests.tampering import flip_byte, truncate
+from tests.workers import file_digests, generate_together
+
+IPC = 3
+
+
+def _images(label: int) -> list[Image.Image]:
+    """Return images whose pixels tell their label and position."""
+    return [Image.new("L", (5, 5), 20 * label + position) for position in range(IPC)]
+
+
+class Maker:
+    """Makes the images of a label, and counts how often."""
+
+    def __init__(self, label: int) -> None:
+        self.label = label
+        self.calls = 0
+
+    def __call__(self) -> Sequence[Image.Image]:
+        self.calls += 1
+        return _images(self.label)
+
+
+def _never() -> Sequence[Image.Image]:
+    raise AssertionError("made again")
+
+
+def _dataset(artifact: Path, root: Path) -> D3HRDataset:
+    return D3HRDataset(artifact, root, ipc=IPC, device="cpu")
+
+
+def _left_over(root: Path) -> list[Path]:
+    return sorted((root / ".partial").glob("*"))
+
+
+@pytest.fixture(scope="module")
+def _generated(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("generated")
+    _dataset(tiny_artifact, root).materialize(progress=False)
+    return root
+
+
+@pytest.fixture
+def generated(_generated: Path, tmp_path: Path) -> Path:
+    """Return the root of a cache with all of the tiny artifact's images; the test may change it."""
+    return Path(shutil.copytree(_generated, tmp_path / "root"))
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_image_folder_opens_it_in_the_order_of_the_labels(count: int, tmp_path: Path) -> None:
+    names = [f"{chr(ord('z') - label)}/{label}" for label in range(count)]  # against the alphabet
+    cache = ImageCache(tmp_path, "set", names, IPC)
+    for label in reversed(range(count)):
+        cache.ensure(label, Maker(label))
+    folder = ImageFolder(str(tmp_path / "set"))
+    assert folder.classes == cache.class_folders
+    assert folder.targets == [label for label in range(count) for _ in range(IPC)]
+    for index in range(len(folder)):
+        image, target = folder[index]
+        assert image.convert("L").getpixel((0, 0)) == 20 * target + index % IPC
+
+
+def test_order_of_a_thousand_and_one_classes_is_that_of_the_labels(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path, "set", [f"class {label}" for label in range(1001)], IPC)
+    assert sorted(cache.class_folders) == cache.class_folders
+    assert len(set(cache.class_folders)) == 1001
+
+
+@pytest.mark.parametrize("name", ["a/b", "../..", "/etc", "a\\b", "", ".", "größe", "a b, c.d", "CON:"])
+def test_any_class_name_makes_one_plain_folder(name: str, tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path, "set", [name, name], IPC)
+    for label in (0, 1):
+        cache.ensure(label, Maker(label))
+        image = cache.read(label, 2)
+        assert image is not None and image.getpixel((0, 0)) == 20 * label + 2
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == cache.class_folders
+    assert all(
+        folder.isascii() and folder.replace("-", "").replace("_", "").isalnum()
+        for folder in cache.class_folders
+    )
+
+
+def test_images_come_back_as_they_were(tmp_path: Path) -> None:
+    colours = [Image.effect_noise((6, 4), 90).convert("RGB") for _ in range(2)]
+    cache = ImageCache(tmp_path, "set", ["a"], 2)
+    cache.ensure(0, lambda: colours)
+    again = ImageCache(tmp_path, "set", ["a"], 2)
+    for index, colour in enumerate(colours):
+        found = again.read(0, index)
+        assert found is not None and found.mode == "RGB" and found.tobytes() == colour.tobytes()
+
+
+def test_group_is_made_once(tmp_path: Path) -> None:
+    maker = Maker(0)
+    for _ in range(3):
+        cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
+        cache.ensure(0, maker)
+    assert maker.calls == 1
+    assert cache.is_complete(0) and not cache.is_complete(1)
+    assert cache.read(1, 0) is None
+
+
+def test_reading_what_is_not_there_writes_nothing(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path / "root", "set", ["a"], IPC)
+    assert cache.read(0, 0) is None and not cache.is_complete(0)
+    assert not (tmp_path / "root").exists()
+
+
+def test_sets_of_other_names_are_other_sets(tmp_path: Path) -> None:
+    ImageCache(tmp_path, "one", ["a"], IPC).ensure(0, Maker(0))
+    assert ImageCache(tmp_path, "two", ["a"], IPC).read(0, 0) is None
+
+
+@pytest.mark.parametrize("position", [0, 20, 45, -1])
+def test_flipped_byte_is_not_served(position: int, tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
+    for label in (0, 1):
+        cache.ensure(label, Maker(label))
+    flip_byte(cache.path(1, 2), position)
+    for reader in (cache, ImageCache(tmp_path, "set", ["a", "b"], IPC)):
+        assert reader.read(1, 2) is None
+        assert not reader.is_complete(1)
+        assert reader.is_complete(0)
+    maker = Maker(1)
+    cache.ensure(1, maker)
+    image = cache.read(1, 2)
+    assert maker.calls == 1
+    assert image is not None and image.getpixel((0, 0)) == 22
+
+
+def test_other_image_in_its_place_is_not_served(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path, "set", ["a"], IPC)
+    cache.ensure(0, Maker(0))
+    shutil.copyfile(cache.path(0, 1), cache.path(0, 0))
+    assert cache.read(0, 0) is None
+
+
+def _write_manifest(data: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / MANIFEST).write_bytes(data)
+
+
+def _lengthen_manifest(folder: Path) -> None:
+    checksums = json.loads((folder / MANIFEST).read_text())["sha256"]
+    (folder / MANIFEST).write_text(json.dumps({"sha256": [*checksums, checksums[0]]}))
+    shutil.copyfile(folder / "00000.png", folder / "00003.png")
+
+
+def _shorten_manifest(folder: Path) -> None:
+    checksums = json.loads((folder / MANIFEST).read_text())["sha256"]
+    (folder / MANIFEST).write_text(json.dumps({"sha256": checksums[:-1]}))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "flipped image": lambda folder: flip_byte(folder / "00002.png", 50),
+    "truncated image": lambda folder: truncate(folder / "00002.png"),
+    "empty image": lambda folder: truncate(folder / "00002.png", 0),
+    "deleted image": lambda folder: (folder / "00002.png").unlink(),
+    "deleted manifest": lambda folder: (folder / MANIFEST).unlink(),
+    "truncated manifest": lambda folder: truncate(folder / MANIFEST),
+    "flipped manifest": lambda folder: flip_byte(folder / MANIFEST, 20),
+    "empty manifest": _write_manifest(b""),
+    "binary manifest": _write_manifest(b"\xff\xfe\x00\x80"),
+    "manifest without checksums": _write_manifest(b"{}"),
+    "manifest that is a list": _write_manifest(b"[]"),
+    "manifest that is null": _write_manifest(b"null"),
+    "manifest of another type": _write_manifest(b'{"sha256": 3}'),
+    "manifest of a text": _write_manifest(b'{"sha256": "abc"}'),
+    "manifest of an object": _write_manifest(b'{"sha256": {"0": "abc"}}'),
+    "manifest of nothing": _write_manifest(b'{"sha256": []}'),
+    "manifest of numbers": _write_manifest(b'{"sha256": [1, 2, 3]}'),
+    "manifest of fewer images": _shorten_manifest,
+    "manifest of more images": _lengthen_manifest,
+    "deleted group": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_group_is_made_again_by_reading(
+    damage: Callable[[Path], object], generated: Path, tiny_artifact: Path
+) -> None:
+    dataset = _dataset(tiny_artifact, generated)
+    before = file_digests(dataset.image_folder)
+    pixels = [dataset[index][0].tobytes() for index in range(len(dataset))]
+    damage(dataset.image_folder / dataset.cache.class_folders[1])
+    for reader in (dataset, _dataset(tiny_artifact, generated)):
+        assert reader[2 * IPC - 1][0].tobytes() == pixels[2 * IPC - 1]
+    assert file_digests(dataset.image_folder) == before
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_group_is_made_again_by_materializing(
+    damage: Callable[[Path], object], generated: Path, tiny_artifact: Path
+) -> None:
+    dataset = _dataset(tiny_artifact, generated)
+    before = file_digests(dataset.image_folder)
+    damage(dataset.image_folder / dataset.cache.class_folders[1])
+    dataset.materialize(progress=False)
+    assert file_digests(dataset.image_folder) == before
+
+
+def test_additional_image_is_removed_by_materializing(generated: Path, tiny_artifact: Path) -> None:
+    dataset = _dataset(tiny_artifact, generated)
+    before = file_digests(dataset.image_folder)
+    shutil.copyfile(dataset.cache.path(1, 0), dataset.cache.path(1, IPC))
+    dataset.materialize(progress=False)
+    assert file_digests(dataset.image_folder) == before
+
+
+def test_nothing_is_left_of_making_and_mending(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path, "set", ["a"], IPC)
+    cache.ensure(0, Maker(0))
+    assert _left_over(tmp_path) == []
+    flip_byte(cache.path(0, 0))
+    cache.ensure(0, Maker(0))
+    assert _left_over(tmp_path) == []
+    assert sorted(path.name for path in (tmp_path / "set").rglob("*.png")) == [
+        "00000.png",
+        "00001.png",
+        "00002.png",
+    ]
+
+
+def test_failed_making_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+    def fail() -> Sequence[Image.Image]:
+        raise RuntimeError("no memory")
+
+    cache = ImageCache(tmp_path, "set", ["a"], IPC)
+    with pytest.raises(RuntimeError, match="no memory"):
+        cache.ensure(0, fail)
+    assert _left_over(tmp_path) == [] and cache.read(0, 0) is None
+    cache.ensure(0, Maker(0))
+    assert cache.is_complete(0)
+
+
+@pytest.mark.parametrize("function", ["fsync", "rename"])
+def test_full_disk_is_a_cache_error_and_leaves_nothing(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cache = ImageCache(tmp_path, "set", ["a"], IPC)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, fail)
+        with pytest.raises(CacheError, match="No space left"):
+            cache.ensure(0, Maker(0))
+    assert _left_over(tmp_path) == [] and not list(tmp_path.glob("set/*"))
+    assert cache.read(0, 0) is None
+    cache.ensure(0, Maker(0))
+    assert cache.is_complete(0)
+
+
+def test_process_killed_while_writing_leaves_no_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    cache = ImageCache(tmp_path, "set", ["a"], IPC)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", kill)
+        patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # a killed process cleans nothing up
+        with pytest.raises(KeyboardInterrupt):
+            cache.ensure(0, Maker(0))
+    assert cache.read(0, 0) is None and not cache.is_complete(0)
+    assert not list(tmp_path.glob("set/*"))
+    cache.ensure(0, Maker(0))
+    assert cache.is_complete(0)
+
+
+def test_root_that_is_a_file_is_a_cache_error(tmp_path: Path, tiny_artifact: Path) -> None:
+    root = tmp_path / "root"
+    root.write_text("not a folder")
+    cache = ImageCache(root, "set", ["a"], IPC)
+    with pytest.raises(CacheError, match="root"):
+        cache.ensure(0, _never)
+    dataset = _dataset(tiny_artifact, root)
+    with pytest.raises(CacheError, match="root"):
+        dataset[0]
+    with pytest.raises(CacheError, match="root"):
+        dataset.materialize(progress=False)
+    assert root.read_text() == "not a folder"
+
+
+def test_set_that_is_a_file_is_a_cache_error(tmp_path: Path) -> None:
+    (tmp_path / "set").write_text("not a folder")
+    with pytest.raises(CacheError, match="set"):
+        ImageCache(tmp_path, "set", ["a"], IPC).ensure(0, Maker(0))
+    assert _left_over(tmp_path) == []
+
+
+def test_image_that_is_a_folder_is_a_cache_error(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path, "set", ["a"], IPC)
+    cache.ensure(0, Maker(0))
+    cache.path(0, 0).unlink()
+    cache.path(0, 0).mkdir()
+    with pytest.raises(CacheError, match=r"00000\.png"):
+        cache.read(0, 0)
+    with pytest.raises(CacheError, match=r"00000\.png"):
+        cache.ensure(0, Maker(0))
+
+
+def test_two_at_once_make_a_group_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def make() -> Sequence[Image.Image]:
+        calls.append(threading.get_ident())
+        time.sleep(0.2)
+        return _images(0)
+
+    caches = [ImageCache(tmp_path, "set", ["a"], IPC) for _ in range(2)]
+    threads = [threading.Thread(target=cache.ensure, args=(0, make)) for cache in caches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(calls) == 1
+    assert all(cache.is_complete(0) for cache in caches)
+
+
+def test_two_processes_at_once_give_the_bytes_of_one(
+    tmp_path: Path, tiny_artifact: Path, _generated: Path
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.SimpleQueue()
+    root = str(tmp_path / "root")
+    processes = [
+        context.Process(target=generate_together, args=(str(tiny_artifact), root, IPC, barrier, results))
+        for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=180)
+    assert [process.exitcode for process in processes] == [0, 0]
+    expected = file_digests(_dataset(tiny_artifact, _generated).image_folder)
+    assert len(expected) == 3 * (IPC + 1)
+    assert results.get() == results.get() == expected
+    assert _left_over(tmp_path / "root") == []

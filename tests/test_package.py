@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import d3hr_datasets
+from d3hr_datasets import errors
+from d3hr_datasets.registry import REGISTRY, embedded_artifact
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+IMPORT = """
+import sys
+
+import d3hr_datasets
+
+heavy = {"diffusers", "transformers", "datasets", "timm", "accelerate", "scipy", "matplotlib", "pandas"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+dataset = d3hr_datasets.D3HRDataset(sys.argv[1], sys.argv[2], ipc=2)
+assert len(dataset) == 6 and repr(dataset) and len(dataset.sample_latents(0)) == 2
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert "d3hr_datasets.build" not in sys.modules
+"""
+
+
+def test_import_and_construction_are_light(tiny_artifact: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", IMPORT, str(tiny_artifact), str(tmp_path / "root")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_public_names_exist() -> None:
+    assert len(set(d3hr_datasets.__all__)) == len(d3hr_datasets.__all__)
+    for name in d3hr_datasets.__all__:
+        assert getattr(d3hr_datasets, name).__doc__
+
+
+@pytest.mark.parametrize(
+    ("error", "base"),
+    [
+        (errors.ConfigError, ValueError),
+        (errors.ArtifactNotFoundError, FileNotFoundError),
+        (errors.ArtifactFormatError, ValueError),
+        (errors.ArtifactIntegrityError, errors.ArtifactFormatError),
+        (errors.ModelNotFoundError, FileNotFoundError),
+        (errors.ModelFormatError, ValueError),
+        (errors.StatisticsError, ValueError),
+        (errors.UnreadableImageError, ValueError),
+        (errors.CacheError, RuntimeError),
+    ],
+)
+def test_errors_derive_from_the_library_and_from_a_builtin(
+    error: type[Exception], base: type[Exception]
+) -> None:
+    assert issubclass(error, errors.D3HRError) and issubclass(error, base)
+
+
+def test_every_error_is_one_of_the_library() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert len(kinds) == 10 and all(issubclass(kind, errors.D3HRError) for kind in kinds)
+
+
+def test_unreadable_image_is_no_os_error() -> None:
+    assert not issubclass(errors.UnreadableImageError, OSError)
+
+
+def test_unknown_data_sets_are_named_with_the_known_ones() -> None:
+    with pytest.raises(errors.ArtifactNotFoundError, match=r"imagenette-of-tests.*fashion-mnist"):
+        embedded_artifact("imagenette-of-tests")
+
+
+def test_missing_embedded_artifact_says_where_it_was_sought(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = type(REGISTRY["fashion-mnist"])("fashion-mnist", "not-there")
+    monkeypatch.setitem(REGISTRY, "fashion-mnist", row)
+    with pytest.raises(errors.ArtifactNotFoundError, match="not-there"):
+        embedded_artifact("fashion-mnist")

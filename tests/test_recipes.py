@@ -1,0 +1,210 @@
+"""The recipes on small data: settings, images, both trainings, resuming, metrics, students."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from d3hr_datasets.diffusion import LatentDiffusion
+from recipes import train_dit, train_vae
+from recipes.common import RecipeError, Run, load_settings, one_cycle, shuffled_batches
+from recipes.data import load_images
+from recipes.metrics import frechet_distance, recall_and_coverage
+from recipes.students import StudentSettings, accuracy, convnet, train_student
+from recipes.train_dit import DiTSettings
+from recipes.train_vae import VAESettings
+
+CONFIGS = Path(__file__).parent.parent / "recipes" / "configs"
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Return a folder of three classes of colour pictures of different sizes, eight each."""
+    for label, name in enumerate(("red", "green", "blue")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(8):
+            colour = [20 * index] * 3
+            colour[label] = 255
+            Image.new("RGB", (20 + index, 24), tuple(colour)).save(
+                tmp_path / "images" / name / f"{index}.png"
+            )
+    return tmp_path / "images"
+
+
+def vae_settings(image_folder: Path, output: Path, **changes: Any) -> VAESettings:
+    values: dict[str, Any] = {
+        "output": str(output), "source": str(image_folder), "image_size": 14, "padding": 1, "channels": 3,
+        "latent_channels": 2, "block_out_channels": [4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4,
+        "epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "kl_weight": 1e-3, "ema_decay": 0.9,
+        "log_every": 1, "minutes_between_checkpoints": 0.0,
+    }  # fmt: skip
+    return VAESettings(**{**values, **changes})
+
+
+def dit_settings(image_folder: Path, output: Path, vae: Path, **changes: Any) -> DiTSettings:
+    values: dict[str, Any] = {
+        "output": str(output), "vae": str(vae), "source": str(image_folder), "image_size": 14, "padding": 1,
+        "patch_size": 2, "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8, "epochs": 2,
+        "batch_size": 4, "learning_rate": 1e-3, "label_dropout": 0.5, "snr_gamma": 5.0, "ema_decay": 0.9,
+        "log_every": 1, "minutes_between_checkpoints": 0.0, "minutes_between_samples": 60.0,
+    }  # fmt: skip
+    return DiTSettings(**{**values, **changes})
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Make the next training stop as if by Ctrl-C when it logs `step`."""
+    log = Run.log
+
+    def stop(self: Run, **metrics: Any) -> None:
+        if metrics["step"] == step:
+            raise KeyboardInterrupt
+        log(self, **metrics)
+
+    monkeypatch.setattr(Run, "log", stop)
+
+
+def test_a_model_trains_on_any_image_folder_and_resumes(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = vae_settings(image_folder, tmp_path / "vae")
+    train_vae.train(whole)
+    parts = dataclasses.replace(whole, output=str(tmp_path / "vae-parts"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 8)
+        train_vae.train(parts)
+    train_vae.train(parts)
+    weights, again = (
+        load_file(Path(s.output) / "vae" / "diffusion_pytorch_model.safetensors") for s in (whole, parts)
+    )
+    for name, tensor in weights.items():
+        torch.testing.assert_close(again[name], tensor)
+    assert (tmp_path / "vae" / "reconstructions.png").is_file()
+    assert len((tmp_path / "vae" / "metrics.csv").read_text().splitlines()) == 1 + 12
+
+    settings = dit_settings(image_folder, tmp_path / "dit", tmp_path / "vae" / "vae")
+    train_dit.train(settings)
+    model = LatentDiffusion.from_pretrained(tmp_path / "dit" / "model", device="cpu")
+    assert (model.num_classes, model.latent_shape, model.image_channels) == (3, (2, 4, 4), 3)
+    assert (tmp_path / "dit" / "samples-12.png").is_file()
+    resumed = dataclasses.replace(settings, output=str(tmp_path / "dit-parts"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 7)
+        train_dit.train(resumed)
+    train_dit.train(resumed)
+    file = Path("model/transformer/diffusion_pytorch_model.safetensors")
+    weights, again = (load_file(Path(s.output) / file) for s in (settings, resumed))
+    for key, tensor in weights.items():
+        torch.testing.assert_close(again[key], tensor)
+
+
+def test_a_run_refuses_other_settings(image_folder: Path, tmp_path: Path) -> None:
+    settings = vae_settings(image_folder, tmp_path / "run")
+    Run(settings.output, settings)
+    Run(settings.output, dataclasses.replace(settings, epochs=5))
+    with pytest.raises(RecipeError, match="learning_rate"):
+        Run(settings.output, dataclasses.replace(settings, learning_rate=0.5))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epoch=3", "unknown settings"),
+        ("epochs=many", "must be a int"),
+        ("epochs=true", "must be a int"),
+        ("epochs", "KEY=VALUE"),
+    ],
+)
+def test_settings_are_checked(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_settings(VAESettings, CONFIGS / "vae_fashion_mnist.yaml", [override])
+
+
+def test_the_shipped_settings_are_accepted() -> None:
+    vae = load_settings(VAESettings, CONFIGS / "vae_fashion_mnist.yaml", ["learning_rate=1e-4"])
+    assert vae.learning_rate == 1e-4
+    assert load_settings(DiTSettings, CONFIGS / "dit_fashion_mnist.yaml", []).image_size == 28
+
+
+def test_missing_settings_are_named(tmp_path: Path) -> None:
+    (tmp_path / "short.yaml").write_text("output: x\n")
+    with pytest.raises(RecipeError, match=r"missing settings .*kl_weight"):
+        load_settings(VAESettings, tmp_path / "short.yaml", [])
+
+
+def test_batches_cover_an_epoch_and_continue_anywhere() -> None:
+    batches = shuffled_batches(10, 3, seed=1, step=0)
+    seen = [next(batches) for _ in range(7)]
+    assert len(torch.cat(seen[:3]).unique()) == 9
+    assert not torch.equal(torch.cat(seen[:3]), torch.cat(seen[3:6]))
+    assert torch.equal(next(shuffled_batches(10, 3, seed=1, step=5)), seen[5])
+    with pytest.raises(RecipeError, match="larger than"):
+        next(shuffled_batches(2, 3, seed=0, step=0))
+
+
+def test_one_cycle_rises_and_falls_to_zero() -> None:
+    factors = [one_cycle(step, 100, 0.1) for step in range(101)]
+    assert max(factors) == factors[10] == 1
+    assert factors[:11] == sorted(factors[:11])
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[100] == pytest.approx(0)
+
+
+def test_splits_do_not_overlap(image_folder: Path) -> None:
+    train, targets, names = load_images(str(image_folder), "train", 14, 3)
+    held_out, held_out_targets, _ = load_images(str(image_folder), "held-out", 14, 3)
+    assert (len(train), len(held_out), names) == (20, 4, ["blue", "green", "red"])
+    assert train.shape[1:] == (3, 14, 14)
+    both = torch.cat([train, held_out]).flatten(1).unique(dim=0)
+    assert len(both) == len(
+        load_images(str(image_folder), "train+held-out", 14, 3)[0].flatten(1).unique(dim=0)
+    )
+    assert sorted(torch.cat([targets, held_out_targets]).tolist()) == [0] * 8 + [1] * 8 + [2] * 8
+    with pytest.raises(ValueError, match="no test split"):
+        load_images(str(image_folder), "test", 14, 3)
+
+
+def test_frechet_distance_of_gaussians() -> None:
+    features = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moved = 2 * features + torch.tensor([3.0, 0, 0])
+    # Means differ by 3 and standard deviations by 1 in each of three dimensions: 9 + 3.
+    assert frechet_distance(features, moved) == pytest.approx(12, rel=0.05)
+    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-6)
+
+
+def test_recall_and_coverage_see_a_missing_mode() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randn(200, 2, generator=generator)
+    real[100:] += 100
+    fake = torch.randn(100, 2, generator=generator)
+    recall, coverage = recall_and_coverage(real, fake)
+    assert 0.35 < recall <= 0.5
+    assert 0.35 < coverage <= 0.5
+    assert recall_and_coverage(real, real) == (1, 1)
+
+
+def test_a_student_learns_and_is_reproducible() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat(10)
+    images = torch.randint(0, 60, (30, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    for label in range(3):  # the class is where the bright stripe is
+        images[labels == label, :, 8 * label : 8 * label + 6] += 150
+    settings = StudentSettings(width=8, epochs=30)
+    state = torch.random.get_rng_state()
+    first, second = (train_student(images, labels, 0, settings) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert accuracy(first, images, labels) == 100
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_convnet_is_the_published_one() -> None:
+    network = convnet(StudentSettings(), num_classes=10)
+    # DC's ConvNet-3 of width 128 on one channel: convolutions, affine instance norms and a linear layer.
+    convolutions = (9 + 1) * 128 + 2 * (128 * 9 + 1) * 128
+    assert sum(p.numel() for p in network.parameters()) == convolutions + 3 * 2 * 128 + (128 * 9 + 1) * 10
