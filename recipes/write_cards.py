@@ -9,6 +9,7 @@ the checksums of the artifact anew, since its cards are part of it.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,16 @@ def dataset_table() -> str:
     return table(["embedded set, ipc 10", ""], rows)
 
 
+def _section(section: Callable[[], str]) -> str:
+    try:
+        return section()
+    except FileNotFoundError as error:
+        return f"Not measured yet: `{error.filename}`."
+
+
 def main() -> None:
     sections = [training_table, vae_table, diffusion_table, inversion_tables, students_table, dataset_table]
-    figures = "\n\n".join(section() for section in sections)
+    figures = "\n\n".join(_section(section) for section in sections)
     artifact = Artifact.load(ARTIFACT)
     for name in artifact.sha256:
         if not name.endswith(".md"):
