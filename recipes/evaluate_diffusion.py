@@ -3,7 +3,7 @@
     python -m recipes.evaluate_diffusion
 
 1,000 images each of raw sampling from noise, of both group samplers and of random real training
-images, against the test set, in the features of a classifier trained on real images. Writes
+images, against as many test images, in the features of a classifier trained on real images. Writes
 `hub/results/diffusion.json`.
 """
 
