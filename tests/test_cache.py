@@ -347,10 +347,14 @@ def test_two_processes_at_once_give_the_bytes_of_one(
         context.Process(target=generate_together, args=(str(tiny_artifact), root, IPC, barrier, results))
         for _ in range(2)
     ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=180)
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=600)
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
     expected = file_digests(_dataset(tiny_artifact, _generated).image_folder)
     assert len(expected) == 3 * (IPC + 1)

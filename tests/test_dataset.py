@@ -297,7 +297,7 @@ def _check_loader(dataset: D3HRDataset, workers: int, context: str | None, fille
         batch_size=2,
         num_workers=workers,
         multiprocessing_context=context,
-        timeout=120 if workers else 0,
+        timeout=600 if workers else 0,
     )
     images, labels = zip(*loader, strict=True)
     assert torch.cat(labels).tolist() == filled.targets

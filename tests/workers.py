@@ -33,7 +33,7 @@ def generate_together(artifact: str, root: str, ipc: int, barrier: Barrier, resu
     torch.set_num_threads(1)
     dataset = D3HRDataset(artifact, root, ipc=ipc, device="cpu")
     dataset.model()
-    barrier.wait(timeout=120)
+    barrier.wait(timeout=600)
     dataset.materialize(progress=False)
     results.put(file_digests(dataset.image_folder))
 
