@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.artifact_info import ArtifactInfo
+from d3hr_datasets.config import check_int
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, UnreadableImageError
 from d3hr_datasets.gaussians import RunningMoments
@@ -90,10 +91,12 @@ def build_artifact(
 
     Raises:
         UnreadableImageError: An image cannot be read; the message says which and why.
-        ConfigError: A class label is outside 0..K-1.
+        ConfigError: A class label is outside 0..K-1, or a size is below 1.
         ModelFormatError: The model's latents, classes or images are not those of `info`.
         StatisticsError: A class has fewer than two images, or a latent is not finite.
     """
+    check_int("batch_size", batch_size, 1)
+    check_int("chunk_size", chunk_size, 1)
     model.check_fits(info)
     work, inversion = Path(work), info.inversion
     work.mkdir(parents=True, exist_ok=True)

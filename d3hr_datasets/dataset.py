@@ -20,7 +20,7 @@ from tqdm import tqdm
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.cache import ImageCache
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_int, check_on_grid
-from d3hr_datasets.errors import CacheError, ConfigError
+from d3hr_datasets.errors import CacheError, ConfigError, ModelFormatError
 from d3hr_datasets.group_sampling import sample_group
 from d3hr_datasets.registry import embedded_artifact
 
@@ -267,7 +267,13 @@ def load_model(
 
 
 def to_pil(images: torch.Tensor, padding: int = 0) -> list[Image.Image]:
-    """Turn float images (B, 1 or 3, H, W) in [-1, 1] into PIL images "L" or "RGB", without the frame."""
+    """Turn float images (B, 1 or 3, H, W) in [-1, 1] into PIL images "L" or "RGB", without the frame.
+
+    Raises:
+        ModelFormatError: A pixel is not finite, as when half precision overflows.
+    """
+    if not images.isfinite().all():
+        raise ModelFormatError("the model made pixels that are not finite; use torch_dtype=torch.float32")
     side = images.shape[-1] - padding
     pixels = ((images[..., padding:side, padding:side].float().cpu() + 1) * 127.5).round().clamp(0, 255)
     arrays = pixels.to(torch.uint8).permute(0, 2, 3, 1).numpy()

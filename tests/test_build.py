@@ -385,3 +385,11 @@ def test_images_of_any_mode_are_converted(mode: str) -> None:
     for wanted, channels in (("L", 1), ("RGB", 3)):
         found = resize_and_crop(image, 4, wanted)
         assert found.shape == (channels, 4, 4) and (found > 248).all()
+
+
+@pytest.mark.parametrize("size", ["batch_size", "chunk_size"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_sizes_below_one_are_refused(model: LatentDiffusion, tmp_path: Path, size: str, value: int) -> None:
+    options: dict[str, Any] = {size: value}
+    with pytest.raises(ConfigError, match=size):
+        _build(model, tmp_path / "artifact", **options)

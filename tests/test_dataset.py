@@ -475,3 +475,10 @@ def test_to_pil_makes_colour_images(dtype: torch.dtype) -> None:
     found = to_pil(images)
     assert [(image.mode, image.size) for image in found] == [("RGB", (6, 6))] * 2
     assert found[1].getpixel((3, 3)) == (255, 0, 128)
+
+
+def test_pixels_that_are_not_finite_are_refused() -> None:
+    images = torch.zeros(2, 1, 4, 4)
+    images[1, 0, 2, 2] = float("nan")
+    with pytest.raises(ModelFormatError, match="float32"):
+        to_pil(images)
