@@ -266,8 +266,13 @@ class Artifact:
                     tensors.append(found[rows])
         except SafetensorError as error:
             raise ArtifactFormatError(f"{path}: {error}; download the artifact again") from error
-        mean, variance, count = tensors
-        return ClassGaussians(mean.float(), variance.float(), count)
+        gaussians = ClassGaussians(tensors[0].float(), tensors[1].float(), tensors[2])
+        if tuple(gaussians.count.tolist()) != self.info.counts[rows]:
+            raise ArtifactFormatError(
+                f"{path}: count is not that of {METADATA}, {list(self.info.counts[rows])[:10]}; download the "
+                "artifact again"
+            )
+        return gaussians
 
 
 def file_sha256(path: Path) -> str:

@@ -406,6 +406,14 @@ def test_counts_below_two_are_refused(artifact_copy: Path) -> None:
         Artifact.load(artifact_copy).gaussians(400)
 
 
+def test_counts_other_than_the_described_ones_are_refused(artifact_copy: Path) -> None:
+    change_statistics(artifact_copy, count=torch.tensor([4, 5, 4]))
+    for label in (None, 1):
+        with pytest.raises(ArtifactFormatError, match="count"):
+            Artifact.load(artifact_copy).gaussians(400, label)
+    assert Artifact.load(artifact_copy).gaussians(400, 0).count.tolist() == [4]
+
+
 @pytest.mark.parametrize("timestep", [0, 300, 600, 1000])
 def test_timesteps_that_are_not_stored_are_refused(timestep: int, tiny_artifact: Path) -> None:
     with pytest.raises(ConfigError, match=rf"{timestep} .*\[-1, 200, 400\]"):

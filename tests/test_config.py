@@ -139,6 +139,9 @@ def test_from_dict_wants_every_needed_field() -> None:
         (ModelReference, {"path": "C:/model"}, "path"),
         (ModelReference, {"path": "mod\0el"}, "path"),
         (ModelReference, {"path": 5}, "path"),
+        (ModelReference, {"path": "."}, "path"),
+        (ModelReference, {"path": "model/"}, "path"),
+        (ModelReference, {"path": "./model"}, "path"),
     ],
 )
 def test_values_out_of_range_are_refused(kind: Any, values: dict[str, Any], named: str) -> None:
