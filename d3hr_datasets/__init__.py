@@ -11,8 +11,9 @@ from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, InversionConfig, ModelReference
 from d3hr_datasets.dataset import D3HRDataset, D3HRFashionMNIST
 from d3hr_datasets.errors import D3HRError
-from d3hr_datasets.gaussians import ClassGaussians, RunningMoments
+from d3hr_datasets.gaussians import ClassGaussians, ClassModes, RunningMoments
 from d3hr_datasets.group_sampling import group_score, sample_group
+from d3hr_datasets.mode_sampling import sample_modes
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,7 @@ __all__ = [
     "Artifact",
     "ArtifactInfo",
     "ClassGaussians",
+    "ClassModes",
     "D3HRDataset",
     "D3HRError",
     "D3HRFashionMNIST",
@@ -30,4 +32,5 @@ __all__ = [
     "RunningMoments",
     "group_score",
     "sample_group",
+    "sample_modes",
 ]

@@ -3,7 +3,9 @@
 A folder, which is also a Hub dataset repository, in format 1:
 
     d3hr.json                what it describes, with the SHA-256 of every other file
-    statistics.safetensors   count (K,), and tT.mean and tT.variance (K, C, H, W) per timestep T
+    statistics.safetensors   count (K,), and tT.mean and tT.variance (K, C, H, W) per timestep T; where
+                             classes have M modes also modes.count (K, M), tT.modes.mean (K, M, C, H, W)
+                             and tT.modes.variance (K, C, H, W)
     model/                   optional: the diffusion model, in diffusers' layout
     README.md                dataset card
 
@@ -18,27 +20,23 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from d3hr_datasets.artifact_info import ArtifactInfo
-from d3hr_datasets.config import check_int
 from d3hr_datasets.errors import (
     ArtifactFormatError,
     ArtifactIntegrityError,
     ArtifactNotFoundError,
     ConfigError,
     ModelNotFoundError,
-    StatisticsError,
 )
-from d3hr_datasets.gaussians import ClassGaussians
+from d3hr_datasets.gaussians import ClassGaussians, ClassModes
+from d3hr_datasets.statistics import check_stored, pack_statistics, read_gaussians, read_modes
 
 FORMAT = 1
 METADATA = "d3hr.json"
 STATISTICS = "statistics.safetensors"
 MAX_METADATA_BYTES = 16 * 2**20
-SAFETENSORS_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
 
 class Artifact:
@@ -116,6 +114,7 @@ class Artifact:
         folder: str | Path,
         info: ArtifactInfo,
         gaussians: dict[int, ClassGaussians],
+        modes: dict[int, ClassModes] | None = None,
     ) -> Artifact:
         """Write statistics and `d3hr.json`; other files already in `folder` become part of the artifact.
 
@@ -123,33 +122,13 @@ class Artifact:
             folder: Made if it is missing.
             info: What the artifact describes; `info.counts` must be the Gaussians'.
             gaussians: Class Gaussians by timestep, one for each of `info.inversion.timesteps`.
+            modes: Modes by timestep, where `info.num_modes` is more than one.
 
         Raises:
-            StatisticsError: Gaussians do not fit `info`, or overflow `info.dtype`.
+            StatisticsError: Gaussians or modes do not fit `info`, or overflow `info.dtype`.
         """
         folder = Path(folder)
-        if set(gaussians) != set(info.inversion.timesteps):
-            raise StatisticsError(
-                f"Gaussians are of timesteps {sorted(gaussians)}, the artifact stores "
-                f"{info.inversion.timesteps}"
-            )
-        tensors = {}
-        for timestep, gaussian in gaussians.items():
-            expected = (len(info.classes), *info.latent_shape)
-            if tuple(gaussian.mean.shape) != expected:
-                raise StatisticsError(
-                    f"Gaussians are {tuple(gaussian.mean.shape)}, the artifact says {expected}"
-                )
-            if tuple(gaussian.count.tolist()) != info.counts:
-                raise StatisticsError("the Gaussians' counts are not info.counts")
-            for name in ("mean", "variance"):
-                stored = getattr(gaussian, name).to(getattr(torch, info.dtype)).contiguous()
-                if not stored.isfinite().all():
-                    raise StatisticsError(
-                        f"the {name} at timestep {timestep} overflows {info.dtype}; use dtype='float32'"
-                    )
-                tensors[f"t{timestep}.{name}"] = stored
-            tensors["count"] = gaussian.count.contiguous()
+        tensors = pack_statistics(info, gaussians, modes or {})
         folder.mkdir(parents=True, exist_ok=True)
         _replace(folder / STATISTICS, lambda path: save_file(tensors, path))
         cls(folder, info, {}).write_metadata()
@@ -200,6 +179,8 @@ class Artifact:
             self.check(name)
         for timestep in self.info.inversion.timesteps:
             self.gaussians(timestep)
+            if self.info.num_modes > 1:
+                self.modes(timestep)
 
     def model_folder(self) -> Path | None:
         """Return the folder of the model inside the artifact, its files checked; None if it is elsewhere.
@@ -241,38 +222,22 @@ class Artifact:
             ArtifactFormatError: A tensor is missing or has another shape or dtype.
             StatisticsError: A value is not finite or a variance is negative.
         """
-        if timestep not in self.info.inversion.timesteps:
+        check_stored(self.info, timestep, class_label)
+        return read_gaussians(self.check(STATISTICS), self.info, timestep, class_label)
+
+    def modes(self, timestep: int, class_label: int | None = None) -> ClassModes:
+        """Read the modes of the classes at one timestep, in float32; arguments and errors as `gaussians`.
+
+        Raises:
+            ConfigError: Also where the artifact stores no modes.
+        """
+        check_stored(self.info, timestep, class_label)
+        if self.info.num_modes == 1:
             raise ConfigError(
-                f"timestep {timestep} is not stored; stored: {list(self.info.inversion.timesteps)}"
+                f"the artifact {self.info.name} stores no modes; use 'moment_matched' or 'search', or build "
+                "one with modes"
             )
-        num_classes = len(self.info.classes)
-        if class_label is not None:
-            check_int("class_label", class_label, 0, num_classes - 1)
-        rows = slice(None) if class_label is None else slice(class_label, class_label + 1)
-        path = self.check(STATISTICS)
-        shape = [num_classes, *self.info.latent_shape]
-        expected = {f"t{timestep}.mean": shape, f"t{timestep}.variance": shape, "count": [num_classes]}
-        tensors = []
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name, dims in expected.items():
-                    found = file.get_slice(name)
-                    dtype = "I64" if name == "count" else SAFETENSORS_DTYPES[self.info.dtype]
-                    if list(found.get_shape()) != dims or found.get_dtype() != dtype:
-                        raise ArtifactFormatError(
-                            f"{path}: {name} is {found.get_dtype()} {found.get_shape()}; accepted: "
-                            f"{dtype} {dims}"
-                        )
-                    tensors.append(found[rows])
-        except SafetensorError as error:
-            raise ArtifactFormatError(f"{path}: {error}; download the artifact again") from error
-        gaussians = ClassGaussians(tensors[0].float(), tensors[1].float(), tensors[2])
-        if tuple(gaussians.count.tolist()) != self.info.counts[rows]:
-            raise ArtifactFormatError(
-                f"{path}: count is not that of {METADATA}, {list(self.info.counts[rows])[:10]}; download the "
-                "artifact again"
-            )
-        return gaussians
+        return read_modes(self.check(STATISTICS), self.info, timestep, class_label)
 
 
 def file_sha256(path: Path) -> str:

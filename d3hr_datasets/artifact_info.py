@@ -33,6 +33,7 @@ class ArtifactInfo:
         producer: Name and version of what wrote it.
         wnids: WordNet IDs of the classes, or None.
         dtype: How means and variances are stored.
+        num_modes: Modes per class whose means are stored beside the class Gaussians; 1 stores none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ArtifactInfo:
     producer: str = ""
     wnids: tuple[str, ...] | None = None
     dtype: StatisticsDtype = "float16"
+    num_modes: int = 1
 
     def __post_init__(self) -> None:
         allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -64,6 +66,7 @@ class ArtifactInfo:
             raise ConfigError("classes has duplicates")
         check_int("image_size", self.image_size, 1, 4096)
         check_int("padding", self.padding, 0, 1024)
+        check_int("num_modes", self.num_modes, 1, 1024)
         check_choice("image_mode", self.image_mode, ImageMode)
         check_choice("dtype", self.dtype, StatisticsDtype)
         if not isinstance(self.source, dict) or not isinstance(self.producer, str):

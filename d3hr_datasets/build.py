@@ -1,7 +1,8 @@
 """The build side: labelled images + a diffusion model -> an artifact.
 
 In: a data set of (PIL image, int) and a model folder. Out: class Gaussians of the inverted latents at
-one or several timesteps, as an artifact. Finished chunks are files, so a build that was killed goes on.
+one or several timesteps, and the modes of the classes if asked for, as an artifact. Finished
+chunks are files, so a build that was killed goes on.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ from tqdm import tqdm
 
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.artifact_info import ArtifactInfo
+from d3hr_datasets.clustering import fit_centroids, nearest_mode
 from d3hr_datasets.config import check_int
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, UnreadableImageError
 from d3hr_datasets.gaussians import RunningMoments
 from d3hr_datasets.group_sampling import derive_seed
+
+# Images per class, on average, in which modes are sought.
+IMAGES_FOR_MODES = 1000
 
 
 class ImageSource(Protocol):
@@ -101,7 +106,10 @@ def build_artifact(
     work, inversion = Path(work), info.inversion
     work.mkdir(parents=True, exist_ok=True)
     key = _chunk_key(source, model, info, chunk_size)
-    total = {t: RunningMoments(len(info.classes), info.latent_shape) for t in inversion.timesteps}
+    centroids = (
+        None if info.num_modes == 1 else _centroids(work / f"{key}-modes.safetensors", source, model, info)
+    )
+    total = _moments(info)
     pixels = 0
     bar = tqdm(total=len(source), desc="inverting", unit="image", disable=not progress)
     for start in range(0, len(source), chunk_size):
@@ -109,19 +117,20 @@ def build_artifact(
         path = work / f"{key}-{start:09d}.safetensors"
         chunk = _read_chunk(path, inversion.timesteps)
         if chunk is None:
-            chunk = _invert_chunk(source, model, info, indices, batch_size)
+            chunk = _invert_chunk(source, model, info, indices, batch_size, centroids)
             _write_chunk(path, chunk)
         for timestep, moments in chunk.moments.items():
             total[timestep].merge(moments)
         pixels += int.from_bytes(bytes(chunk.pixels.tolist()), "big")
         bar.update(len(indices))
     bar.close()
-    gaussians = {timestep: moments.gaussians() for timestep, moments in total.items()}
+    gaussians = {t: moments.grouped(info.num_modes).gaussians() for t, moments in total.items()}
+    modes = {t: moments.modes(info.num_modes) for t, moments in total.items() if info.num_modes > 1}
     found: dict[str, Any] = {
-        "counts": tuple(total[inversion.timesteps[0]].count.tolist()),
+        "counts": tuple(gaussians[inversion.timesteps[0]].count.tolist()),
         "source": {**info.source, "fingerprint": f"{pixels % 2**256:064x}"},
     }
-    return Artifact.save(output, dataclasses.replace(info, **found), gaussians)
+    return Artifact.save(output, dataclasses.replace(info, **found), gaussians, modes)
 
 
 @dataclasses.dataclass
@@ -129,7 +138,7 @@ class _Chunk:
     """Moments of a run of images by timestep, and what names its images.
 
     Args:
-        moments: By timestep.
+        moments: By timestep, a row for each mode of each class.
         pixels: (32,) uint8, the sum modulo 2^256 of the SHA-256 of each image's pixels and label: sums of
             chunks add up to the same for any batch and chunk size.
     """
@@ -147,15 +156,46 @@ def _chunk_key(source: ImageSource, model: LatentDiffusion, info: ArtifactInfo, 
         [info.image_size, info.padding, info.image_mode, len(info.classes), info.latent_shape],
         [info.source, len(source), None if targets is None else [int(target) for target in targets]],
         chunk_size,
+        info.num_modes,
     ]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _moments(info: ArtifactInfo) -> dict[int, RunningMoments]:
+    rows = len(info.classes) * info.num_modes
+    return {timestep: RunningMoments(rows, info.latent_shape) for timestep in info.inversion.timesteps}
+
+
+def _centroids(path: Path, source: ImageSource, model: LatentDiffusion, info: ArtifactInfo) -> torch.Tensor:
+    """Find the centroids in a random part of the images, or read those an earlier run found."""
+    try:
+        return load_file(path)["centroids"]
+    except (FileNotFoundError, SafetensorError):
+        pass
+    seed = derive_seed(info.inversion.seed, "modes")
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+    chosen = order[: IMAGES_FOR_MODES * len(info.classes)].sort().values.tolist()
+    latents, labels = [], []
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for first in range(0, len(chosen), 256):
+            items = list(pool.map(lambda index: _read(source, index, info), chosen[first : first + 256]))
+            latents.append(model.encode(torch.stack([image for image, _ in items])).cpu())
+            labels += [label for _, label in items]
+    centroids = fit_centroids(torch.cat(latents), torch.tensor(labels), len(info.classes), info.num_modes)
+    _save(path, {"centroids": centroids})
+    return centroids
+
+
 def _invert_chunk(
-    source: ImageSource, model: LatentDiffusion, info: ArtifactInfo, indices: Sequence[int], batch_size: int
+    source: ImageSource,
+    model: LatentDiffusion,
+    info: ArtifactInfo,
+    indices: Sequence[int],
+    batch_size: int,
+    centroids: torch.Tensor | None,
 ) -> _Chunk:
     pixels = 0
-    moments = {t: RunningMoments(len(info.classes), info.latent_shape) for t in info.inversion.timesteps}
+    moments = _moments(info)
     with ThreadPoolExecutor(max_workers=4) as pool:
         for first in range(0, len(indices), batch_size):
             batch = indices[first : first + batch_size]
@@ -168,8 +208,11 @@ def _invert_chunk(
                 seeds = [derive_seed(info.inversion.seed, index, "posterior") for index in batch]
                 generators = [torch.Generator().manual_seed(seed) for seed in seeds]
             latents = model.encode(images, generators)
+            rows = labels * info.num_modes
+            if centroids is not None:
+                rows += nearest_mode(latents.cpu(), labels, centroids)
             for timestep, inverted in model.invert(latents, labels, info.inversion).items():
-                moments[timestep].update(inverted, labels)
+                moments[timestep].update(inverted, rows)
     return _Chunk(moments, torch.tensor(list((pixels % 2**256).to_bytes(32, "big")), dtype=torch.uint8))
 
 
@@ -201,6 +244,10 @@ def _write_chunk(path: Path, chunk: _Chunk) -> None:
         for name, tensor in moments.state_dict().items()
     }
     tensors["pixels"] = chunk.pixels
+    _save(path, tensors)
+
+
+def _save(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     save_file(tensors, temporary)
     temporary.replace(path)

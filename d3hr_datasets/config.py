@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from d3hr_datasets.errors import ConfigError
 
-GroupSamplingMethod = Literal["moment_matched", "search"]
+GroupSamplingMethod = Literal["moment_matched", "search", "modes"]
 NoiseTimestep = Literal["source", "target"]
 PosteriorLatent = Literal["mean", "sample"]
 
@@ -185,8 +185,9 @@ class GroupSamplingConfig(_Fingerprinted):
     """How a group of `ipc` latents is drawn from a class Gaussian.
 
     Args:
-        method: "moment_matched" (exact mean and standard deviation, vanishing odd moments), or the
-            paper's "search" over random groups.
+        method: "moment_matched" (exact mean and standard deviation, vanishing odd moments), the paper's
+            "search" over random groups, or "modes" (spread over the modes of each class, for artifacts that
+            store them).
         seed: Seed of all draws; class and candidate are mixed into it.
         num_candidates: Groups that "search" compares.
         mean_weight: Weight of ||mean(S) - mu|| in the paper's loss.

@@ -22,13 +22,14 @@ from d3hr_datasets.cache import ImageCache
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_int, check_on_grid
 from d3hr_datasets.errors import CacheError, ConfigError, ModelFormatError
 from d3hr_datasets.group_sampling import sample_group
+from d3hr_datasets.mode_sampling import sample_modes
 from d3hr_datasets.registry import embedded_artifact
 
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion import LatentDiffusion
 
 # Raised when the same settings give other pixels than before, so that old caches are not read.
-PIXELS_VERSION = 1
+PIXELS_VERSION = 2
 
 
 class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torchvision 0.28 on
@@ -47,7 +48,8 @@ class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torc
         transform: Applied to the PIL image when an item is read.
         target_transform: Applied to the int label when an item is read.
         classes: Class names to keep, all by default; labels are 0..len(classes)-1 in this order.
-        sampling: How groups are sampled. Its own seed is replaced by `seed`.
+        sampling: How groups are sampled: over the modes where the artifact stores them, else moment-matched.
+            Its own seed is replaced by `seed`.
         decode: How groups are denoised, the artifact's default otherwise.
         device: Where to generate; CUDA if there is one, else the CPU.
         torch_dtype: Precision of the diffusion model.
@@ -96,7 +98,12 @@ class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torc
             raise ConfigError(
                 f"timestep {self.decode.timestep} is not stored; stored: {list(info.inversion.timesteps)}"
             )
-        self.sampling = dataclasses.replace(sampling or GroupSamplingConfig(), seed=seed)
+        default = GroupSamplingConfig("modes" if info.num_modes > 1 else "moment_matched")
+        self.sampling = dataclasses.replace(sampling or default, seed=seed)
+        if self.sampling.method == "modes" and info.num_modes == 1:
+            raise ConfigError(
+                f"the artifact {info.name} stores no modes; use the method 'moment_matched' or 'search'"
+            )
         self.classes = _check_classes(classes, info.classes)
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
         self.class_labels = torch.tensor([info.classes.index(name) for name in self.classes])
@@ -185,6 +192,9 @@ class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torc
     def sample_latents(self, label: int) -> torch.Tensor:
         """Return the group of inverted latents of a label, (ipc, C, H, W) float32."""
         class_label = int(self.class_labels[label])
+        if self.sampling.method == "modes":
+            modes = self.artifact.modes(self.decode.timestep, class_label)
+            return sample_modes(modes, self.ipc, class_label, self.sampling)
         gaussian = self.artifact.gaussians(self.decode.timestep, class_label)
         return sample_group(gaussian.mean[0], gaussian.variance[0], self.ipc, class_label, self.sampling)
 

@@ -1,6 +1,7 @@
 """Class Gaussians: inverted latents -> mean and variance per class and latent element.
 
-In: batches of inverted latents with class labels, in any split and order. Out: `ClassGaussians`.
+In: batches of inverted latents with class labels, in any split and order. Out: `ClassGaussians` and,
+where every class was taken apart, `ClassModes`.
 """
 
 from __future__ import annotations
@@ -78,6 +79,36 @@ class RunningMoments:
         moments.count, moments.mean, moments.squares = state["count"], state["mean"], state["squares"]
         return moments
 
+    def grouped(self, size: int) -> RunningMoments:
+        """Return the moments of every `size` successive rows taken together."""
+        shape = self.mean.shape[1:]
+        total = RunningMoments(len(self.count) // size, tuple(shape))
+        for row in range(size):
+            part = RunningMoments(len(total.count), tuple(shape))
+            part.count, part.mean, part.squares = (
+                tensor[row::size].clone() for tensor in (self.count, self.mean, self.squares)
+            )
+            total.merge(part)
+        return total
+
+    def modes(self, num_modes: int) -> ClassModes:
+        """Return the modes of every class, of which row `class label x num_modes + mode` is one.
+
+        Raises:
+            StatisticsError: A mode has no image, or a class no more images than modes.
+        """
+        count = self.count.view(-1, num_modes)
+        few = ((count < 1).any(dim=1) | (count.sum(dim=1) <= num_modes)).nonzero().flatten().tolist()
+        if few:
+            raise StatisticsError(
+                f"class labels {few[:10]}{' ...' if len(few) > 10 else ''} have too few images for "
+                f"{num_modes} modes; add images, or build with fewer modes"
+            )
+        shape = self.mean.shape[1:]
+        squares = self.squares.view(-1, num_modes, *shape).sum(dim=1)
+        divisor = (count.sum(dim=1) - num_modes).view(-1, *[1] * len(shape))
+        return ClassModes(self.mean.view(-1, num_modes, *shape).clone(), squares / divisor, count.clone())
+
     def gaussians(self) -> ClassGaussians:
         """Return the Gaussians, with the unbiased variance (divided by count - 1).
 
@@ -128,6 +159,47 @@ class ClassGaussians:
             raise StatisticsError("a variance is negative; the statistics are damaged: build them again")
         if (self.count < 2).any():
             raise StatisticsError("a class has fewer than two images behind it, so no variance")
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+
+@dataclass(frozen=True)
+class ClassModes:
+    """The modes of every class over inverted latents: their means, and one variance within them.
+
+    Args:
+        mean: (K, M, C, H, W).
+        variance: (K, C, H, W), within the modes, pooled over them; not negative.
+        count: (K, M) int64, images behind each mode, at least one.
+
+    Raises:
+        StatisticsError: Shapes differ, or a value is not finite, or negative, or a count below one.
+    """
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    count: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if (self.mean.shape[0], *self.mean.shape[2:]) != self.variance.shape or (
+            self.count.shape != self.mean.shape[:2]
+        ):
+            raise StatisticsError(
+                f"mean {tuple(self.mean.shape)}, variance {tuple(self.variance.shape)} and count "
+                f"{tuple(self.count.shape)} must be (K, M, C, H, W), (K, C, H, W) and (K, M)"
+            )
+        for name, tensor in (("mean", self.mean), ("variance", self.variance)):
+            bad = (~tensor.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
+            if bad:
+                raise StatisticsError(
+                    f"the {name} of the modes of class labels {bad[:10]} has values that are not finite (NaN "
+                    "or inf); the statistics are damaged or overflowed: build them again in float32"
+                )
+        if (self.variance < 0).any() or (self.count < 1).any():
+            raise StatisticsError(
+                "modes have a negative variance or no image; the statistics are damaged: build them again"
+            )
 
     def __len__(self) -> int:
         return len(self.count)

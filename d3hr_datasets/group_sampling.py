@@ -84,10 +84,12 @@ def sample_group(
         (ipc, *latent) float32 on the CPU.
 
     Raises:
-        ConfigError: `ipc` is no positive integer, or the shapes differ.
+        ConfigError: `ipc` is no positive integer, the shapes differ, or the method is "modes".
         StatisticsError: Mean or variance is not finite, or a variance is negative.
     """
     check_int("ipc", ipc, 1)
+    if config.method == "modes":
+        raise ConfigError("the method 'modes' needs the modes of a class: use sample_modes")
     if mean.shape != variance.shape:
         raise ConfigError(f"mean {tuple(mean.shape)} and variance {tuple(variance.shape)} differ in shape")
     mean, variance = mean.detach().double().cpu(), variance.detach().double().cpu()
@@ -99,7 +101,7 @@ def sample_group(
     if config.method == "search":
         noise = _search(mean, variance, ipc, class_label, config)
     else:
-        noise = _moment_matched_noise(tuple(mean.shape), ipc, class_label, config.seed)
+        noise = moment_matched_noise(tuple(mean.shape), ipc, class_label, config.seed)
     return (mean + variance.sqrt() * noise).float()
 
 
@@ -121,13 +123,13 @@ def _search(
     return _standard_normal((ipc, *mean.shape), config.seed, class_label, best).double()
 
 
-def _moment_matched_noise(shape: tuple[int, ...], ipc: int, class_label: int, seed: int) -> torch.Tensor:
+def moment_matched_noise(shape: tuple[int, ...], ipc: int, class_label: int, seed: int) -> torch.Tensor:
     """Return noise (ipc, *shape) of mean 0, unbiased std 1 and vanishing odd moments, per element.
 
-    Antithetic pairs z, -z remove all odd moments, and a scale per element then sets the standard
-    deviation without bringing any back. An odd group has one triple: per element the values c, 0, -c
-    in an order of its own, so that no single latent sits on the mean (where the diffusion model,
-    which expects noise, gives blurred images).
+    Antithetic pairs z, -z, side by side, remove all odd moments, and a scale per element then sets the
+    standard deviation without bringing any back. An odd group has one triple: per element the values
+    c, 0, -c in an order of its own, so that no single latent sits on the mean (where the diffusion
+    model, which expects noise, gives blurred images).
 
     A group of one can match the mean only, and is the mean. It is also the limit of the rest: the
     squared deviations of a matched group sum to (ipc - 1) sigma^2, none at ipc = 1.
@@ -137,7 +139,7 @@ def _moment_matched_noise(shape: tuple[int, ...], ipc: int, class_label: int, se
     generator = torch.Generator().manual_seed(derive_seed(seed, class_label, "moment_matched"))
     odd = ipc % 2
     half = torch.randn(((ipc - 3 * odd) // 2, *shape), generator=generator, dtype=torch.float64)
-    parts = [half, -half]
+    parts = [torch.stack([half, -half], dim=1).flatten(0, 1)]
     if odd:
         triple = torch.randn(shape, generator=generator, dtype=torch.float64)
         order = torch.rand((3, *shape), generator=generator).argsort(dim=0)

@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--timesteps", type=int, nargs="+", default=[200, 400, 600])
     parser.add_argument("--steps", type=int, default=25, help="steps of the DDIM grid")
     parser.add_argument("--timestep", type=int, default=600, help="default timestep to decode from")
+    parser.add_argument("--modes", type=int, default=10, help="modes per class; 1 stores none")
     parser.add_argument("--guidance-scale", type=float, default=4.0, help="default guidance to decode with")
     parser.add_argument(
         "--select",
@@ -61,6 +62,7 @@ def main() -> None:
         inversion=InversionConfig(timesteps=tuple(arguments.timesteps), num_inference_steps=arguments.steps),
         decode=DecodeConfig(arguments.timestep, arguments.steps, arguments.guidance_scale),
         counts=(6000,) * 10,
+        num_modes=arguments.modes,
         source={
             "name": "Fashion-MNIST",
             "split": f"train, {len(source)} images",

@@ -1,0 +1,56 @@
+"""The modes of a class: VAE latents of some images -> centroids, and the nearest one of any image.
+
+Modes are sought in VAE space, where they are far apart; their statistics are then those of the inverted
+latents, as for the classes.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from d3hr_datasets.errors import ConfigError, StatisticsError
+
+
+def fit_centroids(
+    latents: torch.Tensor, class_labels: torch.Tensor, num_classes: int, num_modes: int, seed: int = 0
+) -> torch.Tensor:
+    """Return the centroids of k-means in every class.
+
+    Args:
+        latents: (N, C, H, W).
+        class_labels: (N,) int64 in 0..K-1.
+        num_classes: K.
+        num_modes: Centroids per class, M.
+        seed: Of the first centroids.
+
+    Returns:
+        (K, M, C, H, W) float32.
+
+    Raises:
+        ConfigError: scikit-learn is not installed.
+        StatisticsError: A class has fewer images than modes.
+    """
+    try:
+        from sklearn.cluster import KMeans
+    except ImportError as error:
+        raise ConfigError(
+            "modes are found with scikit-learn, which is not installed: `pip install 'd3hr-datasets[build]'`"
+        ) from error
+    centroids = []
+    for label in range(num_classes):
+        members = latents[class_labels == label].flatten(1)
+        if len(members) < num_modes:
+            raise StatisticsError(
+                f"class label {label} has {len(members)} images to find {num_modes} modes in; add images, or "
+                "build with fewer modes"
+            )
+        fitted = KMeans(num_modes, n_init=3, random_state=seed).fit(members.double().numpy())
+        centroids.append(torch.from_numpy(fitted.cluster_centers_).float())
+    return torch.stack(centroids).view(num_classes, num_modes, *latents.shape[1:])
+
+
+def nearest_mode(latents: torch.Tensor, class_labels: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    """Return the mode (B,) of latents (B, C, H, W): the nearest centroid of the own class."""
+    own = centroids[class_labels].flatten(2)
+    distances: torch.Tensor = (own - latents.flatten(1).unsqueeze(1)).square().sum(dim=2)
+    return distances.argmin(dim=1)

@@ -1,0 +1,128 @@
+"""The statistics of an artifact: class Gaussians and modes <-> the tensors of one safetensors file.
+
+What is read is checked against the artifact's description; one class can be read alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from d3hr_datasets.artifact_info import ArtifactInfo
+from d3hr_datasets.config import check_int
+from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError
+from d3hr_datasets.gaussians import ClassGaussians, ClassModes
+
+SAFETENSORS_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+
+
+def pack_statistics(
+    info: ArtifactInfo, gaussians: dict[int, ClassGaussians], modes: dict[int, ClassModes]
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of an artifact by name.
+
+    Raises:
+        StatisticsError: Gaussians or modes do not fit `info`, or overflow `info.dtype`.
+    """
+    wanted = set(info.inversion.timesteps)
+    if set(gaussians) != wanted or set(modes) != (wanted if info.num_modes > 1 else set()):
+        raise StatisticsError(
+            f"Gaussians are of timesteps {sorted(gaussians)} and modes of {sorted(modes)}, the artifact "
+            f"stores {info.inversion.timesteps} with {info.num_modes} modes per class"
+        )
+    tensors = {}
+    for timestep, gaussian in gaussians.items():
+        expected = (len(info.classes), *info.latent_shape)
+        if tuple(gaussian.mean.shape) != expected:
+            raise StatisticsError(f"Gaussians are {tuple(gaussian.mean.shape)}, the artifact says {expected}")
+        if tuple(gaussian.count.tolist()) != info.counts:
+            raise StatisticsError("the Gaussians' counts are not info.counts")
+        tensors[f"t{timestep}.mean"] = gaussian.mean
+        tensors[f"t{timestep}.variance"] = gaussian.variance
+        tensors["count"] = gaussian.count
+    for timestep, mode in modes.items():
+        of_modes = (len(info.classes), info.num_modes, *info.latent_shape)
+        if tuple(mode.mean.shape) != of_modes:
+            raise StatisticsError(f"modes are {tuple(mode.mean.shape)}, the artifact says {of_modes}")
+        if tuple(mode.count.sum(dim=1).tolist()) != info.counts:
+            raise StatisticsError("the modes' counts do not sum to info.counts")
+        tensors[f"t{timestep}.modes.mean"] = mode.mean
+        tensors[f"t{timestep}.modes.variance"] = mode.variance
+        tensors["modes.count"] = mode.count
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            tensors[name] = tensor.to(getattr(torch, info.dtype))
+            if not tensors[name].isfinite().all():
+                raise StatisticsError(f"{name} overflows {info.dtype}; use dtype='float32'")
+        tensors[name] = tensors[name].contiguous()
+    return tensors
+
+
+def check_stored(info: ArtifactInfo, timestep: int, class_label: int | None) -> None:
+    """Raise `ConfigError` unless a timestep is stored and a class exists."""
+    if timestep not in info.inversion.timesteps:
+        raise ConfigError(f"timestep {timestep} is not stored; stored: {list(info.inversion.timesteps)}")
+    if class_label is not None:
+        check_int("class_label", class_label, 0, len(info.classes) - 1)
+
+
+def read_gaussians(
+    path: Path, info: ArtifactInfo, timestep: int, class_label: int | None = None
+) -> ClassGaussians:
+    """Read the class Gaussians of one timestep, in float32, or that of one class.
+
+    Raises:
+        ArtifactFormatError: A tensor is missing or is not what `info` says.
+        StatisticsError: A value is not finite or a variance is negative.
+    """
+    shape = (len(info.classes), *info.latent_shape)
+    names = {f"t{timestep}.mean": shape, f"t{timestep}.variance": shape, "count": shape[:1]}
+    gaussians = ClassGaussians(*_read(path, info, names, class_label))
+    _check_count(path, info, gaussians.count, class_label)
+    return gaussians
+
+
+def read_modes(path: Path, info: ArtifactInfo, timestep: int, class_label: int | None = None) -> ClassModes:
+    """Read the modes of one timestep, in float32, or those of one class; errors as `read_gaussians`."""
+    classes, modes = len(info.classes), info.num_modes
+    names = {
+        f"t{timestep}.modes.mean": (classes, modes, *info.latent_shape),
+        f"t{timestep}.modes.variance": (classes, *info.latent_shape),
+        "modes.count": (classes, modes),
+    }
+    found = ClassModes(*_read(path, info, names, class_label))
+    _check_count(path, info, found.count.sum(dim=1), class_label)
+    return found
+
+
+def _read(
+    path: Path, info: ArtifactInfo, names: dict[str, tuple[int, ...]], class_label: int | None
+) -> list[torch.Tensor]:
+    rows = slice(None) if class_label is None else slice(class_label, class_label + 1)
+    tensors = []
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name, shape in names.items():
+                found = file.get_slice(name)
+                dtype = "I64" if name.endswith("count") else SAFETENSORS_DTYPES[info.dtype]
+                if tuple(found.get_shape()) != shape or found.get_dtype() != dtype:
+                    raise ArtifactFormatError(
+                        f"{path}: {name} is {found.get_dtype()} {found.get_shape()}; accepted: "
+                        f"{dtype} {list(shape)}"
+                    )
+                tensor = found[rows]
+                tensors.append(tensor.float() if tensor.is_floating_point() else tensor)
+    except SafetensorError as error:
+        raise ArtifactFormatError(f"{path}: {error}; download the artifact again") from error
+    return tensors
+
+
+def _check_count(path: Path, info: ArtifactInfo, count: torch.Tensor, class_label: int | None) -> None:
+    expected = info.counts if class_label is None else info.counts[class_label : class_label + 1]
+    if tuple(count.tolist()) != expected:
+        raise ArtifactFormatError(
+            f"{path}: counts are not those of the description, {list(expected[:10])}; download the artifact "
+            "again"
+        )
