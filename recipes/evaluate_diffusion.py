@@ -2,7 +2,7 @@
 
     python -m recipes.evaluate_diffusion
 
-1,000 images each of raw sampling from noise, of both group samplers and of random real training
+1,000 images each of raw sampling from noise, of every group sampler and of random real training
 images, against as many test images, in the features of a classifier trained on real images. Writes
 `hub/results/diffusion.json`.
 """
@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
+from typing import get_args
 
 import torch
 
 from d3hr_datasets import D3HRDataset, DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.config import GroupSamplingMethod
 from d3hr_datasets.dataset import load_model
 from recipes.common import write_results
 from recipes.data import load_images
@@ -60,7 +62,8 @@ def main() -> None:
         for scale in arguments.guidance_scales:
             raw = raw_samples(base, model, arguments.ipc, 0, scale)
             results[f"raw sampling, guidance {scale:g}"] = measure(classifier, *raw, real)
-            for sampling in (GroupSamplingConfig("search", num_candidates=1000), GroupSamplingConfig()):
+            for method in get_args(GroupSamplingMethod):
+                sampling = GroupSamplingConfig(method, num_candidates=1000)
                 decode: DecodeConfig = dataclasses.replace(base.decode, guidance_scale=scale)
                 dataset = D3HRDataset(
                     arguments.artifact, root, arguments.ipc, sampling=sampling, decode=decode

@@ -20,7 +20,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -33,7 +33,8 @@ from recipes.evaluation import dataset_tensors, mean_std, raw_samples, reconstru
 from recipes.students import StudentSettings, accuracy, train_student
 
 CANDIDATES = 2000  # of "search"
-SOURCES = ("random real", "reconstructed random real", "raw diffusion", "search", "moment_matched")
+METHODS: tuple[GroupSamplingMethod, ...] = get_args(GroupSamplingMethod)
+SOURCES = ("random real", "reconstructed random real", "raw diffusion", *METHODS)
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,14 @@ class Task:
 
 def make_images(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the training images of a student and their labels."""
-    method: GroupSamplingMethod = "search" if task.source == "search" else "moment_matched"
-    sampling = GroupSamplingConfig(method, num_candidates=CANDIDATES)
+    sampling = None
+    if task.source in METHODS:
+        sampling = GroupSamplingConfig(task.source, num_candidates=CANDIDATES)
     with tempfile.TemporaryDirectory() as root:
         dataset = D3HRDataset(
             task.artifact, root, task.ipc, task.seed, sampling=sampling, decode=task.decode, device="cpu"
         )
-        if task.source in {"search", "moment_matched"}:
+        if task.source in METHODS:
             return dataset_tensors(dataset)
         model = load_model(dataset.artifact, "cpu")
         if task.source == "raw diffusion":
