@@ -55,6 +55,12 @@ def vae_table() -> str:
     return table(["VAE, test set", ""], rows)
 
 
+def precision_table() -> str:
+    """Return what storing weights in half precision costs."""
+    rows = [[name.replace("_", " "), value] for name, value in read("precision").items()]
+    return table(["weights in half instead of single precision", ""], rows)
+
+
 def diffusion_table() -> str:
     """Return recognition and diversity of generated images."""
     rows = [[name, *values.values()] for name, values in read("diffusion").items()]
@@ -104,7 +110,10 @@ def _section(section: Callable[[], str]) -> str:
 
 
 def main() -> None:
-    sections = [training_table, vae_table, diffusion_table, inversion_tables, students_table, dataset_table]
+    sections = [
+        training_table, vae_table, precision_table, diffusion_table, inversion_tables, students_table,
+        dataset_table,
+    ]  # fmt: skip
     figures = "\n\n".join(_section(section) for section in sections)
     artifact = Artifact.load(ARTIFACT)
     for name in artifact.sha256:
