@@ -7,7 +7,6 @@ completion answer at once.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from d3hr_datasets import __version__
+from d3hr_datasets.cli_cache import JsonOption, RootOption, cache_app, format_bytes, print_json
 from d3hr_datasets.errors import D3HRError
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distilled image data sets: look at artifacts, generate their images, keep and export them.",
 )
-cache_app = typer.Typer(no_args_is_help=True, help="List, check and remove generated sets.")
 app.add_typer(cache_app, name="cache")
 
 
@@ -61,7 +60,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ArtifactArgument = Annotated[
     str | None,
     typer.Argument(metavar="ARTIFACT", help=f"Folder of an artifact; that of {DEFAULT_NAME} by default."),
@@ -77,9 +75,6 @@ NameOption = Annotated[
 ]
 IpcOption = Annotated[int, typer.Option(min=1, help="Images per class.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the images.")]
-RootOption = Annotated[
-    Path | None, typer.Option(help="Folder of the cache; in the Hugging Face assets cache by default.")
-]
 ClassesOption = Annotated[
     list[str] | None,
     typer.Option("--classes", metavar="CLASS", help="A class to keep; repeat it. All by default."),
@@ -113,7 +108,7 @@ def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None
         "num_bytes": sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file()),
     }
     if as_json:
-        _print_json({**values, **summary})
+        print_json({**values, **summary})
         return
     model, decode = found.info.model, found.info.decode
     classes = found.info.classes
@@ -133,7 +128,7 @@ def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None
         if model.path
         else f"{model.repo_id} at revision {model.revision}",
         "licence": str(summary["license"] or "not given"),
-        "size": _format_bytes(int(summary["num_bytes"] or 0)),
+        "size": format_bytes(int(summary["num_bytes"] or 0)),
     }
     for key, value in rows.items():
         typer.echo(f"{key:<12} {value}")
@@ -149,10 +144,10 @@ def verify(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> No
         found.model_folder()  # also refuses files that are not listed
     except D3HRError as error:
         if as_json:
-            _print_json({**result, "sound": False, "error": str(error)})
+            print_json({**result, "sound": False, "error": str(error)})
         raise
     if as_json:
-        _print_json({**result, "sound": True, "error": None})
+        print_json({**result, "sound": True, "error": None})
     else:
         typer.echo(f"{found.folder}: {len(found.sha256)} files are sound ({found.fingerprint})")
 
@@ -176,7 +171,7 @@ def materialize(
     dataset = _make_dataset(artifact, name, ipc, seed, root, classes, device, dtype)
     folder = dataset.materialize()
     if as_json:
-        _print_json({"folder": str(folder), **_describe(dataset)})
+        print_json({"folder": str(folder), **_describe(dataset)})
     else:
         typer.echo(folder)
 
@@ -212,7 +207,7 @@ def export(
     else:
         export_webdataset(dataset, output, shard_size)
     if as_json:
-        _print_json({"folder": str(output), "format": form, **_describe(dataset)})
+        print_json({"folder": str(output), "format": form, **_describe(dataset)})
     else:
         typer.echo(output)
 
@@ -265,11 +260,3 @@ def _describe(dataset: D3HRDataset) -> dict[str, Any]:
         "seed": dataset.seed,
         "fingerprint": dataset.fingerprint,
     }
-
-
-def _format_bytes(number: int) -> str:
-    return f"{number / 1e6:.1f} MB"
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -221,6 +221,60 @@ def test_export_writes_every_format(form: str, tiny_artifact: Path, root: Path, 
     assert d3hr("export", "--format", form, "--output", output, *options).stdout == f"{output}\n"
 
 
+@pytest.fixture
+def cache_copy(root: Path, tmp_path: Path) -> Path:
+    """Return the folder of a copy of the cache that the test may change."""
+    return Path(shutil.copytree(root, tmp_path / "cache"))
+
+
+def test_cache_list_describes_the_sets(tiny_artifact: Path, root: Path) -> None:
+    (values,) = succeed("cache", "list", "--root", root)
+    dataset = D3HRDataset(tiny_artifact, root, 2)
+    assert (values["name"], values["folder"]) == (dataset.image_folder.name, str(dataset.image_folder))
+    assert (values["num_groups"], values["num_complete_groups"], values["num_images"]) == (3, 3, 6)
+    size = sum(path.stat().st_size for path in dataset.image_folder.rglob("*") if path.is_file())
+    assert values["num_bytes"] == size
+    (line,) = d3hr("cache", "list", "--root", root).stdout.splitlines()
+    assert line.startswith(f"{values['name']}  3 of 3 classes, 6 images, 0.0 MB")
+
+
+def test_cache_commands_take_the_default_root(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert succeed("cache", "list", "--root", tmp_path / "nothing") == []
+    monkeypatch.setattr(d3hr_datasets.dataset, "_default_root", lambda: root)
+    assert [found["num_images"] for found in succeed("cache", "list")] == [6]
+
+
+def test_cache_verify_finds_damage(cache_copy: Path) -> None:
+    result = d3hr("cache", "verify", "--root", cache_copy)
+    assert (result.exit_code, result.stdout) == (0, "")
+    (path,) = cache_copy.glob("*/001-bee_wasp/00001.png")
+    flip_byte(path)
+    result = d3hr("cache", "verify", "--root", cache_copy)
+    assert (result.exit_code, result.stdout) == (1, f"{path}\n")
+    assert result.stderr == "1 sets, 1 damaged files\n"
+    name = path.parent.parent.name
+    result = d3hr("cache", "verify", name, "--root", cache_copy, "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, {name: [str(path)]})
+    assert "has no set 'other'" in fail(1, "cache", "verify", "other", "--root", cache_copy)
+
+
+def test_cache_prune_removes_what_is_named(cache_copy: Path) -> None:
+    (folder,) = cache_copy.glob("tiny-*")
+    assert succeed("cache", "prune", "--root", cache_copy) == {"removed": [], "num_bytes": 0}
+    damaged = folder / "001-bee_wasp"
+    flip_byte(damaged / "00001.png")
+    size = sum(path.stat().st_size for path in damaged.iterdir())
+    values = succeed("cache", "prune", "--damaged", "--root", cache_copy)
+    assert values == {"removed": [str(damaged)], "num_bytes": size}
+    assert not damaged.exists() and (folder / "002-cat").is_dir()
+    result = d3hr("cache", "prune", folder.name, "--root", cache_copy)
+    assert (result.exit_code, result.stdout) == (0, f"{folder}\n") and result.stderr.endswith(" freed\n")
+    assert not folder.exists()
+    assert "has no set" in fail(1, "cache", "prune", folder.name, "--root", cache_copy)
+
+
 def test_errors_are_one_line(tmp_path: Path, tiny_artifact: Path) -> None:
     line = fail(1, "info", tmp_path / "nothing")
     assert line.startswith(f"d3hr: {tmp_path}/nothing/d3hr.json does not exist") and line.count("\n") == 1
