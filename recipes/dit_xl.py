@@ -4,8 +4,9 @@
 
 Writes a model of random weights in the layout of `facebook/DiT-XL-2-256` (half precision; the paper's 675
 million parameters are 750 million there, since diffusers embeds timestep and class in every block) and a
-1000-class artifact with it inside to FOLDER (1.6 GB), uses both in a new process, and removes them. The image is noise; what is measured does not depend on what the weights were trained for.
-Writes `hub/results/dit_xl.json`.
+1000-class artifact with it inside to FOLDER (1.6 GB), uses both in a new process, and removes them.
+The image is noise; what is measured does not depend on what the weights were trained for. Writes
+`hub/results/dit_xl.json`.
 """
 
 from __future__ import annotations
