@@ -1,33 +1,66 @@
 """The image cache: class groups of decoded images on disk, in a folder any ImageFolder reader opens.
 
-    ROOT/SET/CLASS/00000.png ...     one folder per class, in label order
-    ROOT/SET/CLASS/group.json        SHA-256 of every image of the group
-    ROOT/.partial/                   groups being written
-    ROOT/.locks/                     one lock file per group being made
+In: images, class by class. Out: the same images, as often as wanted, or none if they are not there unchanged.
 
-A group appears whole by one rename, so a killed process leaves nothing that could be read. Images are
-compared with their checksum when they are read; a damaged group counts as missing and is made again.
+A group is written to a temporary folder, synced, and appears whole by one rename, so that a killed process
+leaves nothing that could be read. Images are compared with their checksum when they are read; a damaged group
+counts as missing and is made again. Reading needs neither locks nor the right to write. `cache_files` says
+how the files lie, and what locks do where the file system has none.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import hashlib
 import io
-import json
-import os
+import logging
 import re
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock
 from PIL import Image
 
-from d3hr_datasets.errors import CacheError
+from d3hr_datasets.cache_admin import (
+    CachedSet,
+    PruneReport,
+    list_cached_sets,
+    prune_cache,
+    verify_cached_set,
+)
+from d3hr_datasets.cache_files import (
+    MANIFEST,
+    SETTINGS,
+    Hold,
+    additional_images,
+    find_damage,
+    group_lock,
+    group_number,
+    image_name,
+    manifest_bytes,
+    new_partial,
+    read_bytes,
+    read_manifest,
+    read_settings,
+    remove_dead_partials,
+    settings_bytes,
+    sync_folder,
+    write_error,
+    write_synced,
+)
 
-MANIFEST = "group.json"
+__all__ = [
+    "MANIFEST",
+    "CachedSet",
+    "ImageCache",
+    "PruneReport",
+    "list_cached_sets",
+    "prune_cache",
+    "verify_cached_set",
+]
+
+logger = logging.getLogger(__name__)
 
 
 class ImageCache:
@@ -39,9 +72,19 @@ class ImageCache:
         class_names: Class names in label order; folders are their number and a plain form of the name,
             so that sorting folders gives the labels.
         ipc: Images per class.
+        settings: What the set was generated with, as JSON types; kept beside the images for
+            `list_cached_sets`.
     """
 
-    def __init__(self, root: Path, name: str, class_names: Sequence[str], ipc: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        class_names: Sequence[str],
+        ipc: int,
+        *,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
         self.root = root
         self.folder = root / name
         width = max(3, len(str(len(class_names) - 1)))
@@ -50,18 +93,23 @@ class ImageCache:
             for label, class_name in enumerate(class_names)
         ]
         self.ipc = ipc
+        self.settings = settings or {}
         self._checksums: dict[int, list[str]] = {}
 
     def path(self, label: int, index: int) -> Path:
         """Return the path of an image, whether or not it exists."""
-        return self.folder / self.class_folders[label] / f"{index:05d}.png"
+        return self._group(label) / image_name(index)
 
     def read(self, label: int, index: int) -> Image.Image | None:
-        """Return an image, or None if its group is missing or the file is not the one written."""
+        """Return an image, or None if its group is missing or the file is not the one written.
+
+        Raises:
+            CacheError: The file is there and cannot be read, or the set is of another format.
+        """
         checksums = self._manifest(label)
         if checksums is None:
             return None
-        data = self._bytes(label, index)
+        data = read_bytes(self.path(label, index))
         if hashlib.sha256(data).hexdigest() != checksums[index]:
             self._checksums.pop(label, None)
             return None
@@ -70,74 +118,47 @@ class ImageCache:
         return image
 
     def is_complete(self, label: int) -> bool:
-        """Say whether a group is there, undamaged and without anything else; reads every image."""
-        self._checksums.pop(label, None)
-        checksums = self._manifest(label)
-        if checksums is None:
-            return False
-        names = {path.name for path in (self.folder / self.class_folders[label]).iterdir()}
-        if names != {MANIFEST, *(self.path(label, index).name for index in range(self.ipc))}:
-            return False
-        return all(
-            hashlib.sha256(self._bytes(label, index)).hexdigest() == checksum
-            for index, checksum in enumerate(checksums)
-        )
-
-    def _bytes(self, label: int, index: int) -> bytes:
-        """Return what a file holds; nothing if it is missing."""
-        try:
-            return self.path(label, index).read_bytes()
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            raise CacheError(f"{self.path(label, index)} cannot be read: {error}") from error
-
-    def ensure(self, label: int, make: Callable[[], Sequence[Image.Image]]) -> None:
-        """Have the group of a class on disk: `make` it unless another process did meanwhile.
+        """Say whether a group is there, undamaged and without other images; reads every image.
 
         Raises:
-            CacheError: The folder cannot be written.
+            CacheError: A file is there and cannot be read, or the set is of another format.
         """
-        with self._lock(label):
+        self._checksums.pop(label, None)
+        read_settings(self.folder)  # of another format: an error
+        return not any(find_damage(self._group(label), self.ipc))
+
+    def ensure(self, label: int, make: Callable[[], Sequence[Image.Image]]) -> None:
+        """Have the group of a class on disk: `make` it unless it is there or another process makes it.
+
+        Raises:
+            CacheError: The group is not complete and the folder cannot be written, or the set is of another
+                format.
+        """
+        if self.is_complete(label):
+            return
+        with group_lock(self.root, self.folder.name, group_number(self.class_folders[label])) as hold:
             if not self.is_complete(label):
-                self._write(label, make())
+                if hold is not Hold.HELD:
+                    logger.warning("%s is made without a lock: %s", self._group(label), hold.value)
+                self._write(label, make(), hold)
+
+    def _group(self, label: int) -> Path:
+        return self.folder / self.class_folders[label]
 
     def _manifest(self, label: int) -> list[str] | None:
         if label not in self._checksums:
-            path = self.folder / self.class_folders[label] / MANIFEST
-            try:
-                checksums = json.loads(path.read_text(encoding="utf-8"))["sha256"]
-            except FileNotFoundError:
-                return None
-            except (ValueError, KeyError, TypeError):  # damaged: the group counts as missing
-                return None
-            except OSError as error:
-                raise CacheError(f"{path} cannot be read: {error}") from error
-            if not isinstance(checksums, list) or len(checksums) != self.ipc:
+            read_settings(self.folder)  # of another format: an error
+            checksums = read_manifest(self._group(label))
+            if checksums is None or len(checksums) != self.ipc:
                 return None
             self._checksums[label] = checksums
         return self._checksums[label]
 
-    @contextlib.contextmanager
-    def _lock(self, label: int) -> Iterator[None]:
-        path = self.root / ".locks" / f"{self.folder.name}.{self.class_folders[label]}.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
-            lock.acquire()
-        except OSError as error:
-            raise CacheError(
-                f"the cache {self.root} cannot be written: {error}. Give another `root`, or make it writable"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _write(self, label: int, images: Sequence[Image.Image]) -> None:
-        partial = self.root / ".partial" / f"{os.getpid()}-{uuid.uuid4().hex}"
-        damaged = partial.with_name(f"{partial.name}-damaged")
-        target = self.folder / self.class_folders[label]
+    def _write(self, label: int, images: Sequence[Image.Image], hold: Hold) -> None:
+        number = group_number(self.class_folders[label])
+        if hold is Hold.HELD:
+            remove_dead_partials(self.root, self.folder.name, number)
+        partial = new_partial(self.root, self.folder.name, number, hold)
         try:
             partial.mkdir(parents=True)
             checksums = []
@@ -145,34 +166,44 @@ class ImageCache:
                 buffer = io.BytesIO()
                 image.save(buffer, format="PNG")
                 checksums.append(hashlib.sha256(buffer.getvalue()).hexdigest())
-                _write_synced(partial / f"{index:05d}.png", buffer.getvalue())
-            _write_synced(partial / MANIFEST, json.dumps({"sha256": checksums}).encode())
+                write_synced(partial / image_name(index), buffer.getvalue())
+            write_synced(partial / MANIFEST, manifest_bytes(checksums))
+            sync_folder(partial)
             self.folder.mkdir(parents=True, exist_ok=True)
-            if target.exists():  # damaged, or it would not be written
-                target.rename(damaged)
-            partial.rename(target)
-            _sync_folder(self.folder)
+            if read_settings(self.folder) is None:
+                self._write_settings(partial.with_name(f"{partial.name}-settings"))
+            self._publish(partial, label)
         except OSError as error:
-            raise CacheError(
-                f"the cache {self.root} cannot be written: {error}. Free some space or give another `root`; "
-                "what was complete is kept, and generation goes on from there"
-            ) from error
+            raise write_error(self.root, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(damaged, ignore_errors=True)
-        self._checksums[label] = checksums
 
+    def _write_settings(self, partial: Path) -> None:
+        try:
+            write_synced(partial, settings_bytes(self.ipc, len(self.class_folders), self.settings))
+            partial.replace(self.folder / SETTINGS)
+        finally:
+            partial.unlink(missing_ok=True)
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    def _publish(self, partial: Path, label: int) -> None:
+        """Give a written group its place: at once, or file by file if there is something already."""
+        target = self._group(label)
+        try:
+            partial.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if not self.is_complete(label):  # else a process without a lock was faster
+                self._mend(partial, target)
+            sync_folder(target)
+        sync_folder(self.folder)
 
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _mend(self, partial: Path, target: Path) -> None:
+        """Replace what is damaged in a group; files that are not the cache's stay."""
+        for path in additional_images(target, self.ipc):
+            logger.warning("%s is removed: it is no image of this set", path)
+            path.unlink()
+        for name in [*map(image_name, range(self.ipc)), MANIFEST]:  # the manifest last
+            if read_bytes(partial / name) != read_bytes(target / name):
+                logger.warning("%s was missing or damaged and is written again", target / name)
+                (partial / name).replace(target / name)

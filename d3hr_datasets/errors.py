@@ -45,3 +45,7 @@ class UnreadableImageError(D3HRError, ValueError):
 
 class CacheError(D3HRError, RuntimeError):
     """The image cache could not be read or written."""
+
+
+class ExportError(D3HRError, RuntimeError):
+    """A data set could not be exported."""

@@ -17,6 +17,7 @@ import sys
 
 import d3hr_datasets
 
+assert "torch" not in sys.modules
 heavy = {"diffusers", "transformers", "datasets", "timm", "accelerate", "scipy", "matplotlib", "pandas"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 dataset = d3hr_datasets.D3HRDataset(sys.argv[1], sys.argv[2], ipc=2)
@@ -36,6 +37,9 @@ def test_public_names_exist() -> None:
     assert len(set(d3hr_datasets.__all__)) == len(d3hr_datasets.__all__)
     for name in d3hr_datasets.__all__:
         assert getattr(d3hr_datasets, name).__doc__
+    assert set(d3hr_datasets.__all__) <= set(dir(d3hr_datasets))
+    with pytest.raises(AttributeError, match="D3HRNothing"):
+        _ = d3hr_datasets.D3HRNothing
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,7 @@ def test_public_names_exist() -> None:
         (errors.StatisticsError, ValueError),
         (errors.UnreadableImageError, ValueError),
         (errors.CacheError, RuntimeError),
+        (errors.ExportError, RuntimeError),
     ],
 )
 def test_errors_derive_from_the_library_and_from_a_builtin(
@@ -60,7 +65,7 @@ def test_errors_derive_from_the_library_and_from_a_builtin(
 
 def test_every_error_is_one_of_the_library() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(kinds) == 10 and all(issubclass(kind, errors.D3HRError) for kind in kinds)
+    assert len(kinds) == 11 and all(issubclass(kind, errors.D3HRError) for kind in kinds)
 
 
 def test_unreadable_image_is_no_os_error() -> None:

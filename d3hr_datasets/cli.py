@@ -1,0 +1,262 @@
+"""The `d3hr` command: look at artifacts, generate, keep and export their images.
+
+In: arguments. Out: data on stdout, everything else on stderr. Exit codes: 0, 1 (failed), 2 (usage), 130
+(interrupted). What takes long to import is imported by the commands that use it, so that help and shell
+completion answer at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from d3hr_datasets import __version__
+from d3hr_datasets.cli_cache import JsonOption, RootOption, cache_app, format_bytes, print_json
+from d3hr_datasets.errors import D3HRError
+
+if TYPE_CHECKING:
+    from d3hr_datasets.artifact import Artifact
+    from d3hr_datasets.dataset import D3HRDataset
+
+DEFAULT_NAME = "fashion-mnist"
+
+
+class ErrorsAsLines(TyperGroup):
+    """A group of commands that prints an error of this library as one line and exits with 1."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except D3HRError as error:
+            typer.echo(f"d3hr: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="d3hr",
+    cls=ErrorsAsLines,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Distilled image data sets: look at artifacts, generate their images, keep and export them.",
+)
+app.add_typer(cache_app, name="cache")
+
+
+def _names(incomplete: str) -> list[str]:
+    """Complete the name of a data set."""
+    from d3hr_datasets.registry import REGISTRY
+
+    return [name for name in REGISTRY if name.startswith(incomplete)]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"d3hr {__version__}")
+        raise typer.Exit
+
+
+ArtifactArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="ARTIFACT", help=f"Folder of an artifact; that of {DEFAULT_NAME} by default."),
+]
+ArtifactOption = Annotated[str | None, typer.Option("--artifact", help="Folder of an artifact.")]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        autocompletion=_names,
+        help=f"Name of a data set, instead of an artifact; {DEFAULT_NAME} if neither is given.",
+    ),
+]
+IpcOption = Annotated[int, typer.Option(min=1, help="Images per class.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the images.")]
+ClassesOption = Annotated[
+    list[str] | None,
+    typer.Option("--classes", metavar="CLASS", help="A class to keep; repeat it. All by default."),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Where to generate, as in PyTorch; CUDA if there is one, else the CPU.")
+]
+DtypeOption = Annotated[
+    Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the diffusion model.")
+]
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+
+
+@app.command()
+def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None:
+    """Show what an artifact describes. Reads no statistics and no model."""
+    found = _load_artifact(artifact)
+    values = found.info.to_dict()
+    summary = {
+        "folder": str(found.folder),
+        "fingerprint": found.fingerprint,
+        "license": found.info.source.get("license"),
+        "num_bytes": sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file()),
+    }
+    if as_json:
+        print_json({**values, **summary})
+        return
+    model, decode = found.info.model, found.info.decode
+    classes = found.info.classes
+    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    latents = " x ".join(map(str, found.info.latent_shape))
+    rows = {
+        "name": found.info.name,
+        "folder": summary["folder"],
+        "fingerprint": summary["fingerprint"],
+        "classes": f"{len(classes)} ({shown})",
+        "built from": f"{sum(found.info.counts)} images",
+        "images": f"{found.info.image_size} x {found.info.image_size}, {found.info.image_mode}",
+        "latents": f"{latents} at timesteps {', '.join(map(str, found.info.inversion.timesteps))}",
+        "decoding": f"from timestep {decode.timestep} on a grid of {decode.num_inference_steps} steps, "
+        f"guidance {decode.guidance_scale:g}",
+        "model": f"{model.path}/ inside the artifact"
+        if model.path
+        else f"{model.repo_id} at revision {model.revision}",
+        "licence": str(summary["license"] or "not given"),
+        "size": format_bytes(int(summary["num_bytes"] or 0)),
+    }
+    for key, value in rows.items():
+        typer.echo(f"{key:<12} {value}")
+
+
+@app.command()
+def verify(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None:
+    """Check every file of an artifact. Exits with 1 if one is damaged."""
+    found = _load_artifact(artifact)
+    result = {"folder": str(found.folder), "fingerprint": found.fingerprint, "num_files": len(found.sha256)}
+    try:
+        found.verify()
+        found.model_folder()  # also refuses files that are not listed
+    except D3HRError as error:
+        if as_json:
+            print_json({**result, "sound": False, "error": str(error)})
+        raise
+    if as_json:
+        print_json({**result, "sound": True, "error": None})
+    else:
+        typer.echo(f"{found.folder}: {len(found.sha256)} files are sound ({found.fingerprint})")
+
+
+@app.command()
+def materialize(
+    artifact: ArtifactOption = None,
+    name: NameOption = None,
+    ipc: IpcOption = 10,
+    seed: SeedOption = 0,
+    root: RootOption = None,
+    classes: ClassesOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "float32",
+    as_json: JsonOption = False,
+) -> None:
+    """Generate a set and print its folder.
+
+    Images that are cached and sound are kept, so that it goes on where it was interrupted.
+    """
+    dataset = _make_dataset(artifact, name, ipc, seed, root, classes, device, dtype)
+    folder = dataset.materialize()
+    if as_json:
+        print_json({"folder": str(folder), **_describe(dataset)})
+    else:
+        typer.echo(folder)
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option(help="Folder to make; it must be missing or empty.")],
+    form: Annotated[
+        Literal["image-folder", "parquet", "webdataset"], typer.Option("--format", help="What to write.")
+    ],
+    artifact: ArtifactOption = None,
+    name: NameOption = None,
+    ipc: IpcOption = 10,
+    seed: SeedOption = 0,
+    root: RootOption = None,
+    classes: ClassesOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "float32",
+    shard_size: Annotated[int, typer.Option(min=1, help="Images per shard of webdataset.")] = 10_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a set for other libraries.
+
+    Images that are not cached are generated first. Prints the folder of the export.
+    """
+    from d3hr_datasets.export import export_image_folder, export_parquet, export_webdataset
+
+    dataset = _make_dataset(artifact, name, ipc, seed, root, classes, device, dtype)
+    if form == "image-folder":
+        export_image_folder(dataset, output)
+    elif form == "parquet":
+        export_parquet(dataset, output)
+    else:
+        export_webdataset(dataset, output, shard_size)
+    if as_json:
+        print_json({"folder": str(output), "format": form, **_describe(dataset)})
+    else:
+        typer.echo(output)
+
+
+def _load_artifact(folder: str | None) -> Artifact:
+    from d3hr_datasets.artifact import Artifact
+    from d3hr_datasets.registry import embedded_artifact
+
+    return Artifact.load(embedded_artifact(DEFAULT_NAME) if folder is None else folder)
+
+
+def _make_dataset(
+    artifact: str | None,
+    name: str | None,
+    ipc: int,
+    seed: int,
+    root: Path | None,
+    classes: list[str] | None,
+    device: str | None,
+    dtype: str,
+) -> D3HRDataset:
+    if artifact is not None and name is not None:
+        raise typer.BadParameter("give --artifact or --name, not both")
+    import torch
+
+    from d3hr_datasets.dataset import D3HRDataset
+    from d3hr_datasets.registry import embedded_artifact
+
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise typer.BadParameter(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return D3HRDataset(
+        embedded_artifact(name or DEFAULT_NAME) if artifact is None else artifact,
+        root,
+        ipc,
+        seed,
+        classes=classes or None,
+        device=device,
+        torch_dtype=getattr(torch, dtype),
+    )
+
+
+def _describe(dataset: D3HRDataset) -> dict[str, Any]:
+    return {
+        "num_images": len(dataset),
+        "classes": list(dataset.classes),
+        "ipc": dataset.ipc,
+        "seed": dataset.seed,
+        "fingerprint": dataset.fingerprint,
+    }

@@ -1,0 +1,96 @@
+"""The commands `d3hr cache ...`: list, check and remove generated sets.
+
+In: the folder of a cache. Out: what is in it, what is damaged, and what was removed, on stdout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RootOption = Annotated[
+    Path | None, typer.Option(help="Folder of the cache; in the Hugging Face assets cache by default.")
+]
+
+cache_app = typer.Typer(no_args_is_help=True, help="List, check and remove generated sets.")
+
+
+def print_json(value: Any) -> None:
+    """Print JSON to stdout."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def format_bytes(number: int) -> str:
+    """Return a size for people."""
+    return f"{number / 1e6:.1f} MB"
+
+
+@cache_app.command("list")
+def list_sets(root: RootOption = None, as_json: JsonOption = False) -> None:
+    """List the generated sets of a cache."""
+    from d3hr_datasets.cache import list_cached_sets
+
+    sets = list_cached_sets(_cache_root(root))
+    if as_json:
+        print_json([{**dataclasses.asdict(found), "folder": str(found.folder)} for found in sets])
+        return
+    for found in sets:
+        groups = f"{found.num_complete_groups} of {found.num_groups} classes"
+        size = format_bytes(found.num_bytes)
+        typer.echo(f"{found.name}  {groups}, {found.num_images} images, {size}")
+
+
+@cache_app.command("verify")
+def verify_sets(
+    names: Annotated[list[str] | None, typer.Argument(metavar="SET", help="All by default.")] = None,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every file of generated sets and print the damaged ones. Exits with 1 if there are any."""
+    from d3hr_datasets.cache import list_cached_sets, verify_cached_set
+
+    folder = _cache_root(root)
+    names = names or [found.name for found in list_cached_sets(folder)]
+    damaged = {name: [str(path) for path in verify_cached_set(folder, name)] for name in names}
+    if as_json:
+        print_json(damaged)
+    else:
+        for paths in damaged.values():
+            for path in paths:
+                typer.echo(path)
+    num_damaged = sum(map(len, damaged.values()))
+    typer.echo(f"{len(damaged)} sets, {num_damaged} damaged files", err=True)
+    if num_damaged:
+        raise typer.Exit(1)
+
+
+@cache_app.command("prune")
+def prune_sets(
+    names: Annotated[list[str] | None, typer.Argument(metavar="SET", help="Sets to remove.")] = None,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Remove the damaged classes of all sets.")
+    ] = False,
+    root: RootOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what killed processes left, and on request sets or damaged classes. Prints what is gone."""
+    from d3hr_datasets.cache import prune_cache
+
+    report = prune_cache(_cache_root(root), names or (), damaged=damaged)
+    if as_json:
+        print_json({"removed": list(map(str, report.removed)), "num_bytes": report.num_bytes})
+    else:
+        for path in report.removed:
+            typer.echo(path)
+    typer.echo(f"{format_bytes(report.num_bytes)} freed", err=True)
+
+
+def _cache_root(root: Path | None) -> Path:
+    from d3hr_datasets.dataset import _default_root
+
+    return _default_root() if root is None else root.expanduser()
