@@ -26,11 +26,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("runs/dit-fashion-mnist/model"))
     parser.add_argument("--output", type=Path, default=Path("hub/d3hr-fashion-mnist"))
     parser.add_argument("--work", type=Path, default=Path("runs/build-fashion-mnist"))
-    parser.add_argument("--timesteps", type=int, nargs="+", default=[200, 400, 600])
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[200, 400])
     parser.add_argument("--steps", type=int, default=25, help="steps of the DDIM grid")
-    parser.add_argument("--timestep", type=int, default=600, help="default timestep to decode from")
-    parser.add_argument("--modes", type=int, default=10, help="modes per class; 1 stores none")
-    parser.add_argument("--guidance-scale", type=float, default=4.0, help="default guidance to decode with")
+    parser.add_argument("--timestep", type=int, default=400, help="default timestep to decode from")
+    parser.add_argument("--modes", type=int, default=50, help="modes per class; 1 stores none")
+    parser.add_argument("--guidance-scale", type=float, default=3.0, help="default guidance to decode with")
     parser.add_argument(
         "--select",
         type=int,
