@@ -45,3 +45,7 @@ class UnreadableImageError(D3HRError, ValueError):
 
 class CacheError(D3HRError, RuntimeError):
     """The image cache could not be read or written."""
+
+
+class CacheMissError(CacheError):
+    """An image is not cached, and this process cannot generate it."""

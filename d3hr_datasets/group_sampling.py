@@ -6,7 +6,9 @@ the same group is drawn on every device, in every order and at every batch size.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import math
 
 import torch
 
@@ -146,3 +148,45 @@ def _moment_matched_noise(shape: tuple[int, ...], ipc: int, class_label: int, se
     smallest = torch.finfo(torch.float32).tiny
     scale = ((ipc - 1) / noise.square().sum(dim=0).clamp(min=smallest)).sqrt()
     return noise * scale
+
+
+# Images per block of a nested set; the usual sizes 10, 50 and 100 are whole blocks.
+NESTED_BLOCK = 10
+
+
+def sample_nested_group(
+    mean: torch.Tensor, variance: torch.Tensor, ipc: int, class_label: int, config: GroupSamplingConfig
+) -> torch.Tensor:
+    """Draw a group in whole blocks, each of which depends on its number only.
+
+    The first k latents for `ipc` = n are those for `ipc` = k. The price: moments are those of the class
+    at multiples of `NESTED_BLOCK` only ("moment_matched"; the mean at even numbers, too), and not between.
+
+    Args:
+        mean: (*latent).
+        variance: (*latent).
+        ipc: Images per class, at least 1.
+        class_label: Mixed into the seed.
+        config: Method, seed and weights; each block is sampled by itself.
+
+    Returns:
+        (B, *latent) float32 on the CPU, B = `ipc` rounded up to whole blocks.
+
+    Raises:
+        ConfigError: `ipc` is no positive integer, or the shapes differ.
+        StatisticsError: Mean or variance is not finite, or a variance is negative.
+    """
+    check_int("ipc", ipc, 1)
+    half = NESTED_BLOCK // 2
+    order = torch.arange(NESTED_BLOCK).view(2, half).T.flatten()  # z, -z side by side
+    blocks = []
+    for block in range(-(-ipc // NESTED_BLOCK)):
+        seed = derive_seed(config.seed, "nested", block)
+        group = sample_group(
+            mean, variance, NESTED_BLOCK, class_label, dataclasses.replace(config, seed=seed)
+        )
+        if config.method == "moment_matched" and block > 0:
+            # m blocks of b latents need mb - 1 squared deviations; each has b - 1 by itself.
+            group = mean + (group - mean) * math.sqrt(NESTED_BLOCK / (NESTED_BLOCK - 1))
+        blocks.append(group[order])
+    return torch.cat(blocks).float()
