@@ -15,15 +15,24 @@ if TYPE_CHECKING:
     from d3hr_datasets.artifact import Artifact
     from d3hr_datasets.artifact_info import ArtifactInfo
     from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, InversionConfig, ModelReference
-    from d3hr_datasets.dataset import D3HRDataset, D3HRFashionMNIST
+    from d3hr_datasets.dataset import D3HRDataset
     from d3hr_datasets.errors import D3HRError
     from d3hr_datasets.gaussians import ClassGaussians, ClassModes, RunningMoments
     from d3hr_datasets.group_sampling import group_score, sample_group
     from d3hr_datasets.mode_sampling import sample_modes
+    from d3hr_datasets.named import (
+        D3HRCIFAR10,
+        D3HRCIFAR100,
+        D3HRFashionMNIST,
+        D3HRImageNet,
+        D3HRTinyImageNet,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "D3HRCIFAR10",
+    "D3HRCIFAR100",
     "Artifact",
     "ArtifactInfo",
     "ClassGaussians",
@@ -31,6 +40,8 @@ __all__ = [
     "D3HRDataset",
     "D3HRError",
     "D3HRFashionMNIST",
+    "D3HRImageNet",
+    "D3HRTinyImageNet",
     "DecodeConfig",
     "GroupSamplingConfig",
     "InversionConfig",
@@ -46,9 +57,13 @@ _MODULE_OF = {
     "ArtifactInfo": "artifact_info",
     "ClassGaussians": "gaussians",
     "ClassModes": "gaussians",
+    "D3HRCIFAR10": "named",
+    "D3HRCIFAR100": "named",
     "D3HRDataset": "dataset",
     "D3HRError": "errors",
-    "D3HRFashionMNIST": "dataset",
+    "D3HRFashionMNIST": "named",
+    "D3HRImageNet": "named",
+    "D3HRTinyImageNet": "named",
     "DecodeConfig": "config",
     "GroupSamplingConfig": "config",
     "InversionConfig": "config",

@@ -7,7 +7,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from d3hr_datasets.config import DecodeConfig, InversionConfig, ModelReference, check_choice, check_int
+from d3hr_datasets.config import (
+    DecodeConfig,
+    InversionConfig,
+    ModelReference,
+    check_choice,
+    check_int,
+    check_on_grid,
+)
 from d3hr_datasets.errors import ConfigError
 
 ImageMode = Literal["L", "RGB"]
@@ -82,6 +89,9 @@ class ArtifactInfo:
                 f"decode.timestep {self.decode.timestep} is not stored; stored: "
                 f"{list(self.inversion.timesteps)}"
             )
+        check_on_grid(
+            self.decode.timestep, self.decode.num_inference_steps, self.inversion.num_train_timesteps
+        )
         for name in ("counts", "wnids"):
             values = getattr(self, name)
             if values is not None and (not isinstance(values, tuple) or len(values) != len(self.classes)):

@@ -113,7 +113,7 @@ class ImageCache:
         if hashlib.sha256(data).hexdigest() != checksums[index]:
             self._checksums.pop(label, None)
             return None
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=("PNG",))
         image.load()
         return image
 

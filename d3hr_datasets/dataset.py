@@ -1,6 +1,6 @@
-"""The data sets: an artifact -> images and labels, made on first use and cached on disk.
+"""The data set: an artifact -> images and labels, made on first use and cached on disk.
 
-In: a folder with an artifact. Out: a torchvision data set of (PIL image, int).
+In: an artifact. Out: a torchvision data set of (PIL image, int).
 """
 
 from __future__ import annotations
@@ -8,55 +8,77 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from torchvision.datasets import VisionDataset
+from torchvision.datasets import DatasetFolder, VisionDataset
 from tqdm import tqdm
 
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.cache import ImageCache
+from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_int, check_on_grid
-from d3hr_datasets.errors import CacheError, ConfigError, ModelFormatError
-from d3hr_datasets.group_sampling import sample_group
+from d3hr_datasets.errors import CacheError, ConfigError
+from d3hr_datasets.generation import (
+    cached_images,
+    check_may_generate,
+    ensure_together,
+    load_model,
+    process_share,
+    to_pil,
+    wait_for_other_processes,
+)
+from d3hr_datasets.group_sampling import NESTED_BLOCK, sample_group, sample_nested
+from d3hr_datasets.hub import resolve_artifact
 from d3hr_datasets.mode_sampling import sample_modes
-from d3hr_datasets.registry import embedded_artifact
 
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion import LatentDiffusion
+
+CHUNK = 64  # images in the model at a time
 
 # Raised when the same settings give other pixels than before, so that old caches are not read.
 PIXELS_VERSION = 2
 
 
-class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torchvision 0.28 on
+class D3HRDataset(DatasetFolder):
     """A distilled data set: `ipc` images for each class of an artifact.
 
     Images are made class by class when one is first asked for (a group of latents is sampled, denoised
-    and decoded together), and read from the cache from then on.
+    and decoded together), and read from the cache from then on. A `DatasetFolder`, so that
+    `wrap_dataset_for_transforms_v2` takes it: `samples` are the files of `image_folder`.
 
     Source: D3HR (arXiv 2505.18399).
 
     Args:
-        artifact: Folder of an artifact.
+        artifact: Folder of an artifact, "ORG/NAME" or "ORG/NAME@REVISION" on the Hub, or an `Artifact`.
         root: Folder of the cache; by default the Hugging Face assets cache.
         ipc: Images per class, at least 1. Any number: the artifact does not fix it.
         seed: Seed of the latents. The same seed gives the same images, in any process and order.
         transform: Applied to the PIL image when an item is read.
         target_transform: Applied to the int label when an item is read.
-        classes: Class names to keep, all by default; labels are 0..len(classes)-1 in this order.
+        classes: Classes to keep, by name, WordNet ID or class label of the model; all by default. Labels
+            are 0..len(classes)-1 in this order.
         sampling: How groups are sampled: over the modes where the artifact stores them, else moment-matched.
             Its own seed is replaced by `seed`.
         decode: How groups are denoised, the artifact's default otherwise.
-        device: Where to generate; CUDA if there is one, else the CPU.
+        device: Where to generate; CUDA if there is one (that of `LOCAL_RANK`), else the CPU.
         torch_dtype: Precision of the diffusion model.
+        nested: Have the first k images of each class be those of the set with `ipc` = k, so that a set can
+            grow: what is cached of another size is copied. The price: moments are matched by tens, no
+            longer over the whole group, and `materialize` cannot batch across classes.
+        in_memory: Keep images decoded once they were read. Every process keeps its own: with workers, use
+            `persistent_workers=True`.
 
     Attributes:
         classes: Class names, by label.
         class_to_idx: Label of each class name.
+        wnids: WordNet IDs, by label; empty if the artifact has none.
+        wnid_to_idx: Label of each WordNet ID.
         class_labels: The model's class label of each label, (K,) int64.
         targets: Label of every image.
         artifact: The artifact.
@@ -73,22 +95,26 @@ class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torc
 
     def __init__(
         self,
-        artifact: str | Path,
+        artifact: str | Path | Artifact,
         root: str | Path | None = None,
         ipc: int = 10,
         seed: int = 0,
         transform: Callable[[Image.Image], Any] | None = None,
         target_transform: Callable[[int], Any] | None = None,
         *,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | None = None,
         sampling: GroupSamplingConfig | None = None,
         decode: DecodeConfig | None = None,
         device: torch.device | str | None = None,
         torch_dtype: torch.dtype = torch.float32,
+        nested: bool = False,
+        in_memory: bool = False,
     ) -> None:
         self.ipc = check_int("ipc", ipc, 1)
         self.seed = check_int("seed", seed, 0)
-        self.artifact = Artifact.load(artifact)
+        if not isinstance(artifact, Artifact):
+            artifact = Artifact.load(resolve_artifact(artifact))
+        self.artifact = artifact
         info = self.artifact.info
         self.decode = decode or info.decode
         check_on_grid(
@@ -104,17 +130,37 @@ class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torc
             raise ConfigError(
                 f"the artifact {info.name} stores no modes; use the method 'moment_matched' or 'search'"
             )
-        self.classes = _check_classes(classes, info.classes)
+        class_list = self._class_list()
+        labels = class_list.labels(classes)
+        self.class_labels = torch.tensor(labels)
+        self.classes = [class_list.names[label] for label in labels]
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
-        self.class_labels = torch.tensor([info.classes.index(name) for name in self.classes])
+        self.wnids = [class_list.wnids[label] for label in labels] if class_list.wnids else []
+        self.wnid_to_idx = {wnid: label for label, wnid in enumerate(self.wnids)}
         self.targets = [label for label in range(len(self.classes)) for _ in range(self.ipc)]
         self.device = device
         self.torch_dtype = torch_dtype
+        self.nested = nested
+        self.in_memory = in_memory
+        self._images: dict[int, Image.Image] = {}
         self._model: LatentDiffusion | None = None
         folder = Path(root).expanduser() if root is not None else _default_root()
-        name = f"{info.name}-ipc{ipc}-seed{seed}-{self.fingerprint}"
-        self.cache = ImageCache(folder, name, self.classes, ipc)
-        super().__init__(str(folder), transform=transform, target_transform=target_transform)
+        self.cache = self._cache(folder, ipc)
+        self.extensions = (".png",)
+        # Not DatasetFolder's, which looks for the images: they are not made yet.
+        VisionDataset.__init__(self, str(folder), transform=transform, target_transform=target_transform)
+
+    def _class_list(self) -> ClassList:
+        """Return the names to use; a named data set has its own."""
+        return ClassList.of_artifact(self.artifact.info)
+
+    def _cache(self, root: Path, ipc: int) -> ImageCache:
+        """Return the cache of this set, or of the nested one of another size."""
+        info = self.artifact.info
+        kind = "-nested" if self.nested else ""
+        name = f"{info.name}{kind}-ipc{ipc}-seed{self.seed}-{self.fingerprint}"
+        class_names = [info.classes[label] for label in self.class_labels.tolist()]
+        return ImageCache(root, name, class_names, ipc)
 
     @property
     def fingerprint(self) -> str:
@@ -124,7 +170,7 @@ class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torc
             self.artifact.fingerprint,
             self.decode.to_dict(),
             self.sampling.to_dict(),
-            self.ipc,
+            "nested" if self.nested else self.ipc,
             self.class_labels.tolist(),
             str(self.torch_dtype),
         ]
@@ -138,29 +184,40 @@ class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torc
 
         Raises:
             IndexError: `index` is negative or too large.
+            TypeError: `index` is no integer.
+            CacheMissError: The image is not cached, and this is a forked worker without CUDA.
         """
+        index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(
                 f"index {index} is out of range; the data set has {len(self)} images, 0 to {len(self) - 1}"
             )
-        label, position = divmod(int(index), self.ipc)
-        image: Any = self.cache.read(label, position)
-        if image is None:
-            self.cache.ensure(label, lambda: self._generate(label))
-            image = self.cache.read(label, position)
-        if image is None:
-            raise CacheError(
-                f"{self.cache.path(label, position)} was removed or changed just after it was written"
-            )
-        target: Any = label
+        image: Any = self._image(index)
+        target: Any = index // self.ipc
         if self.transform is not None:
             image = self.transform(image)
         if self.target_transform is not None:
             target = self.target_transform(target)
         return image, target
 
+    def _image(self, index: int) -> Image.Image:
+        if index in self._images:
+            return self._images[index].copy()
+        label, position = divmod(index, self.ipc)
+        image = self.cache.read(label, position)
+        if image is None:
+            self._make([label], CHUNK)
+            image = self.cache.read(label, position)
+        if image is None:
+            raise CacheError(
+                f"{self.cache.path(label, position)} was removed or changed just after it was written"
+            )
+        if self.in_memory:
+            self._images[index] = image.copy()
+        return image
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_model": None}
+        return {**self.__dict__, "_model": None, "_images": {}}
 
     def extra_repr(self) -> str:
         """Return the lines that `repr` adds to VisionDataset's."""
@@ -168,6 +225,7 @@ class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torc
             f"Artifact: {self.artifact.info.name} ({self.artifact.fingerprint})\n"
             f"Images per class: {self.ipc}, seed {self.seed}, {self.sampling.method}\n"
             f"Timestep {self.decode.timestep}, guidance {self.decode.guidance_scale:g}"
+            + (", nested" if self.nested else "")
         )
 
     @property
@@ -175,28 +233,73 @@ class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torc
         """Folder of the images, as torchvision's `ImageFolder` reads it; complete after `materialize`."""
         return self.cache.folder
 
-    def materialize(self, progress: bool = True) -> Path:
-        """Generate every class that is not cached and undamaged.
+    @property
+    def samples(self) -> list[tuple[str, int]]:  # type: ignore[override]  # a plain attribute there
+        """(path, label) of every image, as in `DatasetFolder`; a file exists once its class is generated."""
+        return [
+            (str(self.cache.path(label, index)), label)
+            for label in range(len(self.classes))
+            for index in range(self.ipc)
+        ]
+
+    @staticmethod
+    def loader(path: str) -> Image.Image:
+        """Read one of `samples`, unchecked."""
+        with Image.open(path) as image:
+            image.load()
+            return image
+
+    def materialize(self, batch_size: int = CHUNK, progress: bool = True) -> Path:
+        """Generate every class that is not cached and undamaged, several classes at a time.
+
+        A run that was stopped goes on where it was. With `torch.distributed`, or RANK and WORLD_SIZE in the
+        environment (`torchrun`, `accelerate launch`), each process generates its share of the classes; with
+        the former, all return when all have finished.
+
+        Rounding depends on the shape of a batch: classes generated together may differ by one grey level
+        from those generated one by one. Whole groups of more than half of `batch_size` are never joined.
 
         Args:
+            batch_size: Images in the model at a time.
             progress: Show a progress bar on stderr.
 
         Returns:
             The folder of the images.
+
+        Raises:
+            ConfigError: `batch_size` is no positive integer, or RANK and WORLD_SIZE are no numbers.
+            CacheError: The cache cannot be written.
         """
-        labels = [label for label in range(len(self.classes)) if not self.cache.is_complete(label)]
-        for label in tqdm(labels, desc="generating", unit="class", disable=not progress or not labels):
-            self.cache.ensure(label, lambda label=label: self._generate(label))  # type: ignore[misc]
+        check_int("batch_size", batch_size, 1)
+        rank, size = process_share()
+        share = range(rank, len(self.classes), size)
+        labels = [label for label in share if not self.cache.is_complete(label)]
+        step = 1 if self.nested else max(1, batch_size // self.ipc)
+        with tqdm(
+            total=len(labels), desc="generating", unit="class", disable=not progress or not labels
+        ) as bar:
+            for start in range(0, len(labels), step):
+                self._make(labels[start : start + step], batch_size)
+                bar.update(len(labels[start : start + step]))
+        wait_for_other_processes()
         return self.image_folder
 
     def sample_latents(self, label: int) -> torch.Tensor:
         """Return the group of inverted latents of a label, (ipc, C, H, W) float32."""
+        return self._latents(label)[: self.ipc]
+
+    def _latents(self, label: int) -> torch.Tensor:
+        """Return the latents that are denoised together: the group, or the whole blocks of a nested one."""
         class_label = int(self.class_labels[label])
-        if self.sampling.method == "modes":
-            modes = self.artifact.modes(self.decode.timestep, class_label)
-            return sample_modes(modes, self.ipc, class_label, self.sampling)
-        gaussian = self.artifact.gaussians(self.decode.timestep, class_label)
-        return sample_group(gaussian.mean[0], gaussian.variance[0], self.ipc, class_label, self.sampling)
+
+        def draw(ipc: int, config: GroupSamplingConfig) -> torch.Tensor:
+            if config.method == "modes":
+                modes = self.artifact.modes(self.decode.timestep, class_label)
+                return sample_modes(modes, ipc, class_label, config)
+            gaussian = self.artifact.gaussians(self.decode.timestep, class_label)
+            return sample_group(gaussian.mean[0], gaussian.variance[0], ipc, class_label, config)
+
+        return sample_nested(draw, self.ipc, self.sampling) if self.nested else draw(self.ipc, self.sampling)
 
     def model(self) -> LatentDiffusion:
         """Return the diffusion model, loaded on the first call.
@@ -209,98 +312,50 @@ class D3HRDataset(VisionDataset):  # type: ignore[type-arg]  # generic from torc
             self._model = load_model(self.artifact, self.device, self.torch_dtype)
         return self._model
 
-    def _generate(self, label: int) -> list[Image.Image]:
-        labels = self.class_labels[label].repeat(self.ipc)
+    def _make(self, labels: list[int], batch_size: int) -> None:
+        check_may_generate(self.device, f"class {self.classes[labels[0]]!r}")
+        ensure_together(self.cache, labels, lambda missing: self._generate(missing, batch_size))
+
+    def _generate(self, labels: list[int], batch_size: int) -> dict[int, list[Image.Image]]:
         with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator
-            model = self.model()
-            images = model.decode(model.denoise(self.sample_latents(label), labels, self.decode))
-        return to_pil(images, self.artifact.info.padding)
+            self.model()  # says what does not fit before the statistics do
+            if self.nested:
+                return {label: self._generate_nested(label) for label in labels}
+            latents = torch.cat([self._latents(label) for label in labels])
+            images = self._decode(latents, self.class_labels[labels].repeat_interleave(self.ipc), batch_size)
+        starts = range(0, len(images), self.ipc)
+        return {label: images[i : i + self.ipc] for label, i in zip(labels, starts, strict=True)}
 
+    def _generate_nested(self, label: int) -> list[Image.Image]:
+        """Return the images of a label: those cached in a set of another size, then new ones.
 
-class D3HRFashionMNIST(D3HRDataset):
-    """Distilled Fashion-MNIST: 28 x 28 grey images of ten classes, labelled as in torchvision.
+        Blocks are batches of their own, so that an image is the same in sets of all sizes.
+        """
+        images = cached_images(self._other_sizes(), label, self.ipc)
+        whole = len(images) // NESTED_BLOCK * NESTED_BLOCK
+        if len(images) < self.ipc:
+            latents = self._latents(label)[whole:]
+            made = self._decode(latents, self.class_labels[label].repeat(len(latents)), NESTED_BLOCK)
+            images += made[len(images) - whole :]
+        return images[: self.ipc]
 
-    Artifact and diffusion model ship with the package; nothing is downloaded. A drop-in for
-    `torchvision.datasets.FashionMNIST`. Arguments are those of `D3HRDataset`, without `artifact`.
-    """
+    def _decode(
+        self, latents: torch.Tensor, class_labels: torch.Tensor, batch_size: int
+    ) -> list[Image.Image]:
+        model = self.model()
+        clean = model.denoise(latents, class_labels, self.decode, batch_size)
+        return to_pil(model.decode(clean, batch_size), self.artifact.info.padding)
 
-    def __init__(
-        self,
-        root: str | Path | None = None,
-        ipc: int = 10,
-        seed: int = 0,
-        transform: Callable[[Image.Image], Any] | None = None,
-        target_transform: Callable[[int], Any] | None = None,
-        *,
-        classes: Sequence[str] | None = None,
-        sampling: GroupSamplingConfig | None = None,
-        decode: DecodeConfig | None = None,
-        device: torch.device | str | None = None,
-        torch_dtype: torch.dtype = torch.float32,
-    ) -> None:
-        super().__init__(
-            embedded_artifact("fashion-mnist"),
-            root,
-            ipc,
-            seed,
-            transform,
-            target_transform,
-            classes=classes,
-            sampling=sampling,
-            decode=decode,
-            device=device,
-            torch_dtype=torch_dtype,
-        )
-
-
-def load_model(
-    artifact: Artifact, device: torch.device | str | None = None, torch_dtype: torch.dtype = torch.float32
-) -> LatentDiffusion:
-    """Load the diffusion model an artifact refers to and check that it fits.
-
-    Raises:
-        ModelNotFoundError: It is missing.
-        ModelFormatError: Its latents, classes, image size or channels are not the artifact's.
-    """
-    from d3hr_datasets.diffusion import LatentDiffusion
-
-    info = artifact.info
-    folder = artifact.model_folder()
-    model = LatentDiffusion.from_pretrained(
-        folder if folder is not None else str(info.model.repo_id),
-        revision=info.model.revision,
-        device=device,
-        torch_dtype=torch_dtype,
-    )
-    model.check_fits(info)
-    return model
-
-
-def to_pil(images: torch.Tensor, padding: int = 0) -> list[Image.Image]:
-    """Turn float images (B, 1 or 3, H, W) in [-1, 1] into PIL images "L" or "RGB", without the frame.
-
-    Raises:
-        ModelFormatError: A pixel is not finite, as when half precision overflows.
-    """
-    if not images.isfinite().all():
-        raise ModelFormatError("the model made pixels that are not finite; use torch_dtype=torch.float32")
-    side = images.shape[-1] - padding
-    pixels = ((images[..., padding:side, padding:side].float().cpu() + 1) * 127.5).round().clamp(0, 255)
-    arrays = pixels.to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array) for array in arrays]
-
-
-def _check_classes(wanted: Sequence[str] | None, known: tuple[str, ...]) -> list[str]:
-    if wanted is None:
-        return list(known)
-    unknown = [name for name in wanted if name not in known]
-    if unknown or not wanted or len(set(wanted)) != len(wanted):
-        reason = f"unknown classes {unknown}" if unknown else "classes must be distinct and at least one"
-        raise ConfigError(f"{reason}; known: {list(known[:20])}{' ...' if len(known) > 20 else ''}")
-    return list(wanted)
+    def _other_sizes(self) -> Iterator[ImageCache]:
+        """Yield the caches of this nested set at other sizes."""
+        head, tail = self.cache.folder.name.split(f"-ipc{self.ipc}-", 1)
+        for folder in self.cache.root.glob(f"{head}-ipc*-{tail}"):
+            size = folder.name.removeprefix(f"{head}-ipc").removesuffix(f"-{tail}")
+            if size.isdecimal() and int(size) != self.ipc:
+                yield self._cache(self.cache.root, int(size))
 
 
 def _default_root() -> Path:
-    from huggingface_hub import cached_assets_path
+    from huggingface_hub import constants  # `cached_assets_path` makes the folder, this one is only named
 
-    return Path(cached_assets_path("d3hr_datasets", subfolder="images"))
+    return Path(constants.HF_ASSETS_CACHE) / "d3hr_datasets" / "default" / "images"

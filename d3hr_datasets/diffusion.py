@@ -21,7 +21,8 @@ from d3hr_datasets.errors import ConfigError, ModelFormatError, ModelNotFoundErr
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
-# Denoising and decoding cut groups into batches of this size, so that memory does not grow with them.
+# Denoising and decoding cut groups into batches of this size unless told otherwise, so that memory does not
+# grow with them.
 CHUNK = 64
 
 
@@ -218,11 +219,12 @@ class LatentDiffusion:
         return self._scale(latents.float())
 
     @torch.inference_mode()
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, batch_size: int = CHUNK) -> torch.Tensor:
         """Decode latents.
 
         Args:
             latents: (B, *latent_shape), VAE latents x scaling factor.
+            batch_size: Latents that are in the model at a time.
 
         Returns:
             (B, C, S, S) float32 in [-1, 1].
@@ -230,7 +232,7 @@ class LatentDiffusion:
         self._check(latents)
         images = [
             self.vae.decode(self._unscale(chunk).to(self.device, self.vae.dtype)).sample.float().clamp(-1, 1)
-            for chunk in latents.split(CHUNK)
+            for chunk in latents.split(batch_size)
         ]
         return torch.cat(images)
 
@@ -247,11 +249,16 @@ class LatentDiffusion:
 
     @torch.inference_mode()
     def denoise(
-        self, inverted_latents: torch.Tensor, class_labels: torch.Tensor, config: DecodeConfig
+        self,
+        inverted_latents: torch.Tensor,
+        class_labels: torch.Tensor,
+        config: DecodeConfig,
+        batch_size: int = CHUNK,
     ) -> torch.Tensor:
         """Return clean latents (B, *latent_shape) of inverted ones; see `ddim.denoise_latents`.
 
-        With `config.reference_off_by_one` the latents are taken to be one grid step noisier than they are.
+        `batch_size` of them are in the model at a time. With `config.reference_off_by_one` the latents are
+        taken to be one grid step noisier than they are.
         """
         self._check(inverted_latents)
         timestep = config.timestep
@@ -269,7 +276,9 @@ class LatentDiffusion:
                 self.transformer, self.scheduler, latents.to(self.device), labels.to(self.device), timestep,
                 config.num_inference_steps, config.guidance_scale, self.null_class_label,
             )
-            for latents, labels in zip(inverted_latents.split(CHUNK), class_labels.split(CHUNK), strict=True)
+            for latents, labels in zip(
+                inverted_latents.split(batch_size), class_labels.split(batch_size), strict=True
+            )
         ]  # fmt: skip
         return torch.cat(chunks)
 

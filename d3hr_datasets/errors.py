@@ -49,3 +49,7 @@ class CacheError(D3HRError, RuntimeError):
 
 class ExportError(D3HRError, RuntimeError):
     """A data set could not be exported."""
+
+
+class CacheMissError(CacheError):
+    """An image is not cached, and this process cannot generate it."""

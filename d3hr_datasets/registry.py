@@ -13,15 +13,54 @@ class RegistryRow:
     """A named data set.
 
     Args:
-        name: Its name.
-        folder: Folder under `hub/` of the artifact that ships with the package.
+        name: Its name, and that of its class list in `classes/`.
+        folder: Folder under `hub/` of the artifact that ships with the package, or None.
+        repo_id: "ORG/NAME" of the artifact on the Hub, or None while it is not published.
+        revision: The commit of `repo_id`, always a whole hash.
+        num_images: Training images that building the artifact inverts.
+        num_evaluations: Model evaluations for each of them.
     """
 
     name: str
-    folder: str
+    folder: str | None = None
+    repo_id: str | None = None
+    revision: str | None = None
+    num_images: int = 0
+    num_evaluations: int = 31
 
 
-REGISTRY = {row.name: row for row in (RegistryRow("fashion-mnist", "d3hr-fashion-mnist"),)}
+REGISTRY = {
+    row.name: row
+    for row in (
+        RegistryRow("imagenet", num_images=1_281_167),
+        RegistryRow("tiny-imagenet", num_images=100_000),
+        RegistryRow("cifar10", num_images=50_000),
+        RegistryRow("cifar100", num_images=50_000),
+        RegistryRow("fashion-mnist", "d3hr-fashion-mnist", num_images=60_000),
+    )
+}
+
+
+def registered_artifact(name: str) -> str | Path:
+    """Return where the artifact of a named data set is: a folder, or "ORG/NAME@REVISION".
+
+    Raises:
+        ArtifactNotFoundError: There is no such data set, its artifact is not published yet, or the
+            installation lacks it.
+    """
+    row = _row(name)
+    if row.folder is not None:
+        return embedded_artifact(name)
+    if row.repo_id is not None:
+        return f"{row.repo_id}@{row.revision}"
+    total = row.num_images * row.num_evaluations
+    raise ArtifactNotFoundError(
+        f"no artifact of {name} is published yet. Give one with artifact=FOLDER or artifact='ORG/NAME', or "
+        f"build it from {row.num_images:,} training images x {row.num_evaluations} model evaluations "
+        f"({total:,} in all):\n"
+        f"  d3hr build {name} --images FOLDER --model MODEL --output d3hr-{name}\n"
+        f"  d3hr publish d3hr-{name} ORG/d3hr-{name}"
+    )
 
 
 def embedded_artifact(name: str) -> Path:
@@ -32,10 +71,11 @@ def embedded_artifact(name: str) -> Path:
     Raises:
         ArtifactNotFoundError: There is no such data set, or the installation lacks it.
     """
-    if name not in REGISTRY:
-        raise ArtifactNotFoundError(f"no data set is named {name!r}; known: {sorted(REGISTRY)}")
+    folder = _row(name).folder
+    if folder is None:
+        raise ArtifactNotFoundError(f"no artifact of {name} ships with this package; give artifact=FOLDER")
     package = Path(__file__).resolve().parent
-    places = [base / "hub" / REGISTRY[name].folder for base in (package, package.parent)]
+    places = [base / "hub" / folder for base in (package, package.parent)]
     for place in places:
         if place.is_dir():
             return place
@@ -43,3 +83,9 @@ def embedded_artifact(name: str) -> Path:
         f"the artifact of {name} is in none of {[str(place) for place in places]}; install the package "
         "again: `pip install --force-reinstall d3hr-datasets`"
     )
+
+
+def _row(name: str) -> RegistryRow:
+    if name not in REGISTRY:
+        raise ArtifactNotFoundError(f"no data set is named {name!r}; known: {sorted(REGISTRY)}")
+    return REGISTRY[name]

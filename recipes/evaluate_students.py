@@ -26,7 +26,7 @@ import torch
 
 from d3hr_datasets import D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.config import GroupSamplingMethod
-from d3hr_datasets.dataset import load_model
+from d3hr_datasets.generation import load_model
 from recipes.common import write_results
 from recipes.data import load_images
 from recipes.evaluation import dataset_tensors, mean_std, raw_samples, reconstruct, sample_real

@@ -22,7 +22,6 @@ from torchvision.transforms.functional import pil_to_tensor
 import d3hr_datasets.dataset
 from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, GroupSamplingConfig, sample_group
 from d3hr_datasets.cache import ImageCache
-from d3hr_datasets.dataset import to_pil
 from d3hr_datasets.errors import (
     ArtifactIntegrityError,
     ArtifactNotFoundError,
@@ -31,6 +30,7 @@ from d3hr_datasets.errors import (
     ModelFormatError,
     ModelNotFoundError,
 )
+from d3hr_datasets.generation import to_pil
 from tests.tampering import STATISTICS, change_info, flip_byte
 from tests.tiny import CLASSES, tiny_pipeline
 from tests.workers import item_digests
@@ -236,7 +236,9 @@ def test_seed_that_is_no_integer_is_refused(seed: Any, tiny_artifact: Path, tmp_
         D3HRDataset(tiny_artifact, tmp_path, seed=seed)
 
 
-@pytest.mark.parametrize("classes", [["ant", "dog"], ["Ant"], [], ["ant", "ant"], "ant", [0]])
+@pytest.mark.parametrize(
+    "classes", [["ant", "dog"], ["Ant"], [], ["ant", "ant"], ["ant", 0], "ant", [3], [-1], [True], [None]]
+)
 def test_classes_that_cannot_be_kept_are_refused(classes: Any, tiny_artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"known: .*bee/wasp"):
         D3HRDataset(tiny_artifact, tmp_path, classes=classes)

@@ -9,8 +9,16 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 from PIL import Image
 
-from d3hr_datasets import Artifact, ArtifactInfo, DecodeConfig, InversionConfig, ModelReference
+from d3hr_datasets import (
+    Artifact,
+    ArtifactInfo,
+    ClassGaussians,
+    DecodeConfig,
+    InversionConfig,
+    ModelReference,
+)
 from d3hr_datasets.build import build_artifact
+from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.diffusion import LatentDiffusion
 
 CLASSES = ("ant", "bee/wasp", "cat")
@@ -77,3 +85,21 @@ def save_tiny_artifact(folder: Path, work: Path) -> Artifact:
     return build_artifact(
         TinyImages(), model, folder, tiny_info(), work, batch_size=5, chunk_size=7, progress=False
     )
+
+
+def save_untrained_artifact(folder: Path, name: str, class_list: ClassList) -> Artifact:
+    """Save an artifact of any classes, 16 x 16 RGB images, whose Gaussians and model nobody trained."""
+    names = class_list.names
+    tiny_pipeline(channels=3, num_classes=len(names)).save_pretrained(folder / "model")
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(names), 3, 4, 4)
+    gaussians = ClassGaussians(
+        torch.randn(shape, generator=generator),
+        torch.rand(shape, generator=generator),
+        torch.full((len(names),), 2),
+    )
+    info = tiny_info(
+        name=name, classes=names, wnids=class_list.wnids, counts=(2,) * len(names), image_size=16,
+        image_mode="RGB", padding=0, inversion=InversionConfig(timesteps=(400,), num_inference_steps=10),
+    )  # fmt: skip
+    return Artifact.save(folder, info, {400: gaussians})

@@ -1,0 +1,150 @@
+"""Class lists: the names of classes, in the order of the model's class labels.
+
+A student, its teacher, the artifact and the diffusion model must mean the same class by a label: where one
+order differs, training goes on without a complaint and ends at chance accuracy. So orders are compared
+wherever two of them meet.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from d3hr_datasets.artifact_info import ArtifactInfo
+from d3hr_datasets.errors import ArtifactFormatError, ConfigError, ModelFormatError
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Names, and WordNet IDs where there are, by class label.
+
+    Args:
+        names: Distinct names.
+        wnids: WordNet IDs, one for each name, or None.
+    """
+
+    names: tuple[str, ...]
+    wnids: tuple[str, ...] | None = None
+
+    @classmethod
+    def of_artifact(cls, info: ArtifactInfo) -> ClassList:
+        """Return the class list of an artifact."""
+        return cls(info.classes, info.wnids)
+
+    @classmethod
+    def packaged(cls, name: str) -> ClassList:
+        """Return a class list that comes with this package, by the name of its file."""
+        values = _read(name)
+        return cls(tuple(values["names"]), tuple(values["wnids"]) if "wnids" in values else None)
+
+    def labels(self, wanted: Sequence[str | int] | None) -> list[int]:
+        """Return the class labels of classes given by name, WordNet ID or class label; None is all.
+
+        Raises:
+            ConfigError: A class is unknown or given twice, or none is given.
+        """
+        if wanted is None:
+            return list(range(len(self.names)))
+        known: dict[str | int, int] = {wnid: label for label, wnid in enumerate(self.wnids or ())}
+        known.update({name: label for label, name in enumerate(self.names)})
+        known.update({label: label for label in range(len(self.names))})
+        # A bool would be found as 0 or 1.
+        unknown = [key for key in wanted if isinstance(key, bool) or key not in known]
+        if unknown or isinstance(wanted, str):
+            shown = f"unknown classes {unknown[:10] if not isinstance(wanted, str) else repr(wanted)}"
+            ids = "" if self.wnids is None else f" (or WordNet IDs such as {self.wnids[0]})"
+            raise ConfigError(
+                f"{shown}; accepted: a list of names{ids} or class labels 0 to {len(self.names) - 1}; "
+                f"known: {list(self.names[:20])}{' ...' if len(self.names) > 20 else ''}"
+            )
+        labels = [known[key] for key in wanted]
+        if not labels or len(set(labels)) != len(labels):
+            raise ConfigError(
+                f"classes must be distinct and at least one, not {list(wanted)[:20]}; "
+                f"known: {list(self.names[:20])}{' ...' if len(self.names) > 20 else ''}"
+            )
+        return labels
+
+    def check_artifact(self, info: ArtifactInfo) -> None:
+        """Check that an artifact has these classes in this order; it may name them by WordNet IDs.
+
+        Raises:
+            ArtifactFormatError: It has others, or another order; the message names the first difference.
+        """
+        if len(info.classes) != len(self.names):
+            raise ArtifactFormatError(
+                f"the artifact {info.name} has {len(info.classes)} classes, this data set {len(self.names)}; "
+                "open it with D3HRDataset, or give the artifact of this data set"
+            )
+        for label, (name, found) in enumerate(zip(self.names, info.classes, strict=True)):
+            wnid = None if self.wnids is None else self.wnids[label]
+            found_wnid = None if info.wnids is None else info.wnids[label]
+            if found not in (name, wnid) or (wnid and found_wnid and wnid != found_wnid):
+                raise ArtifactFormatError(
+                    f"class label {label} of the artifact {info.name} is {_shown(found, found_wnid)}, of "
+                    f"this data set {_shown(name, wnid)}; the order must be the same, or labels mean other "
+                    "classes: build the artifact again in this order, or open it with D3HRDataset"
+                )
+
+    def check_label_map(self, label_map: Mapping[str, Any], owner: str) -> None:
+        """Check that a model's label map, class label -> name or names, does not tell another order.
+
+        Names are compared without regard to case and "_". A name that no class here has says nothing, nor
+        does one that the map gives to several labels (both cranes of ImageNet): only a label whose name is
+        that of another class is an error.
+
+        Args:
+            label_map: As `id2label` in the config of a model: {"0": "tench, Tinca tinca", ...}.
+            owner: Whose map it is, for the message.
+
+        Raises:
+            ModelFormatError: A label has the name of another class.
+        """
+        ours: dict[str, set[int]] = {}
+        for label, name in enumerate(self.names):
+            keys = _plain_names(name) | ({self.wnids[label]} if self.wnids is not None else set())
+            for key in keys:
+                ours.setdefault(key, set()).add(label)
+        times = Counter(name for value in label_map.values() for name in _plain_names(str(value)))
+        for key, value in label_map.items():
+            names = [name for name in _plain_names(str(value)) if times[name] == 1]
+            meant = set().union(*(ours.get(name, set()) for name in names))
+            if meant and (not str(key).isdecimal() or int(key) not in meant):
+                other = min(meant)
+                raise ModelFormatError(
+                    f"{owner} calls class label {key} {value!r}, here that is class label {other} "
+                    f"({self.names[other]!r}); their orders differ, and labels would mean other classes: "
+                    "use the model and the class order that belong together"
+                )
+
+
+def packaged_subset(name: str, subset: str) -> list[str]:
+    """Return the WordNet IDs of a usual subset of a data set, in the order of its class labels.
+
+    Raises:
+        ConfigError: There is no such subset.
+    """
+    subsets: dict[str, list[str]] = _read(name).get("subsets", {})
+    if subset not in subsets:
+        raise ConfigError(
+            f"{name} has no subset {subset!r}; accepted: {sorted(subsets) or 'none'}, or classes=[...]"
+        )
+    return subsets[subset]
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = Path(__file__).resolve().parent / "classes" / f"{name}.json"
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def _plain_names(names: str) -> set[str]:
+    return {name.strip().replace("_", " ").lower() for name in names.split(",")}
+
+
+def _shown(name: str, wnid: str | None) -> str:
+    return repr(name) if wnid is None or wnid == name else f"{name!r} ({wnid})"

@@ -1,0 +1,55 @@
+"""The Hugging Face Hub: "ORG/NAME" or "ORG/NAME@REVISION" -> a folder with an artifact.
+
+What comes from the Hub is checked like any other artifact: by the checksums in its `d3hr.json`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from d3hr_datasets.artifact import METADATA, STATISTICS
+from d3hr_datasets.errors import ArtifactNotFoundError
+
+# All that an artifact may be read from; a repository can hold more.
+FILES = [METADATA, STATISTICS, "README.md", "model/*", "model/**/*"]
+_REPOSITORY = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def resolve_artifact(artifact: str | Path) -> Path:
+    """Return the folder of an artifact, downloaded to the Hub's cache if it is not one here.
+
+    A folder that holds `d3hr.json` is taken as it is, also where its name could be one on the Hub.
+    `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` are honoured.
+
+    Args:
+        artifact: A folder, "ORG/NAME" (its newest commit) or "ORG/NAME@REVISION".
+
+    Raises:
+        ArtifactNotFoundError: It is neither, or the Hub does not give it.
+    """
+    folder = Path(artifact).expanduser()
+    match = _REPOSITORY.fullmatch(artifact) if isinstance(artifact, str) else None
+    if (folder / METADATA).is_file() or match is None:
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    from d3hr_datasets import __version__
+
+    try:
+        path = snapshot_download(
+            match["repo_id"],
+            repo_type="dataset",
+            revision=match["revision"],
+            allow_patterns=FILES,
+            library_name="d3hr-datasets",
+            library_version=__version__,
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ArtifactNotFoundError(
+            f"{artifact!r} is no folder with a {METADATA}, and the Hub does not give it: {error}. Accepted: "
+            "a folder, 'ORG/NAME' or 'ORG/NAME@REVISION' of a dataset repository; check name and revision, "
+            "the connection (HF_HUB_OFFLINE) and the access (HF_TOKEN)"
+        ) from error
+    return Path(path)

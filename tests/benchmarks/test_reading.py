@@ -1,0 +1,58 @@
+"""An epoch of a DataLoader over the cache, next to torchvision's `ImageFolder` on the same files.
+
+`make bench` prints the three side by side. Times are those of this process's CPU: what other processes do
+does not change them, and files are in the page cache.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+
+from d3hr_datasets import D3HRFashionMNIST
+
+SIZES = {"28 grey": ("L", 28, 50), "256 colour": ("RGB", 256, 10)}
+
+
+def _images(mode: str, side: int, count: int) -> list[Image.Image]:
+    """Return smooth noise, which PNG compresses about as well as photographs."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 16, 16, generator=generator)
+    fine = torch.nn.functional.interpolate(coarse, size=side, mode="bilinear")
+    return [to_pil_image(image).convert(mode) for image in fine]
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> D3HRFashionMNIST:
+    """Return a set of ten classes whose cached images are those of `_images`."""
+    mode, side, count = SIZES[request.param]
+    dataset = D3HRFashionMNIST(tmp_path_factory.mktemp("cache"), count)
+    for label in range(10):
+        dataset.cache.ensure(label, lambda: _images(mode, side, count))
+    return dataset
+
+
+@pytest.mark.parametrize("transform", [None, pil_to_tensor], ids=["images", "tensors"])
+@pytest.mark.parametrize("reader", ["ImageFolder", "cache", "in_memory"])
+def test_epoch(reader: str, transform: Any, filled: D3HRFashionMNIST, benchmark: Any) -> None:
+    root = Path(filled.root)
+    dataset: Any = {
+        "ImageFolder": lambda: ImageFolder(str(filled.image_folder)),
+        "cache": lambda: filled,
+        "in_memory": lambda: D3HRFashionMNIST(root, filled.ipc, in_memory=True),
+    }[reader]()
+    dataset.transform = transform
+    loader: DataLoader[Any] = DataLoader(dataset, batch_size=50, collate_fn=None if transform else list)
+    benchmark._timer = time.process_time
+    benchmark.group = f"{'tensors' if transform else 'images'} of {filled[0][0].size[0]}"
+    benchmark.extra_info["images"] = len(dataset)
+    batches = benchmark.pedantic(lambda: sum(1 for _ in loader), rounds=10, warmup_rounds=2)
+    assert batches == len(loader)
