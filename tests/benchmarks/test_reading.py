@@ -27,7 +27,8 @@ def _images(mode: str, side: int, count: int) -> list[Image.Image]:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 16, 16, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, size=side, mode="bilinear")
-    return [to_pil_image(image).convert(mode) for image in fine]
+    images: list[Image.Image] = [to_pil_image(image).convert(mode) for image in fine]  # type: ignore[no-untyped-call]
+    return images
 
 
 @pytest.fixture(scope="module", params=SIZES)
@@ -46,7 +47,7 @@ def test_epoch(reader: str, transform: Any, filled: D3HRFashionMNIST, benchmark:
     root = Path(filled.root)
     dataset: Any = {
         "ImageFolder": lambda: ImageFolder(str(filled.image_folder)),
-        "cache": lambda: filled,
+        "cache": lambda: D3HRFashionMNIST(root, filled.ipc),
         "in_memory": lambda: D3HRFashionMNIST(root, filled.ipc, in_memory=True),
     }[reader]()
     dataset.transform = transform
