@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from d3hr_datasets.dataset import D3HRDataset
 
 DEFAULT_NAME = "fashion-mnist"
+WHERE = "Folder of an artifact, or ORG/NAME[@REVISION] on the Hub"
 
 
 class ErrorsAsLines(TyperGroup):
@@ -62,15 +63,15 @@ def _print_version(wanted: bool) -> None:
 
 ArtifactArgument = Annotated[
     str | None,
-    typer.Argument(metavar="ARTIFACT", help=f"Folder of an artifact; that of {DEFAULT_NAME} by default."),
+    typer.Argument(metavar="ARTIFACT", help=f"{WHERE}; that of {DEFAULT_NAME} by default."),
 ]
-ArtifactOption = Annotated[str | None, typer.Option("--artifact", help="Folder of an artifact.")]
+ArtifactOption = Annotated[str | None, typer.Option("--artifact", help=f"{WHERE}.")]
 NameOption = Annotated[
     str | None,
     typer.Option(
         "--name",
         autocompletion=_names,
-        help=f"Name of a data set, instead of an artifact; {DEFAULT_NAME} if neither is given.",
+        help=f"Name of a data set, by default {DEFAULT_NAME}; checks the classes of an artifact.",
     ),
 ]
 IpcOption = Annotated[int, typer.Option(min=1, help="Images per class.")]
@@ -78,6 +79,10 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the images.")]
 ClassesOption = Annotated[
     list[str] | None,
     typer.Option("--classes", metavar="CLASS", help="A class to keep; repeat it. All by default."),
+]
+SubsetOption = Annotated[str | None, typer.Option(help="A usual subset of a named data set: imagenette, ...")]
+NestedOption = Annotated[
+    bool, typer.Option("--nested", help="Share the first images with sets of other sizes.")
 ]
 DeviceOption = Annotated[
     str | None, typer.Option(help="Where to generate, as in PyTorch; CUDA if there is one, else the CPU.")
@@ -160,16 +165,20 @@ def materialize(
     seed: SeedOption = 0,
     root: RootOption = None,
     classes: ClassesOption = None,
+    subset: SubsetOption = None,
+    nested: NestedOption = False,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in the model at a time.")] = 64,
     as_json: JsonOption = False,
 ) -> None:
     """Generate a set and print its folder.
 
-    Images that are cached and sound are kept, so that it goes on where it was interrupted.
+    Images that are cached and sound are kept, so that it goes on where it was interrupted. Under `torchrun`
+    each process generates its share of the classes.
     """
-    dataset = _make_dataset(artifact, name, ipc, seed, root, classes, device, dtype)
-    folder = dataset.materialize()
+    dataset = _make_dataset(artifact, name, ipc, seed, root, classes, subset, nested, device, dtype)
+    folder = dataset.materialize(batch_size)
     if as_json:
         print_json({"folder": str(folder), **_describe(dataset)})
     else:
@@ -188,6 +197,8 @@ def export(
     seed: SeedOption = 0,
     root: RootOption = None,
     classes: ClassesOption = None,
+    subset: SubsetOption = None,
+    nested: NestedOption = False,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     shard_size: Annotated[int, typer.Option(min=1, help="Images per shard of webdataset.")] = 10_000,
@@ -199,7 +210,7 @@ def export(
     """
     from d3hr_datasets.export import export_image_folder, export_parquet, export_webdataset
 
-    dataset = _make_dataset(artifact, name, ipc, seed, root, classes, device, dtype)
+    dataset = _make_dataset(artifact, name, ipc, seed, root, classes, subset, nested, device, dtype)
     if form == "image-folder":
         export_image_folder(dataset, output)
     elif form == "parquet":
@@ -212,11 +223,12 @@ def export(
         typer.echo(output)
 
 
-def _load_artifact(folder: str | None) -> Artifact:
+def _load_artifact(where: str | None) -> Artifact:
     from d3hr_datasets.artifact import Artifact
-    from d3hr_datasets.registry import embedded_artifact
+    from d3hr_datasets.hub import resolve_artifact
+    from d3hr_datasets.registry import registered_artifact
 
-    return Artifact.load(embedded_artifact(DEFAULT_NAME) if folder is None else folder)
+    return Artifact.load(resolve_artifact(registered_artifact(DEFAULT_NAME) if where is None else where))
 
 
 def _make_dataset(
@@ -226,30 +238,31 @@ def _make_dataset(
     seed: int,
     root: Path | None,
     classes: list[str] | None,
+    subset: str | None,
+    nested: bool,
     device: str | None,
     dtype: str,
 ) -> D3HRDataset:
-    if artifact is not None and name is not None:
-        raise typer.BadParameter("give --artifact or --name, not both")
     import torch
 
     from d3hr_datasets.dataset import D3HRDataset
-    from d3hr_datasets.registry import embedded_artifact
+    from d3hr_datasets.named import named_dataset
 
     if device is not None:
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise typer.BadParameter(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return D3HRDataset(
-        embedded_artifact(name or DEFAULT_NAME) if artifact is None else artifact,
-        root,
-        ipc,
-        seed,
-        classes=classes or None,
-        device=device,
-        torch_dtype=getattr(torch, dtype),
-    )
+    options: dict[str, Any] = {
+        "classes": classes or None, "nested": nested, "device": device,
+        "torch_dtype": getattr(torch, dtype),
+    }  # fmt: skip
+    if name is None and artifact is not None:
+        if subset is not None:
+            raise typer.BadParameter("--subset needs --name: it names the class list")
+        return D3HRDataset(artifact, root, ipc, seed, **options)
+    kind = named_dataset(name or DEFAULT_NAME)
+    return kind(root, ipc, seed, artifact=artifact, subset=subset, **options)
 
 
 def _describe(dataset: D3HRDataset) -> dict[str, Any]:

@@ -132,3 +132,15 @@ class D3HRFashionMNIST(NamedDataset):
     """
 
     registry_name = "fashion-mnist"
+
+
+def named_dataset(name: str) -> type[NamedDataset]:
+    """Return the class of a named data set.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    kinds = {kind.registry_name: kind for kind in NamedDataset.__subclasses__()}
+    if name not in kinds:
+        raise ConfigError(f"no data set is named {name!r}; known: {sorted(kinds)}")
+    return kinds[name]

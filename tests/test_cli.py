@@ -191,12 +191,21 @@ def test_materialize_takes_every_option(tiny_artifact: Path, tmp_path: Path) -> 
 
 
 def test_materialize_knows_data_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(D3HRDataset, "materialize", lambda self: self.image_folder)
+    monkeypatch.setattr(D3HRDataset, "materialize", lambda self, batch_size: self.image_folder)
     expected = d3hr_datasets.D3HRFashionMNIST(tmp_path, ipc=3)
     for name in ((), ("--name", "fashion-mnist")):
         values = succeed("materialize", *name, "--ipc", 3, "--root", tmp_path)
         assert values["folder"] == str(expected.image_folder)
-    assert "known: ['fashion-mnist'" in fail(1, "materialize", "--name", "mnist", "--root", tmp_path)
+    nested = succeed("materialize", "--nested", "--ipc", 3, "--root", tmp_path)
+    assert nested["folder"] == str(d3hr_datasets.D3HRFashionMNIST(tmp_path, ipc=3, nested=True).image_folder)
+    assert "'fashion-mnist'" in fail(1, "materialize", "--name", "mnist", "--root", tmp_path)
+    assert "d3hr build imagenet" in fail(1, "materialize", "--name", "imagenet", "--root", tmp_path)
+    assert "no subset" in fail(1, "materialize", "--subset", "imagenette", "--root", tmp_path)
+
+
+def test_artifact_of_other_classes_is_not_the_named_one(tiny_artifact: Path, tmp_path: Path) -> None:
+    line = fail(1, "materialize", "--name", "cifar10", "--artifact", tiny_artifact, "--root", tmp_path)
+    assert "has 3 classes, this data set 10" in line
 
 
 @pytest.mark.parametrize("form", ["image-folder", "parquet", "webdataset"])
@@ -292,7 +301,8 @@ def test_errors_are_one_line(tmp_path: Path, tiny_artifact: Path) -> None:
         (["materialize", "--seed", "-1"], "--seed"),
         (["materialize", "--dtype", "int8"], "--dtype"),
         (["materialize", "--device", "abacus"], "--device abacus"),
-        (["materialize", "--artifact", "a", "--name", "b"], "not both"),
+        (["materialize", "--artifact", "a", "--subset", "imagenette"], "--subset needs --name"),
+        (["materialize", "--batch-size", "0"], "--batch-size"),
         (["export", "--output", "x"], "--format"),
         (["export", "--output", "x", "--format", "zip"], "--format"),
         (["export", "--output", "x", "--format", "webdataset", "--shard-size", "0"], "--shard-size"),
