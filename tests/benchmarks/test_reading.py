@@ -46,11 +46,12 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("reader", ["ImageFolder", "cache", "in_memory"])
 def test_epoch(reader: str, transform: Any, filled: D3HRFashionMNIST, benchmark: Any) -> None:
     root = Path(filled.root)
-    dataset: Any = {
+    readers: dict[str, Any] = {
         "ImageFolder": partial(ImageFolder, str(filled.image_folder)),
         "cache": partial(D3HRFashionMNIST, root, filled.ipc),
         "in_memory": partial(D3HRFashionMNIST, root, filled.ipc, in_memory=True),
-    }[reader]()
+    }
+    dataset = readers[reader]()
     dataset.transform = transform
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=50, collate_fn=None if transform else list)
     benchmark._timer = time.process_time
