@@ -171,19 +171,14 @@ class ImageCache:
             sync_folder(partial)
             self.folder.mkdir(parents=True, exist_ok=True)
             if read_settings(self.folder) is None:
-                self._write_settings(partial.with_name(f"{partial.name}-settings"))
+                data = settings_bytes(self.ipc, len(self.class_folders), self.settings)
+                write_synced(partial / SETTINGS, data)
+                (partial / SETTINGS).replace(self.folder / SETTINGS)
             self._publish(partial, label)
         except OSError as error:
             raise write_error(self.root, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-
-    def _write_settings(self, partial: Path) -> None:
-        try:
-            write_synced(partial, settings_bytes(self.ipc, len(self.class_folders), self.settings))
-            partial.replace(self.folder / SETTINGS)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _publish(self, partial: Path, label: int) -> None:
         """Give a written group its place: at once, or file by file if there is something already."""
