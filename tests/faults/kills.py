@@ -20,14 +20,20 @@ CALLS = ("fsync", "mkdir", "open", "rename", "replace", "rmdir", "unlink")
 
 
 def run(scene: Scene, rounds: int) -> None:
-    for number in range(rounds):
-        root = scene.folder / f"killed-{number // 20}"  # twenty rounds in one cache: leftovers would add up
-        _round(scene, root)
-        if number % 20 == 19 or number == rounds - 1:
-            shutil.rmtree(root)
+    done = 0
+    while done < rounds:
+        root = scene.folder / f"killed-{done // 20}"  # twenty rounds in one cache: leftovers would add up
+        if _round(scene, root):
+            done += 1
+            scene.counts["kill: rounds"] += 1
+        else:  # those to be killed had ended before
+            scene.counts["kill: rounds without a kill, not counted"] += 1
+    for root in scene.folder.glob("killed-*"):
+        shutil.rmtree(root)
 
 
-def _round(scene: Scene, root: Path) -> None:
+def _round(scene: Scene, root: Path) -> bool:
+    """Kill some of one to four processes and see what is left; say whether any was killed."""
     dataset = scene.dataset(root)
     _set_back(scene, dataset)
     intact = intact_files(dataset)
@@ -41,26 +47,28 @@ def _round(scene: Scene, root: Path) -> None:
             ["moment", "call", "call", "survives"] if processes > 1 else ["moment", "call"]
         )
         if way == "call":
-            at, after = scene.random.randint(1, 60), scene.random.random() < 0.5
+            at, after = scene.random.randint(1, 30), scene.random.random() < 0.5
             running.append(fork(_dying, work, root, at, after))
         else:
             running.append(fork(work, root))
         if way == "moment":
-            moments.append((scene.random.uniform(0, 1.2 * scene.seconds), running[-1]))
+            moments.append((scene.random.uniform(0, scene.seconds), running[-1]))
     if scene.random.random() < 0.3:
         running.append(fork(lambda: prune_cache(root, damaged=True)))
         scene.counts["kill: rounds with a process that prunes"] += 1
     for moment, pid in sorted(moments):
         time.sleep(max(0.0, begin + moment - time.monotonic()))
         os.kill(pid, signal.SIGKILL)  # one that has ended is still there to be waited for
-    for pid in running:
-        code = wait(pid)
-        promise(code in (0, -signal.SIGKILL), f"a process that was not killed ended with {code}")
-        scene.counts["kill: processes killed" if code else "kill: processes that came to their end"] += 1
-    scene.counts["kill: rounds"] += 1
-    scene.counts[f"kill: rounds with {processes} generating"] += 1
+    codes = [wait(pid) for pid in running]
+    killed = codes.count(-signal.SIGKILL)
+    promise(killed + codes.count(0) == len(codes), f"a process that was not killed ended with one of {codes}")
+    scene.counts["kill: processes killed"] += killed
+    scene.counts["kill: processes that came to their end"] += len(codes) - killed
     scene.counts["kill: images compared right after"] += scene.check_what_is_there(root)
     scene.check_recovery(root, intact)
+    if killed:
+        scene.counts[f"kill: rounds with {processes} generating"] += 1
+    return killed > 0
 
 
 def _set_back(scene: Scene, dataset: D3HRDataset) -> None:
@@ -70,7 +78,7 @@ def _set_back(scene: Scene, dataset: D3HRDataset) -> None:
     for label, name in enumerate(dataset.cache.class_folders):
         group = dataset.image_folder / name
         choice = scene.random.random()
-        if not group.exists() or choice < 0.3:
+        if not group.exists() or choice < 0.2:
             continue
         if choice < 0.7:
             shutil.rmtree(group)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.cache import prune_cache, verify_cached_set
@@ -141,6 +144,10 @@ def fork(work: Callable[..., object], *arguments: object) -> int:
     pid = os.fork()
     if pid:
         return pid
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its default is shared with forked processes; a killed one would keep it
+    faulthandler.dump_traceback_later(0.9 * TIMEOUT)  # where it hangs, if it does
     try:
         work(*arguments)
     except BaseException:
