@@ -158,9 +158,7 @@ def find_images(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise CacheError(
-            f"{folder} cannot be read: {error}. Make it readable or give another `root`"
-        ) from error
+        raise read_error(folder, error) from error
 
 
 def settings_bytes(ipc: int, num_groups: int, settings: dict[str, Any]) -> bytes:
@@ -199,7 +197,7 @@ def _seal(document: dict[str, Any]) -> bytes:
 
 
 @contextlib.contextmanager
-def group_lock(root: Path, set_name: str, number: str, timeout: float = LOCK_TIMEOUT) -> Iterator[Hold]:
+def group_lock(root: Path, set_name: str, number: str, timeout: float) -> Iterator[Hold]:
     """Take the lock of a group, if it can be had in `timeout` seconds, and remove its file in the end.
 
     Raises:
@@ -266,6 +264,11 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_error(path: Path, error: OSError) -> CacheError:
+    """Return the error for a part of the cache that is there and cannot be read."""
+    return CacheError(f"{path} cannot be read: {error}. Make it readable or give another `root`")
 
 
 def write_error(root: Path, error: OSError) -> CacheError:

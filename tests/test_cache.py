@@ -1,21 +1,32 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import logging
 import multiprocessing
 import os
 import shutil
+import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from d3hr_datasets import D3HRDataset
-from d3hr_datasets.cache import MANIFEST, ImageCache
+from d3hr_datasets.cache import (
+    MANIFEST,
+    ImageCache,
+    list_cached_sets,
+    prune_cache,
+    verify_cached_set,
+)
+from d3hr_datasets.cache_files import LEFTOVER_AGE, LOCKS, PARTIAL, SETTINGS, Hold, group_lock
 from d3hr_datasets.errors import CacheError
 from tests.tampering import flip_byte, truncate
 from tests.workers import file_digests, generate_together
@@ -49,7 +60,29 @@ def _dataset(artifact: Path, root: Path) -> D3HRDataset:
 
 
 def _left_over(root: Path) -> list[Path]:
-    return sorted((root / ".partial").glob("*"))
+    return sorted(path for kind in (PARTIAL, LOCKS) for path in (root / kind).glob("*"))
+
+
+def _hold(root: Path, number: str, ready: threading.Event, done: threading.Event) -> None:
+    """Hold a group's lock in another thread: to the file system, that is another process."""
+    with group_lock(root, "set", number, timeout=0) as hold:
+        assert hold is Hold.HELD
+        ready.set()
+        done.wait(60)
+
+
+@pytest.fixture
+def _held(tmp_path: Path) -> Iterator[None]:
+    """Have the lock of group 000 of `tmp_path / "set"` taken."""
+    ready, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_hold, args=(tmp_path, "000", ready, done))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield
+    finally:
+        done.set()
+        thread.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -360,3 +393,269 @@ def test_two_processes_at_once_give_the_bytes_of_one(
     assert len(expected) == 3 * (IPC + 1) + 1  # set.json
     assert results.get() == results.get() == expected
     assert _left_over(tmp_path / "root") == []
+
+
+def _complete(root: Path, settings: dict[str, object] | None = None) -> ImageCache:
+    cache = ImageCache(root, "set", ["a", "b"], IPC, settings=settings)
+    for label in (0, 1):
+        cache.ensure(label, Maker(label))
+    return cache
+
+
+def test_stray_file_is_no_damage_and_stays(tmp_path: Path) -> None:
+    cache = _complete(tmp_path)
+    stray = cache.path(0, 0).with_name(".DS_Store")
+    stray.write_bytes(b"finder")
+    assert cache.is_complete(0) and verify_cached_set(tmp_path, "set") == []
+    cache.ensure(0, _never)
+    flip_byte(cache.path(0, 1))
+    cache.ensure(0, Maker(0))
+    assert cache.is_complete(0) and stray.read_bytes() == b"finder"
+    flip_byte(cache.path(0, 1))
+    prune_cache(tmp_path, damaged=True)
+    assert list(stray.parent.iterdir()) == [stray]
+    cache.ensure(0, Maker(0))
+    assert cache.is_complete(0) and stray.read_bytes() == b"finder"
+
+
+def test_mending_says_what_it_replaces_and_leaves_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = _complete(tmp_path)
+    sound = {path: path.stat() for path in (cache.path(0, 0), cache.path(0, 2))}
+    flip_byte(cache.path(0, 1))
+    additional = cache.path(0, IPC)
+    additional.write_bytes(b"")
+    with caplog.at_level(logging.WARNING, "d3hr_datasets"):
+        cache.ensure(0, Maker(0))
+    assert str(cache.path(0, 1)) in caplog.text and str(additional) in caplog.text
+    assert not additional.exists()
+    assert {path: path.stat().st_ino for path in sound} == {path: s.st_ino for path, s in sound.items()}
+
+
+def test_class_folder_removed_while_a_loader_reads_is_made_again(
+    generated: Path, tiny_artifact: Path
+) -> None:
+    dataset = _dataset(tiny_artifact, generated)
+    expected = [dataset[index][0].tobytes() for index in range(len(dataset))]
+    for workers in (0, 1):
+        loader = DataLoader(dataset, batch_size=1, num_workers=workers, collate_fn=lambda items: items[0][0])
+        found: list[bytes] = []
+        for image in loader:
+            if not found:
+                shutil.rmtree(dataset.image_folder / dataset.cache.class_folders[2])
+            found.append(image.tobytes())
+        assert found == expected
+
+
+def test_settings_are_written_once_and_listed(tmp_path: Path) -> None:
+    settings: dict[str, object] = {"artifact": "tiny", "seed": 3, "decode": {"guidance_scale": 2.0}}
+    cache = _complete(tmp_path, settings)
+    before = (cache.folder / SETTINGS).stat().st_ino
+    (tmp_path / "not a set").mkdir()
+    ImageCache(tmp_path, "other", ["a", "b", "c"], IPC).ensure(1, Maker(1))
+    flip_byte(cache.path(0, 0))
+    _complete(tmp_path, settings)
+    assert (cache.folder / SETTINGS).stat().st_ino == before
+    other, found = list_cached_sets(tmp_path)
+    assert (found.name, found.folder, found.settings) == ("set", tmp_path / "set", settings)
+    assert (found.num_groups, found.num_complete_groups, found.num_images) == (2, 2, 2 * IPC)
+    assert found.num_bytes == sum(path.stat().st_size for path in cache.folder.rglob("*.*"))
+    assert (other.name, other.settings, other.num_groups, other.num_complete_groups) == ("other", {}, 3, 1)
+    assert list_cached_sets(tmp_path / "nowhere") == []
+
+
+def test_listing_does_not_count_groups_that_lack_a_file(tmp_path: Path) -> None:
+    cache = _complete(tmp_path)
+    cache.path(0, 1).unlink()
+    (found,) = list_cached_sets(tmp_path)
+    assert (found.num_complete_groups, found.num_images) == (1, 2 * IPC - 1)
+
+
+def test_set_without_settings_is_still_read(tmp_path: Path) -> None:
+    cache = _complete(tmp_path)
+    (cache.folder / SETTINGS).unlink()
+    assert cache.is_complete(0) and verify_cached_set(tmp_path, "set") == []
+    assert list_cached_sets(tmp_path)[0].num_complete_groups == 2
+
+
+def test_set_of_another_format_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    _complete(tmp_path)
+    (tmp_path / "set" / SETTINGS).write_text('{"format": 2}')
+    cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
+    uses: list[Callable[[], object]] = [
+        lambda: cache.read(0, 0),
+        lambda: cache.is_complete(0),
+        lambda: cache.ensure(0, _never),
+        lambda: verify_cached_set(tmp_path, "set"),
+    ]
+    for use in uses:
+        with pytest.raises(CacheError, match=r"format 2; .* reads 1.*prune set"):
+            use()
+    (found,) = list_cached_sets(tmp_path)
+    assert (found.settings, found.num_complete_groups, found.num_images) == ({}, 0, 2 * IPC)
+    assert prune_cache(tmp_path, damaged=True).removed == ()
+    assert prune_cache(tmp_path, ["set"]).removed == (tmp_path / "set",)
+
+
+def test_every_flipped_bit_of_a_set_is_found(tmp_path: Path) -> None:
+    cache = ImageCache(tmp_path, "set", ["a"], 1, settings={"seed": 1})
+    cache.ensure(0, lambda: _images(0)[:1])
+    for path in (cache.path(0, 0), cache.path(0, 0).with_name(MANIFEST), cache.folder / SETTINGS):
+        data = path.read_bytes()
+        for bit in range(8 * len(data)):
+            flipped = bytearray(data)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            assert verify_cached_set(tmp_path, "set"), (path, bit)
+        path.write_bytes(data)
+    assert verify_cached_set(tmp_path, "set") == []
+
+
+def test_verifying_names_every_damaged_file(tmp_path: Path) -> None:
+    cache = _complete(tmp_path)
+    flip_byte(cache.path(0, 0))
+    cache.path(0, 1).unlink()
+    additional = cache.path(1, IPC).with_suffix(".JPG")
+    additional.write_bytes(b"")
+    flip_byte(cache.folder / SETTINGS)
+    assert verify_cached_set(tmp_path, "set") == [
+        cache.folder / SETTINGS,
+        cache.path(0, 0),
+        cache.path(0, 1),
+        additional,
+    ]
+    assert _left_over(tmp_path) == []
+    with pytest.raises(CacheError, match=r"'sat'.*\['set'\]"):
+        verify_cached_set(tmp_path, "sat")
+
+
+def test_pruning_removes_damaged_groups_and_named_sets(tmp_path: Path) -> None:
+    cache = _complete(tmp_path)
+    other = ImageCache(tmp_path, "other", ["a"], IPC)
+    other.ensure(0, Maker(0))
+    assert prune_cache(tmp_path).removed == ()
+    flip_byte(cache.path(1, 0))
+    size = sum(path.stat().st_size for path in cache.path(1, 0).parent.iterdir())
+    report = prune_cache(tmp_path, damaged=True)
+    assert report.removed == (cache.path(1, 0).parent,) and report.num_bytes == size
+    assert cache.is_complete(0) and other.is_complete(0)
+    assert cache.read(1, 1) is None and verify_cached_set(tmp_path, "set") == []
+    assert prune_cache(tmp_path, ["set"]).removed == (tmp_path / "set",)
+    assert not cache.folder.exists() and other.is_complete(0)
+    assert _left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["none", "..", "set/000-a", "", ".locks"])
+def test_pruning_takes_names_of_sets_only(name: str, tmp_path: Path) -> None:
+    cache = _complete(tmp_path / "root")
+    with pytest.raises(CacheError, match=r"\['set'\]"):
+        prune_cache(tmp_path / "root", ["set", name])
+    assert cache.is_complete(0)
+
+
+@pytest.mark.usefixtures("_held")
+def test_pruning_and_verifying_leave_alone_what_another_process_writes(tmp_path: Path) -> None:
+    partial = tmp_path / PARTIAL / f"set.000.{socket.gethostname()}.0"
+    partial.mkdir(parents=True)
+    cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
+    cache.ensure(1, Maker(1))
+    cache.path(0, 0).parent.mkdir()
+    cache.path(0, 0).write_bytes(b"half")
+    assert verify_cached_set(tmp_path, "set") == []
+    assert prune_cache(tmp_path, damaged=True).removed == ()
+    with pytest.raises(CacheError, match="another process"):
+        prune_cache(tmp_path, ["set"])
+    assert partial.exists() and cache.is_complete(1)
+
+
+def test_leftovers_are_pruned_when_their_process_is_dead(tmp_path: Path) -> None:
+    _complete(tmp_path)
+    partials = tmp_path / PARTIAL
+    here, elsewhere, old, unknown = (
+        partials / f"set.000.{socket.gethostname()}.0",
+        partials / "set.000.another-host.1",
+        partials / "set.001.another-host.2",
+        partials / "4711-abc",
+    )
+    for path in (here, elsewhere, old, unknown):
+        path.mkdir()
+        (path / "00000.png").write_bytes(b"12345")
+    long_ago = time.time() - LEFTOVER_AGE - 60
+    os.utime(old, (long_ago, long_ago))
+    (tmp_path / LOCKS / "set.000.lock").touch()  # the lock of `here`: gone with it
+    report = prune_cache(tmp_path)
+    assert set(report.removed) == {here, old} and report.num_bytes == 10
+    assert _left_over(tmp_path) == [unknown, elsewhere]
+
+
+def test_next_writer_of_a_group_removes_its_leftovers(tmp_path: Path) -> None:
+    leftover = tmp_path / PARTIAL / f"set.000.{socket.gethostname()}.0"
+    other = tmp_path / PARTIAL / f"set.001.{socket.gethostname()}.0"
+    for path in (leftover, other):
+        path.mkdir(parents=True)
+    ImageCache(tmp_path, "set", ["a", "b"], IPC).ensure(0, Maker(0))
+    assert _left_over(tmp_path) == [other]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_file_system_without_locks_is_written_with_a_warning(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with caplog.at_level(logging.WARNING, "d3hr_datasets"):
+        cache = _complete(tmp_path)
+    assert "without a lock" in caplog.text
+    assert cache.is_complete(0) and _left_over(tmp_path) == []
+    foreign = tmp_path / PARTIAL / f"set.000.{socket.gethostname()}.0"
+    foreign.mkdir()
+    assert prune_cache(tmp_path).removed == () and foreign.exists()  # nothing proves its process dead
+    assert prune_cache(tmp_path, ["set"]).removed == (cache.folder,)
+
+
+@pytest.mark.usefixtures("_held")
+def test_lock_that_is_never_released_does_not_block_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("d3hr_datasets.cache.LOCK_TIMEOUT", 0.1)
+    cache = ImageCache(tmp_path, "set", ["a"], IPC)
+    with caplog.at_level(logging.WARNING, "d3hr_datasets"):
+        cache.ensure(0, Maker(0))
+    assert "without a lock" in caplog.text and cache.is_complete(0)
+
+
+def test_writers_without_locks_keep_what_the_first_one_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    def make() -> Sequence[Image.Image]:
+        _complete(tmp_path)  # meanwhile, another process
+        inodes.append(cache.path(0, 0).stat().st_ino)
+        return _images(0)
+
+    inodes: list[int] = []
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
+    cache.ensure(0, make)
+    assert cache.is_complete(0) and cache.path(0, 0).stat().st_ino == inodes[0]
+    assert _left_over(tmp_path) == []
+
+
+def test_complete_group_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
+    cache.ensure(0, Maker(0))
+    for name in ("mkdir", "open", "rename", "replace", "unlink"):
+        monkeypatch.setattr(os, name, refuse)
+    reader = ImageCache(tmp_path, "set", ["a", "b"], IPC)
+    reader.ensure(0, _never)
+    assert reader.read(0, 0) is not None
+    with pytest.raises(CacheError, match=r"materialize\(\)"):
+        reader.ensure(1, _never)
