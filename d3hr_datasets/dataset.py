@@ -160,7 +160,17 @@ class D3HRDataset(DatasetFolder):
         kind = "-nested" if self.nested else ""
         name = f"{info.name}{kind}-ipc{ipc}-seed{self.seed}-{self.fingerprint}"
         class_names = [info.classes[label] for label in self.class_labels.tolist()]
-        return ImageCache(root, name, class_names, ipc)
+        settings = {
+            "artifact": info.name,
+            "artifact_fingerprint": self.artifact.fingerprint,
+            "seed": self.seed,
+            "classes": class_names,
+            "sampling": self.sampling.to_dict(),
+            "decode": self.decode.to_dict(),
+            "torch_dtype": str(self.torch_dtype),
+            "nested": self.nested,
+        }
+        return ImageCache(root, name, class_names, ipc, settings=settings)
 
     @property
     def fingerprint(self) -> str:
