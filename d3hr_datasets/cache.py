@@ -65,7 +65,7 @@ class ImageCache:
         if hashlib.sha256(data).hexdigest() != checksums[index]:
             self._checksums.pop(label, None)
             return None
-        image = Image.open(io.BytesIO(data), formats=("PNG",))
+        image = Image.open(io.BytesIO(data))
         image.load()
         return image
 

@@ -7,6 +7,7 @@ does not change them, and files are in the page cache.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def _images(mode: str, side: int, count: int) -> list[Image.Image]:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, 3, 16, 16, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, size=side, mode="bilinear")
-    images: list[Image.Image] = [to_pil_image(image).convert(mode) for image in fine]  # type: ignore[no-untyped-call]
+    images: list[Image.Image] = [to_pil_image(image).convert(mode) for image in fine]
     return images
 
 
@@ -45,11 +46,12 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("reader", ["ImageFolder", "cache", "in_memory"])
 def test_epoch(reader: str, transform: Any, filled: D3HRFashionMNIST, benchmark: Any) -> None:
     root = Path(filled.root)
-    dataset: Any = {
+    readers: dict[str, Callable[[], Any]] = {
         "ImageFolder": lambda: ImageFolder(str(filled.image_folder)),
         "cache": lambda: D3HRFashionMNIST(root, filled.ipc),
         "in_memory": lambda: D3HRFashionMNIST(root, filled.ipc, in_memory=True),
-    }[reader]()
+    }
+    dataset = readers[reader]()
     dataset.transform = transform
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=50, collate_fn=None if transform else list)
     benchmark._timer = time.process_time
