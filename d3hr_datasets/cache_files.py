@@ -290,3 +290,10 @@ def write_error(root: Path, error: OSError) -> CacheError:
 
 def _host() -> str:
     return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+
+
+def default_root() -> Path:
+    """Return the folder of all sets unless another is given: the assets cache of Hugging Face."""
+    from huggingface_hub import constants  # `cached_assets_path` makes the folder, this one is only named
+
+    return Path(constants.HF_ASSETS_CACHE) / "d3hr_datasets" / "default" / "images"

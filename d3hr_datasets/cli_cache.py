@@ -91,6 +91,6 @@ def prune_sets(
 
 
 def _cache_root(root: Path | None) -> Path:
-    from d3hr_datasets.dataset import _default_root
+    from d3hr_datasets.cache import default_root
 
-    return _default_root() if root is None else root.expanduser()
+    return default_root() if root is None else root.expanduser()

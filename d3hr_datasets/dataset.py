@@ -5,7 +5,6 @@ In: an artifact. Out: a torchvision data set of (PIL image, int).
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import operator
@@ -19,22 +18,21 @@ from torchvision.datasets import DatasetFolder, VisionDataset
 from tqdm import tqdm
 
 from d3hr_datasets.artifact import Artifact
-from d3hr_datasets.cache import ImageCache
+from d3hr_datasets.cache import ImageCache, default_root
 from d3hr_datasets.class_list import ClassList
-from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_int, check_on_grid
-from d3hr_datasets.errors import CacheError, ConfigError
+from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_int
+from d3hr_datasets.errors import CacheError
 from d3hr_datasets.generation import (
     cached_images,
-    check_may_generate,
+    draw_latents,
     ensure_together,
     load_model,
-    process_share,
+    resolve_settings,
     to_pil,
-    wait_for_other_processes,
 )
-from d3hr_datasets.group_sampling import NESTED_BLOCK, sample_group, sample_nested
+from d3hr_datasets.group_sampling import NESTED_BLOCK
 from d3hr_datasets.hub import resolve_artifact
-from d3hr_datasets.mode_sampling import sample_modes
+from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
 
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion import LatentDiffusion
@@ -116,20 +114,7 @@ class D3HRDataset(DatasetFolder):
             artifact = Artifact.load(resolve_artifact(artifact))
         self.artifact = artifact
         info = self.artifact.info
-        self.decode = decode or info.decode
-        check_on_grid(
-            self.decode.timestep, self.decode.num_inference_steps, info.inversion.num_train_timesteps
-        )
-        if self.decode.timestep not in info.inversion.timesteps:
-            raise ConfigError(
-                f"timestep {self.decode.timestep} is not stored; stored: {list(info.inversion.timesteps)}"
-            )
-        default = GroupSamplingConfig("modes" if info.num_modes > 1 else "moment_matched")
-        self.sampling = dataclasses.replace(sampling or default, seed=seed)
-        if self.sampling.method == "modes" and info.num_modes == 1:
-            raise ConfigError(
-                f"the artifact {info.name} stores no modes; use the method 'moment_matched' or 'search'"
-            )
+        self.sampling, self.decode = resolve_settings(info, sampling, decode, seed)
         class_list = self._class_list()
         labels = class_list.labels(classes)
         self.class_labels = torch.tensor(labels)
@@ -144,7 +129,7 @@ class D3HRDataset(DatasetFolder):
         self.in_memory = in_memory
         self._images: dict[int, Image.Image] = {}
         self._model: LatentDiffusion | None = None
-        folder = Path(root).expanduser() if root is not None else _default_root()
+        folder = Path(root).expanduser() if root is not None else default_root()
         self.cache = self._cache(folder, ipc)
         self.extensions = (".png",)
         # Not DatasetFolder's, which looks for the images: they are not made yet.
@@ -301,15 +286,7 @@ class D3HRDataset(DatasetFolder):
     def _latents(self, label: int) -> torch.Tensor:
         """Return the latents that are denoised together: the group, or the whole blocks of a nested one."""
         class_label = int(self.class_labels[label])
-
-        def draw(ipc: int, config: GroupSamplingConfig) -> torch.Tensor:
-            if config.method == "modes":
-                modes = self.artifact.modes(self.decode.timestep, class_label)
-                return sample_modes(modes, ipc, class_label, config)
-            gaussian = self.artifact.gaussians(self.decode.timestep, class_label)
-            return sample_group(gaussian.mean[0], gaussian.variance[0], ipc, class_label, config)
-
-        return sample_nested(draw, self.ipc, self.sampling) if self.nested else draw(self.ipc, self.sampling)
+        return draw_latents(self.artifact, class_label, self.ipc, self.sampling, self.decode, self.nested)
 
     def model(self) -> LatentDiffusion:
         """Return the diffusion model, loaded on the first call.
@@ -363,9 +340,3 @@ class D3HRDataset(DatasetFolder):
             size = folder.name.removeprefix(f"{head}-ipc").removesuffix(f"-{tail}")
             if size.isdecimal() and int(size) != self.ipc:
                 yield self._cache(self.cache.root, int(size))
-
-
-def _default_root() -> Path:
-    from huggingface_hub import constants  # `cached_assets_path` makes the folder, this one is only named
-
-    return Path(constants.HF_ASSETS_CACHE) / "d3hr_datasets" / "default" / "images"

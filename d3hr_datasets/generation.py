@@ -1,23 +1,25 @@
-"""What generating images takes: the model of an artifact, a device, a share of the work, PIL images."""
+"""What generating images takes: settings, the model of an artifact, latents, PIL images, groups at once."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Sequence
-from multiprocessing import context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
-from torch.utils.data import get_worker_info
 
 from d3hr_datasets.artifact import Artifact
+from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.cache import ImageCache
 from d3hr_datasets.class_list import ClassList
-from d3hr_datasets.errors import CacheMissError, ConfigError, ModelFormatError
+from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_on_grid
+from d3hr_datasets.errors import ConfigError, ModelFormatError
+from d3hr_datasets.group_sampling import sample_group, sample_nested
+from d3hr_datasets.mode_sampling import sample_modes
+from d3hr_datasets.processes import generation_device
 
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion import LatentDiffusion
@@ -70,66 +72,46 @@ def _label_map(folder: Path | None, repo_id: str | None, revision: str | None) -
     return label_map
 
 
-def generation_device(device: torch.device | str | None) -> torch.device:
-    """Return where to generate: `device` if it is given, else CUDA if there is one, else the CPU.
-
-    Processes that `torchrun` or `accelerate launch` started take the GPU of their `LOCAL_RANK`.
-    """
-    if device is not None:
-        return torch.device(device)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    rank = os.environ.get("LOCAL_RANK", "")
-    if rank.isdecimal() and int(rank) < torch.cuda.device_count():
-        return torch.device("cuda", int(rank))
-    return torch.device("cuda")
-
-
-def check_may_generate(device: torch.device | str | None, missing: str) -> None:
-    """Check that this process can run a model: CUDA does not survive the fork of a DataLoader's worker.
+def resolve_settings(
+    info: ArtifactInfo, sampling: GroupSamplingConfig | None, decode: DecodeConfig | None, seed: int
+) -> tuple[GroupSamplingConfig, DecodeConfig]:
+    """Return the settings to generate with: those given, else the artifact's.
 
     Raises:
-        CacheMissError: It cannot; the message says what to do.
+        ConfigError: They do not fit the artifact.
     """
-    if get_worker_info() is None or not _is_forked() or generation_device(device).type != "cuda":
-        return
-    raise CacheMissError(
-        f"{missing} is not in the cache, and a forked DataLoader worker cannot use CUDA to generate it. Call "
-        "`dataset.materialize()` before the loader is iterated, or give the DataLoader num_workers=0 or "
-        'multiprocessing_context="spawn"'
-    )
-
-
-def _is_forked() -> bool:
-    process = multiprocessing.current_process()
-    if isinstance(process, (context.SpawnProcess, context.ForkServerProcess)):
-        return False
-    return isinstance(process, context.ForkProcess) or multiprocessing.get_start_method() == "fork"
-
-
-def process_share() -> tuple[int, int]:
-    """Return (rank, number of processes) of `torch.distributed`, else of the environment, else (0, 1).
-
-    Raises:
-        ConfigError: RANK and WORLD_SIZE in the environment are no rank and size.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    if rank is None or size is None:
-        return 0, 1
-    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+    decode = decode or info.decode
+    check_on_grid(decode.timestep, decode.num_inference_steps, info.inversion.num_train_timesteps)
+    if decode.timestep not in info.inversion.timesteps:
         raise ConfigError(
-            f"RANK={rank!r} and WORLD_SIZE={size!r} in the environment are no rank below a size; unset them, "
-            "or start the processes with `torchrun` or `accelerate launch`"
+            f"timestep {decode.timestep} is not stored; stored: {list(info.inversion.timesteps)}"
         )
-    return int(rank), int(size)
+    default = GroupSamplingConfig("modes" if info.num_modes > 1 else "moment_matched")
+    sampling = dataclasses.replace(sampling or default, seed=seed)
+    if sampling.method == "modes" and info.num_modes == 1:
+        raise ConfigError(
+            f"the artifact {info.name} stores no modes; use the method 'moment_matched' or 'search'"
+        )
+    return sampling, decode
 
 
-def wait_for_other_processes() -> None:
-    """Wait until every process of `torch.distributed` is here; does nothing without it."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
+def draw_latents(
+    artifact: Artifact,
+    class_label: int,
+    ipc: int,
+    sampling: GroupSamplingConfig,
+    decode: DecodeConfig,
+    nested: bool,
+) -> torch.Tensor:
+    """Return what is denoised together: the group of a class, or the whole blocks of a nested one."""
+
+    def draw(size: int, config: GroupSamplingConfig) -> torch.Tensor:
+        if config.method == "modes":
+            return sample_modes(artifact.modes(decode.timestep, class_label), size, class_label, config)
+        gaussian = artifact.gaussians(decode.timestep, class_label)
+        return sample_group(gaussian.mean[0], gaussian.variance[0], size, class_label, config)
+
+    return sample_nested(draw, ipc, sampling) if nested else draw(ipc, sampling)
 
 
 def to_pil(images: torch.Tensor, padding: int = 0) -> list[Image.Image]:

@@ -3,8 +3,9 @@
     python -m recipes.dit_xl --work FOLDER
 
 Writes a model of random weights in the layout of `facebook/DiT-XL-2-256` (half precision; the paper's 675
-million parameters are 750 million there, since diffusers embeds timestep and class in every block) and a
-1000-class artifact with it inside to FOLDER (1.6 GB), uses both in a new process, and removes them.
+million parameters are 750 million there, since diffusers embeds timestep and class in every block) and an
+artifact of ImageNet's classes with it inside to FOLDER (1.6 GB), opens both as `D3HRImageNet` in a new
+process, and removes them.
 The image is noise; what is measured does not depend on what the weights were trained for. Writes
 `hub/results/dit_xl.json`.
 """
@@ -31,6 +32,7 @@ from d3hr_datasets import (
     InversionConfig,
     ModelReference,
 )
+from d3hr_datasets.class_list import ClassList
 from recipes.common import write_results
 
 NUM_CLASSES, LATENT_SHAPE = 1000, (4, 32, 32)
@@ -40,11 +42,11 @@ USE = """
 import json, resource, sys, time
 import torch, torchvision
 imported = time.perf_counter()
-from d3hr_datasets import D3HRDataset as Dataset, DecodeConfig
+from d3hr_datasets import D3HRImageNet, DecodeConfig
 artifact, root, timestep, steps, dtype = sys.argv[1:]
 decode = DecodeConfig(timestep=int(timestep), num_inference_steps=int(steps))
-dataset = Dataset(
-    artifact=artifact, root=root, ipc=1, classes=["class 207"], decode=decode, device="cpu",
+dataset = D3HRImageNet(
+    root, ipc=1, artifact=artifact, classes=["golden retriever"], decode=decode, device="cpu",
     torch_dtype=getattr(torch, dtype),
 )
 constructed = time.perf_counter()
@@ -92,10 +94,11 @@ def write_artifact(folder: Path, transformer: DiTTransformer2DModel, vae: Autoen
     """Write the model, and an artifact of unit Gaussians for it."""
     scheduler = DDIMScheduler(beta_schedule="linear", clip_sample=False)
     DiTPipeline(transformer, vae, scheduler).save_pretrained(folder / "model")
-    num_classes = transformer.config.num_embeds_ada_norm
+    classes = ClassList.packaged("imagenet")
     info = ArtifactInfo(
         name="dit-xl",
-        classes=tuple(f"class {label}" for label in range(num_classes)),
+        classes=classes.names,
+        wnids=classes.wnids,
         image_size=256,
         image_mode="RGB",
         padding=0,
@@ -103,11 +106,11 @@ def write_artifact(folder: Path, transformer: DiTTransformer2DModel, vae: Autoen
         model=ModelReference(path="model"),
         inversion=InversionConfig(timesteps=(STATISTICS_TIMESTEP,)),
         decode=DecodeConfig(timestep=STATISTICS_TIMESTEP),
-        counts=(2,) * num_classes,
+        counts=(2,) * NUM_CLASSES,
         source={"name": "none: unit Gaussians and random weights"},
     )
-    shape = (num_classes, *LATENT_SHAPE)
-    gaussians = ClassGaussians(torch.zeros(shape), torch.ones(shape), torch.full((num_classes,), 2))
+    shape = (NUM_CLASSES, *LATENT_SHAPE)
+    gaussians = ClassGaussians(torch.zeros(shape), torch.ones(shape), torch.full((NUM_CLASSES,), 2))
     return Artifact.save(folder, info, {STATISTICS_TIMESTEP: gaussians})
 
 

@@ -251,7 +251,7 @@ def test_cache_commands_take_the_default_root(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert succeed("cache", "list", "--root", tmp_path / "nothing") == []
-    monkeypatch.setattr(d3hr_datasets.dataset, "_default_root", lambda: root)
+    monkeypatch.setattr("d3hr_datasets.cache.default_root", lambda: root)
     assert [found["num_images"] for found in succeed("cache", "list")] == [6]
 
 

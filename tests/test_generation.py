@@ -15,8 +15,9 @@ import d3hr_datasets.dataset
 from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import ArtifactFormatError, CacheError, CacheMissError, ConfigError
-from d3hr_datasets.generation import generation_device, load_model
+from d3hr_datasets.generation import load_model
 from d3hr_datasets.group_sampling import NESTED_BLOCK, sample_group, sample_nested
+from d3hr_datasets.processes import generation_device
 from tests.tampering import change_info, flip_byte
 
 
