@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -659,3 +660,28 @@ def test_complete_group_needs_no_lock(tmp_path: Path, monkeypatch: pytest.Monkey
     assert reader.read(0, 0) is not None
     with pytest.raises(CacheError, match=r"materialize\(\)"):
         reader.ensure(1, _never)
+
+
+def test_checksum_is_computed_once_unless_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counted:
+        calls = 0
+
+        def sha256(self, data: bytes) -> object:
+            self.calls += 1
+            return hashlib.sha256(data)
+
+    cache = ImageCache(tmp_path, "set", ["a"], IPC)
+    cache.ensure(0, Maker(0))
+    counted = Counted()
+    monkeypatch.setattr("d3hr_datasets.cache.hashlib", counted)
+    assert cache.read(0, 0) is not None and cache.read(0, 0) is not None
+    assert counted.calls == 2  # the file is too new for its time of change to tell
+    monkeypatch.setattr("d3hr_datasets.cache.CLOCK_SECONDS", 0.05)
+    time.sleep(0.1)
+    assert cache.read(0, 0) is not None and cache.read(0, 0) is not None
+    assert counted.calls == 3
+    flip_byte(cache.path(0, 0))
+    assert cache.read(0, 0) is None
+    assert counted.calls == 4
