@@ -637,7 +637,7 @@ def test_writers_without_locks_keep_what_the_first_one_wrote(
     def make() -> Sequence[Image.Image]:
         _complete(tmp_path)  # meanwhile, another process
         inodes.append(cache.path(0, 0).stat().st_ino)
-        return _images(0)
+        return _images(1)  # other bytes, as those of another PNG encoder
 
     inodes: list[int] = []
     monkeypatch.setattr(fcntl, "flock", refuse)

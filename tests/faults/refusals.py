@@ -34,6 +34,7 @@ from tests.tampering import read_document, write_document
 from tests.workers import file_digests
 
 NOBODY = 65534
+REFUSED = 3  # exit code of a process whose generation did not fit at first
 VERSIONS: tuple[Any, ...] = (0, 2, 99, "1", "2", 1.5, None, [1], {})
 
 
@@ -44,37 +45,41 @@ def fill_disk(scene: Scene, rounds: int, mounts: bool) -> None:
     folder = empty_folder(scene.folder / "small")
     for _ in range(rounds if mounts else 0):
         blocks, inodes = scene.random.randint(6, 30), scene.random.randint(8, 40)
-        wait(fork(_fill_mount, scene, folder, blocks, inodes), expected=0)
-        scene.counts["disk full: small file systems"] += 1
+        _count(scene, "small file systems", wait(fork(_fill_mount, scene, folder, blocks, inodes)))
     for _ in range(rounds):
         root = empty_folder(scene.folder / "full")
-        wait(fork(_limit_files, scene, root, scene.random.randint(0, 400)), expected=0)
+        limit = scene.random.randint(0, 400)
+        _count(scene, "limits on the size of a file", wait(fork(_limit_files, scene, root, limit)))
         scene.generate(root)
-        scene.counts["disk full: limits on the size of a file"] += 1
     for _ in range(rounds):
         root = empty_folder(scene.folder / "full")
-        _inject(scene, root)
-        scene.counts["disk full: ENOSPC injected"] += 1
+        _count(scene, "ENOSPC injected", REFUSED if _inject(scene, root) else 0)
     shutil.rmtree(scene.folder / "full")
+
+
+def _count(scene: Scene, fault: str, code: int) -> None:
+    promise(code in (0, REFUSED), f"{fault}: a process ended with {code}")
+    scene.counts[f"disk full: {fault}, {'refused at first' if code else 'room enough'}"] += 1
 
 
 def _fill_mount(scene: Scene, folder: Path, blocks: int, inodes: int) -> None:
     own_mounts()
     mount("-t", "tmpfs", "-o", f"size={4 * blocks}k,nr_inodes={inodes}", "tmpfs", str(folder))
-    _refused_for_space(scene, folder)
+    refused = _refused_for_space(scene, folder)
     intact = intact_files(scene.dataset(folder))
     mount("-o", "remount,size=16m,nr_inodes=1000", str(folder))
     scene.generate(folder)
     promise(identities(list(intact)) == intact, "what was complete was lost when the disk filled up")
     promise(verify_cached_set(folder, scene.dataset(folder).cache.folder.name) == [], "not sound")
+    os._exit(REFUSED if refused else 0)
 
 
 def _limit_files(scene: Scene, root: Path, limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    _refused_for_space(scene, root)
+    os._exit(REFUSED if _refused_for_space(scene, root) else 0)
 
 
-def _inject(scene: Scene, root: Path) -> None:
+def _inject(scene: Scene, root: Path) -> bool:
     at, calls = scene.random.randint(1, 45), 0
 
     def failing(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,20 +95,24 @@ def _inject(scene: Scene, root: Path) -> None:
     with contextlib.ExitStack() as patches:
         for name in ("fsync", "mkdir", "rename", "replace"):
             patches.enter_context(mock.patch.object(os, name, failing(getattr(os, name))))
-        _refused_for_space(scene, root)
+        refused = _refused_for_space(scene, root)
     intact = intact_files(scene.dataset(root))
     scene.generate(root)
     promise(identities(list(intact)) == intact, "what was complete was lost when the disk filled up")
+    return refused
 
 
-def _refused_for_space(scene: Scene, root: Path) -> None:
-    """Generate; if that does not fit, see the error and that nothing is left or wrong."""
+def _refused_for_space(scene: Scene, root: Path) -> bool:
+    """Generate; see that nothing is left or wrong. Say whether it did not fit, which needs a clear error."""
+    refused = False
     try:
         scene.generate(root)
     except CacheError as error:
+        refused = True
         promise("Free some space" in str(error), f"the error does not say what mends it: {error}")
     scene.check_what_is_there(root)
     promise(leftovers(root, ".partial") == leftovers(root, ".locks") == [], "something is left behind")
+    return refused
 
 
 def deny(scene: Scene, mounts: bool) -> None:
