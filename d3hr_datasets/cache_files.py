@@ -184,8 +184,8 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
     if version != FORMAT:
         raise CacheError(
             f"{folder / SETTINGS} has format {version!r}; this version of d3hr-datasets reads {FORMAT}. "
-            f"Use the version that wrote it, remove the set (`d3hr cache prune {folder.name}`), "
-            "or give another `root`"
+            f"Use the version that wrote it, remove the set (`d3hr cache prune {folder.name} --root "
+            f"{folder.parent}`), or give another `root`"
         )
     return dict(document)
 

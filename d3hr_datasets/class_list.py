@@ -49,11 +49,12 @@ class ClassList:
         """
         if wanted is None:
             return list(range(len(self.names)))
-        known: dict[str | int, int] = {wnid: label for label, wnid in enumerate(self.wnids or ())}
+        known: dict[str | int, int] = {str(label): label for label in range(len(self.names))}  # command line
+        known.update({wnid: label for label, wnid in enumerate(self.wnids or ())})
         known.update({name: label for label, name in enumerate(self.names)})
         known.update({label: label for label in range(len(self.names))})
-        # A bool would be found as 0 or 1.
-        unknown = [key for key in wanted if isinstance(key, bool) or key not in known]
+        # A bool or a float would be found as an integer.
+        unknown = [key for key in wanted if type(key) not in (int, str) or key not in known]
         if unknown or isinstance(wanted, str):
             shown = f"unknown classes {unknown[:10] if not isinstance(wanted, str) else repr(wanted)}"
             ids = "" if self.wnids is None else f" (or WordNet IDs such as {self.wnids[0]})"

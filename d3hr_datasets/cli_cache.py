@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from d3hr_datasets.errors import CacheError
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RootOption = Annotated[
     Path | None, typer.Option(help="Folder of the cache; in the Hugging Face assets cache by default.")
@@ -56,7 +58,14 @@ def verify_sets(
 
     folder = _cache_root(root)
     names = names or [found.name for found in list_cached_sets(folder)]
-    damaged = {name: [str(path) for path in verify_cached_set(folder, name)] for name in names}
+    damaged: dict[str, list[str]] = {}
+    unread = 0
+    for name in names:
+        try:
+            damaged[name] = [str(path) for path in verify_cached_set(folder, name)]
+        except CacheError as error:  # of another format, say; the others are still looked at
+            unread += 1
+            typer.echo(f"d3hr: {' '.join(str(error).split())}", err=True)
     if as_json:
         print_json(damaged)
     else:
@@ -65,7 +74,7 @@ def verify_sets(
                 typer.echo(path)
     num_damaged = sum(map(len, damaged.values()))
     typer.echo(f"{len(damaged)} sets, {num_damaged} damaged files", err=True)
-    if num_damaged:
+    if num_damaged or unread:
         raise typer.Exit(1)
 
 

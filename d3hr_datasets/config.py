@@ -104,7 +104,7 @@ class ModelReference(_Fingerprinted):
 
     Args:
         repo_id: "ORG/NAME" on the Hub, or None.
-        revision: The commit, tag or branch of `repo_id`; needed with it.
+        revision: The commit of `repo_id`, all 40 digits; needed with it. Branches and tags may move.
         path: A relative POSIX path inside the artifact, or None.
     """
 
@@ -132,10 +132,10 @@ class ModelReference(_Fingerprinted):
                 r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", self.repo_id
             ):
                 raise ConfigError(f"ModelReference.repo_id must be ORG/NAME, not {self.repo_id!r}")
-            if not isinstance(self.revision, str) or not self.revision:
+            if not isinstance(self.revision, str) or not re.fullmatch(r"[0-9a-f]{40}", self.revision):
                 raise ConfigError(
-                    f"ModelReference of {self.repo_id} needs a revision: pin the commit whose latents the "
-                    "statistics describe"
+                    f"ModelReference of {self.repo_id} needs a revision, the 40 hexadecimal digits of the "
+                    f"commit whose latents the statistics describe, not {self.revision!r}"
                 )
 
 

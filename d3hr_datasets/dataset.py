@@ -56,7 +56,8 @@ class D3HRDataset(DatasetFolder):
         artifact: Folder of an artifact, "ORG/NAME" or "ORG/NAME@REVISION" on the Hub, or an `Artifact`.
         root: Folder of the cache; by default the Hugging Face assets cache.
         ipc: Images per class, at least 1. Any number: the artifact does not fix it.
-        seed: Seed of the latents. The same seed gives the same images, in any process and order.
+        seed: Seed of the latents. The same seed gives the same images, in any process and order (to one grey
+            level where `materialize` batches classes).
         transform: Applied to the PIL image when an item is read.
         target_transform: Applied to the int label when an item is read.
         classes: Classes to keep, by name, WordNet ID or class label of the model; all by default. Labels
@@ -269,7 +270,7 @@ class D3HRDataset(DatasetFolder):
         rank, size = process_share()
         share = range(rank, len(self.classes), size)
         labels = [label for label in share if not self.cache.is_complete(label)]
-        step = 1 if self.nested else max(1, batch_size // self.ipc)
+        step = 1 if self.nested else max(1, min(batch_size // self.ipc, CHUNK))  # each class holds a lock
         with tqdm(
             total=len(labels), desc="generating", unit="class", disable=not progress or not labels
         ) as bar:
@@ -296,7 +297,7 @@ class D3HRDataset(DatasetFolder):
             ModelFormatError: It does not fit the artifact.
         """
         if self._model is None:
-            self._model = load_model(self.artifact, self.device, self.torch_dtype)
+            self._model = load_model(self.artifact, self.device, self.torch_dtype, self._class_list())
         return self._model
 
     def _make(self, labels: list[int], batch_size: int) -> None:

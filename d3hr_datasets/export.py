@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from d3hr_datasets.config import check_int
 from d3hr_datasets.errors import CacheError, D3HRError, ExportError
+from d3hr_datasets.processes import process_share
 
 if TYPE_CHECKING:
     from d3hr_datasets.dataset import D3HRDataset
@@ -176,6 +177,11 @@ def _new_folder(output: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `output` that takes its place if nothing is raised."""
     output = Path(output).resolve()
     temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}.tmp")
+    if process_share()[1] > 1:
+        raise ExportError(
+            "an export is written by one process, this is one of several (WORLD_SIZE, torch.distributed); "
+            "call `materialize` in all of them, then export in one that was started alone"
+        )
     try:
         if output.exists() and not (output.is_dir() and not any(output.iterdir())):
             raise ExportError(

@@ -16,7 +16,7 @@ from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.cache import ImageCache
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_on_grid
-from d3hr_datasets.errors import ConfigError, ModelFormatError
+from d3hr_datasets.errors import ConfigError, ModelFormatError, ModelNotFoundError
 from d3hr_datasets.group_sampling import sample_group, sample_nested
 from d3hr_datasets.mode_sampling import sample_modes
 from d3hr_datasets.processes import generation_device
@@ -26,12 +26,21 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    artifact: Artifact, device: torch.device | str | None = None, torch_dtype: torch.dtype = torch.float32
+    artifact: Artifact,
+    device: torch.device | str | None = None,
+    torch_dtype: torch.dtype = torch.float32,
+    class_list: ClassList | None = None,
 ) -> LatentDiffusion:
     """Load the diffusion model an artifact refers to and check that it fits.
 
+    Args:
+        artifact: The artifact.
+        device: Where to run.
+        torch_dtype: Precision.
+        class_list: The names to compare the model's label map with, the artifact's by default.
+
     Raises:
-        ModelNotFoundError: It is missing.
+        ModelNotFoundError: It, or its label map, cannot be loaded.
         ModelFormatError: Its latents, classes, image size or channels are not the artifact's, or its
             label map tells another order of the classes.
     """
@@ -45,7 +54,7 @@ def load_model(
     )
     model.check_fits(info)
     label_map = _label_map(folder, info.model.repo_id, info.model.revision)
-    ClassList.of_artifact(info).check_label_map(label_map, f"the diffusion model {where}")
+    (class_list or ClassList.of_artifact(info)).check_label_map(label_map, f"the diffusion model {where}")
     return model
 
 
@@ -53,12 +62,17 @@ def _label_map(folder: Path | None, repo_id: str | None, revision: str | None) -
     """Return `id2label` of a pipeline's `model_index.json`; empty if it has none."""
     if folder is None:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
         try:
             path = Path(hf_hub_download(str(repo_id), "model_index.json", revision=revision))
-        except EntryNotFoundError:
-            return {}
+        except (HfHubHTTPError, OSError) as error:
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                return {}  # the Hub says that there is none
+            raise ModelNotFoundError(
+                f"model_index.json of {repo_id} at {revision}, which may hold its label map, could not be "
+                f"loaded: {error}. Check the connection, or HF_HUB_OFFLINE and the Hub's cache"
+            ) from error
     else:
         path = folder / "model_index.json"
         if not path.is_file():

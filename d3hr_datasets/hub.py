@@ -1,6 +1,7 @@
 """The Hugging Face Hub: "ORG/NAME" or "ORG/NAME@REVISION" -> a folder with an artifact.
 
-What comes from the Hub is checked like any other artifact: by the checksums in its `d3hr.json`.
+What is downloaded are the files that its `d3hr.json` lists, and they are checked like those of any other
+artifact: by the checksums there.
 """
 
 from __future__ import annotations
@@ -8,11 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from d3hr_datasets.artifact import METADATA, STATISTICS
+from d3hr_datasets.artifact import METADATA, Artifact
 from d3hr_datasets.errors import ArtifactNotFoundError
 
-# All that an artifact may be read from; a repository can hold more.
-FILES = [METADATA, STATISTICS, "README.md", "model/*", "model/**/*"]
 _REPOSITORY = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
@@ -37,19 +36,25 @@ def resolve_artifact(artifact: str | Path) -> Path:
 
     from d3hr_datasets import __version__
 
-    try:
-        path = snapshot_download(
-            match["repo_id"],
-            repo_type="dataset",
-            revision=match["revision"],
-            allow_patterns=FILES,
-            library_name="d3hr-datasets",
-            library_version=__version__,
+    def download(revision: str | None, files: list[str]) -> Path:
+        return Path(
+            snapshot_download(
+                match["repo_id"],
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=[re.sub(r"([*?[])", r"[\1]", name) for name in files],
+                library_name="d3hr-datasets",
+                library_version=__version__,
+            )
         )
+
+    try:
+        path = download(match["revision"], [METADATA])
+        # The folder's name is the commit, so that all files are of the same one.
+        return download(path.name, [METADATA, *Artifact.load(path).sha256])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ArtifactNotFoundError(
             f"{artifact!r} is no folder with a {METADATA}, and the Hub does not give it: {error}. Accepted: "
             "a folder, 'ORG/NAME' or 'ORG/NAME@REVISION' of a dataset repository; check name and revision, "
             "the connection (HF_HUB_OFFLINE) and the access (HF_TOKEN)"
         ) from error
-    return Path(path)

@@ -60,7 +60,7 @@ def _gaussians(seed: int = 0, scale: float = 1.0) -> dict[int, ClassGaussians]:
 
 def test_artifact_survives_the_disk(tmp_path: Path) -> None:
     info = tiny_info(
-        model=ModelReference(repo_id="facebook/DiT-XL-2-256", revision="abc"),
+        model=ModelReference(repo_id="facebook/DiT-XL-2-256", revision="abc0" * 10),
         source={"fingerprint": "1234", "name": "Ameisen, größer"},
         producer="tests 1",
         wnids=("n01", "n02", "n03"),
@@ -139,7 +139,7 @@ def test_hidden_folders_are_no_part_of_it(artifact_copy: Path) -> None:
 
 
 def test_model_elsewhere_has_no_folder(tmp_path: Path) -> None:
-    info = tiny_info(model=ModelReference(repo_id="a/b", revision="c"))
+    info = tiny_info(model=ModelReference(repo_id="a/b", revision="c" * 40))
     assert Artifact.save(tmp_path, info, _gaussians()).model_folder() is None
 
 

@@ -102,7 +102,7 @@ def test_statistics_are_those_of_all_inverted_latents(
 
 def test_artifact_is_complete_and_says_what_it_is(model: LatentDiffusion, tmp_path: Path) -> None:
     info = tiny_info(
-        source={"name": "noise"}, producer="tests", model=ModelReference("a/b", "c"), dtype="float32"
+        source={"name": "noise"}, producer="tests", model=ModelReference("a/b", "c" * 40), dtype="float32"
     )
     artifact = _build(model, tmp_path / "artifact", info=info)
     assert dataclasses.replace(artifact.info, source={"name": "noise"}) == info

@@ -132,8 +132,8 @@ def test_info_is_readable(tiny_artifact: Path) -> None:
 
 
 def test_info_names_a_model_on_the_hub(artifact_copy: Path) -> None:
-    change_info(artifact_copy, model={"repo_id": "org/model", "revision": "abc"})
-    assert "org/model at revision abc" in d3hr("info", artifact_copy).stdout
+    change_info(artifact_copy, model={"repo_id": "org/model", "revision": "abc0" * 10})
+    assert "org/model at revision abc0abc0" in d3hr("info", artifact_copy).stdout
 
 
 def test_verify_passes_what_is_sound(tiny_artifact: Path) -> None:
@@ -267,6 +267,15 @@ def test_cache_verify_finds_damage(cache_copy: Path) -> None:
     result = d3hr("cache", "verify", name, "--root", cache_copy, "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (1, {name: [str(path)]})
     assert "has no set 'other'" in fail(1, "cache", "verify", "other", "--root", cache_copy)
+
+
+def test_cache_verify_goes_on_after_a_set_it_cannot_read(cache_copy: Path) -> None:
+    (cache_copy / "another").mkdir()
+    (cache_copy / "another" / "set.json").write_text('{"format": 99}')
+    (path,) = cache_copy.glob("*/001-bee_wasp/00001.png")
+    flip_byte(path)
+    result = d3hr("cache", "verify", "--root", cache_copy)
+    assert (result.exit_code, result.stdout) == (1, f"{path}\n") and "another" in result.stderr
 
 
 def test_cache_prune_removes_what_is_named(cache_copy: Path) -> None:

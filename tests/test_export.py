@@ -249,3 +249,13 @@ def test_parquet_without_datasets_says_what_to_install(
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ExportError, match=r"pip install 'd3hr-datasets\[export\]'"):
         export_parquet(dataset, tmp_path / "out")
+
+
+def test_one_of_several_processes_exports_nothing(
+    dataset: D3HRDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ExportError, match="one process"):
+        export_image_folder(dataset, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

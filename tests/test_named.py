@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import timm.data
 import torch
 from huggingface_hub import constants
+from PIL import Image
 from torchvision.datasets import FashionMNIST, Imagenette
 from torchvision.models import ResNet18_Weights
 
@@ -237,3 +240,65 @@ def test_fashion_mnist_takes_class_labels(tmp_path: Path) -> None:
     assert dataset.classes == ["Ankle boot", "Bag"] and torch.equal(
         dataset.class_labels, torch.tensor([9, 8])
     )
+
+
+def test_hundreds_of_classes_fit_into_one_batch(
+    imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def generate(self: D3HRDataset, labels: list[int], batch_size: int) -> dict[int, list[Image.Image]]:
+        calls.append(len(labels))
+        return {label: [Image.new("RGB", (14, 14))] for label in labels}
+
+    monkeypatch.setattr(D3HRDataset, "_generate", generate)
+    dataset = D3HRDataset(imagenet, tmp_path, 1, classes=list(range(450)))
+    dataset.materialize(batch_size=1000, progress=False)
+    assert sum(calls) == 450 and dataset.cache.is_complete(449)
+
+
+def test_label_map_is_compared_with_the_names_of_the_data_set(imagenet: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(imagenet, tmp_path / "artifact"))
+    whole = ClassList.packaged("imagenet")
+    change_info(folder, classes=whole.wnids)
+    index = folder / "model" / "model_index.json"
+    swapped = {"0": whole.names[1], "1": whole.names[0]}
+    index.write_text(json.dumps({**json.loads(index.read_text()), "id2label": swapped}))
+    Artifact.load(folder).write_metadata()
+    dataset = D3HRImageNet(tmp_path / "cache", 1, artifact=folder, device="cpu")
+    with pytest.raises(ModelFormatError, match="orders differ"):
+        dataset.model()
+
+
+def test_numbers_in_words_are_class_labels(imagenet: Path, tmp_path: Path) -> None:
+    dataset = D3HRImageNet(tmp_path, 1, artifact=imagenet, classes=["207", "n01440764"])
+    assert dataset.class_labels.tolist() == [207, 0]
+    with pytest.raises(ConfigError, match=r"unknown classes \[1\.0\]"):
+        D3HRImageNet(tmp_path, 1, artifact=imagenet, classes=[1.0])  # type: ignore[list-item]
+
+
+def test_download_brings_what_the_artifact_lists(
+    imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(shutil.copytree(imagenet, tmp_path / "source"))
+    (source / "grid [0].png").write_bytes(b"a picture")
+    Artifact.load(source).write_metadata()
+    (source / "unlisted.bin").write_bytes(b"more")
+    commit, revisions = tmp_path / ("c" * 40), []
+
+    def snapshot_download(
+        repo_id: str, *, repo_type: str, revision: str | None, allow_patterns: list[str], **library: str
+    ) -> str:
+        revisions.append((repo_id, repo_type, revision))
+        for path in source.rglob("*"):
+            name = path.relative_to(source).as_posix()
+            if path.is_file() and any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (commit / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, commit / name)
+        return str(commit)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    dataset = D3HRDataset("org/name@main", tmp_path / "cache", 1)
+    dataset.artifact.verify()
+    assert revisions == [("org/name", "dataset", "main"), ("org/name", "dataset", "c" * 40)]
+    assert (commit / "grid [0].png").is_file() and not (commit / "unlisted.bin").exists()
