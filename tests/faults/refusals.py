@@ -126,9 +126,9 @@ def deny(scene: Scene, mounts: bool) -> None:
         scene.counts["denied: read-only file system, complete and incomplete"] += 1
     else:
         scene.counts["denied: SKIPPED read-only file system: mounting is not permitted here"] += 1
-    if os.getuid() == 0:
-        for path in [scene.folder, *scene.folder.rglob("*")]:
-            path.chmod(0o755 if path.is_dir() else 0o644)
+    for path in [scene.folder, *scene.folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    if os.getuid() == 0 and wait(fork(_reach_as_other_user, scene)) == 0:
         wait(fork(_other_user, scene, complete, incomplete), expected=0)
         scene.counts["denied: another user's cache, complete and incomplete"] += 1
         secret = complete / _set_name(scene) / scene.dataset(complete).cache.class_folders[0] / "00000.png"
@@ -136,7 +136,7 @@ def deny(scene: Scene, mounts: bool) -> None:
         wait(fork(_unreadable, scene, complete, secret), expected=0)
         scene.counts["denied: an image that cannot be read"] += 1
     else:
-        scene.counts["denied: SKIPPED another user's cache: not root"] += 1
+        scene.counts["denied: SKIPPED another user's cache: not root, or TMPDIR is root's alone"] += 1
     shutil.rmtree(complete)
     shutil.rmtree(incomplete)
 
@@ -149,10 +149,19 @@ def _read_only_mount(scene: Scene, complete: Path, incomplete: Path) -> None:
     _use_read_only(scene, complete, incomplete)
 
 
-def _other_user(scene: Scene, complete: Path, incomplete: Path) -> None:
+def _become_other_user() -> None:
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)
+
+
+def _reach_as_other_user(scene: Scene) -> None:
+    _become_other_user()
+    os._exit(0 if os.access(scene.artifact, os.R_OK) else REFUSED)
+
+
+def _other_user(scene: Scene, complete: Path, incomplete: Path) -> None:
+    _become_other_user()
     _use_read_only(scene, complete, incomplete)
 
 
@@ -172,7 +181,7 @@ def _use_read_only(scene: Scene, complete: Path, incomplete: Path) -> None:
 
 
 def _unreadable(scene: Scene, root: Path, secret: Path) -> None:
-    os.setuid(NOBODY)
+    _become_other_user()
     _expect(CacheError, str(secret), lambda: scene.read(root))
     _expect(CacheError, str(secret), lambda: verify_cached_set(root, _set_name(scene)))
 
