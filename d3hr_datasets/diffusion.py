@@ -72,7 +72,7 @@ class LatentDiffusion:
 
         Args:
             model: A folder with `transformer/`, `vae/` and `scheduler/`, or "ORG/NAME" on the Hub.
-            revision: Commit of the Hub repository. With it, `model` is never a folder.
+            revision: Commit of the Hub repository. A folder has none.
             device: Where to run.
             torch_dtype: Precision of transformer and VAE; DDIM's own arithmetic is always float32.
             local_files_only: Do not ask the Hub.
@@ -85,7 +85,12 @@ class LatentDiffusion:
         from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
         folder = Path(model)
-        is_folder = isinstance(model, Path) or (revision is None and folder.is_dir())
+        is_folder = isinstance(model, Path) or folder.is_dir()
+        if is_folder and revision is not None:
+            raise ModelNotFoundError(
+                f"{model} at revision {revision} is on the Hub, but a folder of that name hides it; leave out "
+                "the revision to use the folder, or move it, or run in another folder"
+            )
         if is_folder:
             weights_name = "diffusion_pytorch_model*.safetensors"
             for pattern in (
