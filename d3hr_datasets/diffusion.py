@@ -88,8 +88,8 @@ class LatentDiffusion:
         is_folder = isinstance(model, Path) or folder.is_dir()
         if is_folder and revision is not None:
             raise ModelNotFoundError(
-                f"{model} at revision {revision} is on the Hub, but a folder of that name hides it; leave out "
-                "the revision to use the folder, or move it, or run in another folder"
+                f"{model} at revision {revision} is on the Hub, but a folder of that name hides it; leave "
+                "out the revision to use the folder, or move it, or run in another folder"
             )
         if is_folder:
             weights_name = "diffusion_pytorch_model*.safetensors"
