@@ -5,6 +5,7 @@ In: an artifact. Out: a torchvision data set of (PIL image, int).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import operator
@@ -271,12 +272,13 @@ class D3HRDataset(DatasetFolder):
         share = range(rank, len(self.classes), size)
         labels = [label for label in share if not self.cache.is_complete(label)]
         step = 1 if self.nested else max(1, min(batch_size // self.ipc, CHUNK))  # each class holds a lock
-        with tqdm(
-            total=len(labels), desc="generating", unit="class", disable=not progress or not labels
-        ) as bar:
+        # Even a bar that shows nothing takes a lock that a killed sibling may hold for ever.
+        bar = tqdm(total=len(labels), desc="generating", unit="class") if progress and labels else None
+        with bar or contextlib.nullcontext():
             for start in range(0, len(labels), step):
                 self._make(labels[start : start + step], batch_size)
-                bar.update(len(labels[start : start + step]))
+                if bar is not None:
+                    bar.update(len(labels[start : start + step]))
         wait_for_other_processes()
         return self.image_folder
 
