@@ -58,8 +58,9 @@ def fail(exit_code: int, *arguments: object) -> str:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Start the command as a process of its own."""
-    command = [sys.executable, "-W", "error", "-c", RUN, *map(str, arguments)]
+    """Start the command as a process of its own, which SIGINT reaches also where this one ignores it."""
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command = [sys.executable, "-W", "error", "-c", listen + RUN, *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
@@ -338,11 +339,14 @@ def test_a_signal_stops_the_process(tiny_artifact: Path, tmp_path: Path) -> None
     options = ("--root", tmp_path / "root", "--device", "cpu")
     process = start("materialize", "--artifact", tiny_artifact, "--ipc", 20_000, *options)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "root" / ".locks").exists():  # generation has begun
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    try:
+        while not (tmp_path / "root" / ".locks").exists():  # generation has begun
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert (process.returncode, out) == (130, "") and "Traceback" not in err
 
 
