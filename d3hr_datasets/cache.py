@@ -116,7 +116,7 @@ class ImageCache:
         """Return an image, or None if its group is missing or the file is not the one written.
 
         The checksum is computed on the first read in this process, and again whenever the file's inode, size
-        or time of change is another. Computing it at every read would take a sixth of the time.
+        or time of change is another.
 
         Raises:
             CacheError: The file is there and cannot be read, or the set is of another format.
@@ -126,7 +126,7 @@ class ImageCache:
             return None
         path = f"{self._groups[label]}/{image_name(index)}"
         try:
-            with open(path, "rb") as file:  # noqa: PTH123 (pathlib costs a tenth of reading a small image)
+            with open(path, "rb") as file:  # noqa: PTH123 (a hot path, and pathlib is slower)
                 stat = os.fstat(file.fileno())
                 data = file.read()
         except FileNotFoundError:

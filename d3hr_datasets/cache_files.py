@@ -114,9 +114,7 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise CacheError(
-            f"{path} cannot be read: {error}. Make it readable or give another `root`"
-        ) from error
+        raise read_error(path, error) from error
 
 
 def find_damage(folder: Path, ipc: int | None = None) -> Iterator[Path]:

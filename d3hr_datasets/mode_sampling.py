@@ -1,8 +1,7 @@
 """Group sampling over modes: the modes of a class -> `ipc` latents that represent it together.
 
-A class is no single Gaussian in the inverted space of a small model: bags with and without handles keep
-apart at every timestep that still has structure. Where an artifact stores modes, a group is spread over
-them, and its noise is matched as in `group_sampling`.
+A diagonal Gaussian per class knows nothing of the kinds of image a class is made of. Where an artifact
+stores modes, a group is spread over them, and its noise is matched as in `group_sampling`.
 """
 
 from __future__ import annotations

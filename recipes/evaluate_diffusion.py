@@ -46,7 +46,7 @@ def main() -> None:
     )
     parser.add_argument("--artifact", default="hub/d3hr-fashion-mnist")
     parser.add_argument("--ipc", type=int, default=100)
-    parser.add_argument("--guidance-scales", type=float, nargs="*", default=[1.0, 4.0])
+    parser.add_argument("--guidance-scales", type=float, nargs="+", help="the artifact's default otherwise")
     parser.add_argument("--output", default="hub/results/diffusion.json")
     arguments = parser.parse_args()
     classifier = real_classifier()
@@ -59,7 +59,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         base = D3HRDataset(arguments.artifact, root, arguments.ipc)
         model = load_model(base.artifact)
-        for scale in arguments.guidance_scales:
+        scales = arguments.guidance_scales or [base.decode.guidance_scale]
+        for scale in scales:
             raw = raw_samples(base, model, arguments.ipc, 0, scale)
             results[f"raw sampling, guidance {scale:g}"] = measure(classifier, *raw, real)
             for method in get_args(GroupSamplingMethod):
@@ -71,7 +72,8 @@ def main() -> None:
                 key = f"{sampling.method}, guidance {scale:g}"
                 results[key] = measure(classifier, *dataset_tensors(dataset), real)
     settings = {
-        **vars(arguments), "timestep": base.decode.timestep, "steps": base.decode.num_inference_steps,
+        **vars(arguments), "guidance_scales": scales,
+        "timestep": base.decode.timestep, "steps": base.decode.num_inference_steps,
         "search_candidates": 1000, "k": 5,
         "classifier_accuracy_on_test": accuracy(classifier, test, test_labels),
     }  # fmt: skip

@@ -76,8 +76,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="hub/d3hr-fashion-mnist/model")
-    parser.add_argument("--images", type=int, default=2000, help="training images for the normality table")
-    parser.add_argument("--round-trips", type=int, default=500, help="test images for the round trip")
+    parser.add_argument("--images", type=int, default=1000, help="training images for the normality table")
+    parser.add_argument("--round-trips", type=int, default=200, help="test images for the round trip")
     parser.add_argument("--output", default="hub/results/inversion.json")
     arguments = parser.parse_args()
     model = LatentDiffusion.from_pretrained(arguments.model)
