@@ -107,12 +107,12 @@ class ClassList:
         """
         ours: dict[str, set[int]] = {}
         for label, name in enumerate(self.names):
-            keys = _plain_names(name) | ({self.wnids[label]} if self.wnids is not None else set())
+            keys = plain_names(name) | ({self.wnids[label]} if self.wnids is not None else set())
             for key in keys:
                 ours.setdefault(key, set()).add(label)
-        times = Counter(name for value in label_map.values() for name in _plain_names(str(value)))
+        times = Counter(name for value in label_map.values() for name in plain_names(str(value)))
         for key, value in label_map.items():
-            names = [name for name in _plain_names(str(value)) if times[name] == 1]
+            names = [name for name in plain_names(str(value)) if times[name] == 1]
             meant = set().union(*(ours.get(name, set()) for name in names))
             if meant and (not str(key).isdecimal() or int(key) not in meant):
                 other = min(meant)
@@ -143,7 +143,8 @@ def _read(name: str) -> dict[str, Any]:
     return values
 
 
-def _plain_names(names: str) -> set[str]:
+def plain_names(names: str) -> set[str]:
+    """Return the names in "tench, Tinca tinca", without regard to case and "_"."""
     return {name.strip().replace("_", " ").lower() for name in names.split(",")}
 
 

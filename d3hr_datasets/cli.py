@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from d3hr_datasets import __version__
+from d3hr_datasets.cli_build import build
 from d3hr_datasets.cli_cache import JsonOption, RootOption, cache_app, format_bytes, print_json
 from d3hr_datasets.errors import D3HRError
 
@@ -46,6 +47,7 @@ app = typer.Typer(
     help="Distilled image data sets: look at artifacts, generate their images, keep and export them.",
 )
 app.add_typer(cache_app, name="cache")
+app.command()(build)
 
 
 def _names(incomplete: str) -> list[str]:

@@ -67,6 +67,7 @@ class LatentDiffusion:
         device: torch.device | str | None = None,
         torch_dtype: torch.dtype = torch.float32,
         local_files_only: bool = False,
+        allow_bin: bool = False,
     ) -> LatentDiffusion:
         """Load a model in diffusers' layout.
 
@@ -76,6 +77,7 @@ class LatentDiffusion:
             device: Where to run.
             torch_dtype: Precision of transformer and VAE; DDIM's own arithmetic is always float32.
             local_files_only: Do not ask the Hub.
+            allow_bin: Also load .bin weights of a folder; diffusers does it with `weights_only`.
 
         Raises:
             ModelNotFoundError: A part of it is missing.
@@ -92,7 +94,7 @@ class LatentDiffusion:
                 "out the revision to use the folder, or move it, or run in another folder"
             )
         if is_folder:
-            weights_name = "diffusion_pytorch_model*.safetensors"
+            weights_name = "diffusion_pytorch_model*" + (".*" if allow_bin else ".safetensors")
             for pattern in (
                 "transformer/config.json",
                 f"transformer/{weights_name}",
@@ -109,7 +111,7 @@ class LatentDiffusion:
         weights = {
             **where,
             "torch_dtype": torch_dtype,
-            "use_safetensors": is_folder or None,
+            "use_safetensors": (is_folder and not allow_bin) or None,
             "low_cpu_mem_usage": False,  # the other way needs accelerate, and differs where it is missing
             "output_loading_info": True,
         }

@@ -39,6 +39,10 @@ class StatisticsError(D3HRError, ValueError):
     """Statistics are not those of a class Gaussian (not finite, negative, too few images)."""
 
 
+class SourceError(D3HRError, ValueError):
+    """The images to build from could not be opened."""
+
+
 class UnreadableImageError(D3HRError, ValueError):
     """An image of the source data could not be read. Not an `OSError`: timm skips those silently."""
 

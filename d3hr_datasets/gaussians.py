@@ -49,24 +49,33 @@ class RunningMoments:
                 f"latent {index} of the batch (class label {int(class_labels[index])}) is not finite; "
                 "invert in float32 instead of half precision"
             )
-        batch = RunningMoments(len(self.count), tuple(self.mean.shape[1:]))
-        for label in class_labels.unique().tolist():
-            members = latents[class_labels.cpu() == label]
-            batch.count[label] = len(members)
-            batch.mean[label] = members.mean(dim=0)
-            batch.squares[label] = (members - batch.mean[label]).square().sum(dim=0)
-        self.merge(batch)
+        labels = class_labels.cpu()
+        rows = labels.unique()
+        batch = RunningMoments(len(rows), tuple(self.mean.shape[1:]))
+        for row, label in enumerate(rows.tolist()):
+            members = latents[labels == label]
+            batch.count[row] = len(members)
+            batch.mean[row] = members.mean(dim=0)
+            batch.squares[row] = (members - batch.mean[row]).square().sum(dim=0)
+        self.merge(batch, rows)
 
-    def merge(self, other: RunningMoments) -> None:
-        """Add all that `other` has seen."""
-        total = self.count + other.count
+    def merge(self, other: RunningMoments, rows: torch.Tensor | None = None) -> None:
+        """Add all that `other` has seen.
+
+        Args:
+            other: Its rows are those of `rows`, or the same as here.
+            rows: (R,) int64, distinct: where each row of `other` belongs.
+        """
+        here: torch.Tensor | slice = slice(None) if rows is None else rows
+        count, mean = self.count[here], self.mean[here]
+        total = count + other.count
         share = torch.where(total > 0, other.count.double() / total.clamp(min=1), 0.0)
-        share = share.view(-1, *[1] * (self.mean.dim() - 1))
-        delta = other.mean - self.mean
-        weight = self.count.view(share.shape).to(torch.float64) * share
-        self.squares += other.squares + delta.square() * weight
-        self.mean += delta * share
-        self.count = total
+        share = share.view(-1, *[1] * (mean.dim() - 1))
+        delta = other.mean - mean
+        weight = count.view(share.shape).to(torch.float64) * share
+        self.squares[here] += other.squares + delta.square() * weight
+        self.mean[here] += delta * share
+        self.count[here] = total
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the three tensors, to be saved."""

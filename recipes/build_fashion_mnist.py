@@ -14,8 +14,9 @@ from pathlib import Path
 from torch.utils.data import Subset
 
 from d3hr_datasets import ArtifactInfo, DecodeConfig, InversionConfig, ModelReference, __version__
-from d3hr_datasets.build import ImageSource, build_artifact
+from d3hr_datasets.build import build_artifact
 from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.reading import ImageSource
 from recipes.data import HELD_OUT, fashion_mnist, split_indices
 
 

@@ -13,7 +13,7 @@ import torch
 from torchvision import datasets
 from tqdm import tqdm
 
-from d3hr_datasets.build import resize_and_crop
+from d3hr_datasets.reading import resize_and_crop
 
 # Where Debian's package dataset-fashion-mnist puts the IDX files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

@@ -15,8 +15,8 @@ from scipy import stats
 from tqdm import tqdm
 
 from d3hr_datasets import DecodeConfig, InversionConfig
-from d3hr_datasets.build import to_model_range
 from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.reading import to_model_range
 from recipes.common import write_results
 from recipes.data import load_images
 

@@ -11,8 +11,8 @@ import argparse
 
 import torch
 
-from d3hr_datasets.build import to_model_range
 from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.reading import to_model_range
 from recipes.common import write_results
 from recipes.data import load_images
 from recipes.evaluation import real_classifier, reconstruct

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from d3hr_datasets import D3HRDataset, DecodeConfig
-from d3hr_datasets.build import to_model_range
 from d3hr_datasets.config import timestep_grid
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.generation import to_pil
+from d3hr_datasets.reading import to_model_range
 from recipes.common import cached_tensors
 from recipes.data import load_images
 from recipes.students import Classifier, train_classifier

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
-from d3hr_datasets.build import to_model_range
+from d3hr_datasets.reading import to_model_range
 from recipes.common import ExponentialMovingAverage, Run, load_settings, one_cycle, shuffled_batches
 from recipes.data import load_images
 

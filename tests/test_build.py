@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from torchvision.datasets import ImageFolder
 
 from d3hr_datasets import Artifact, InversionConfig, ModelReference
-from d3hr_datasets.build import build_artifact, resize_and_crop, to_model_range
+from d3hr_datasets.build import build_artifact
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, ModelFormatError, StatisticsError, UnreadableImageError
+from d3hr_datasets.reading import resize_and_crop, to_model_range
 from tests.tampering import STATISTICS, truncate
 from tests.tiny import CLASSES, TIMESTEPS, TinyImages, tiny_info, tiny_model, tiny_pipeline
 
@@ -184,7 +185,7 @@ def test_finished_build_reads_no_image_again(model: LatentDiffusion, tmp_path: P
 
 
 def _chunks(work: Path) -> list[Path]:
-    return sorted(path for path in work.iterdir() if path.is_file())
+    return sorted(path for path in work.iterdir() if path.suffix != ".json")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999, None])

@@ -200,7 +200,8 @@ def test_materialize_knows_data_sets_by_name(tmp_path: Path, monkeypatch: pytest
     nested = succeed("materialize", "--nested", "--ipc", 3, "--root", tmp_path)
     assert nested["folder"] == str(d3hr_datasets.D3HRFashionMNIST(tmp_path, ipc=3, nested=True).image_folder)
     assert "'fashion-mnist'" in fail(1, "materialize", "--name", "mnist", "--root", tmp_path)
-    assert "d3hr build imagenet" in fail(1, "materialize", "--name", "imagenet", "--root", tmp_path)
+    line = fail(1, "materialize", "--name", "imagenet", "--root", tmp_path)
+    assert "d3hr build FOLDER --class-list imagenet" in line
     assert "no subset" in fail(1, "materialize", "--subset", "imagenette", "--root", tmp_path)
 
 

@@ -1,0 +1,208 @@
+"""The commands `d3hr build` and `d3hr import`: make artifacts.
+
+In: images and a diffusion model, or statistics in the reference's format. Out: the folder of the artifact, on
+stdout. `accelerate launch -m d3hr_datasets.build` and `torchrun -m d3hr_datasets.build` take the same
+arguments as `d3hr build`, and share the work between processes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from d3hr_datasets import __version__
+from d3hr_datasets.cli_cache import JsonOption, print_json
+
+if TYPE_CHECKING:
+    from d3hr_datasets.artifact import Artifact
+
+ModelOption = Annotated[
+    str,
+    typer.Option(help="Diffusion model: a folder in diffusers' layout, or ORG/NAME@COMMIT on the Hub."),
+]
+OutputOption = Annotated[Path, typer.Option(help="Folder of the artifact.")]
+NameOption = Annotated[
+    str | None, typer.Option(help="Name of the data set, by default that of the output folder.")
+]
+ClassListOption = Annotated[
+    str | None,
+    typer.Option(
+        "--class-list",
+        help="The model's classes in the order of its labels: imagenet, cifar10, ..., or a JSON file. By "
+        "default the label map of the model.",
+    ),
+]
+DeviceOption = Annotated[str | None, typer.Option(help="As in PyTorch; by default a GPU of this process.")]
+DtypeOption = Annotated[
+    Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the model.")
+]
+LicenseOption = Annotated[str | None, typer.Option("--license", help="Licence of the images.")]
+AllowBinOption = Annotated[
+    bool, typer.Option("--allow-bin", help="Also load a model folder's .bin weights, with weights_only.")
+]
+
+
+def build(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder with one folder per class, torchvision:NAME, or datasets:NAME (on the Hub, a "
+            "folder, a Parquet or tar file).",
+        ),
+    ],
+    model: ModelOption,
+    output: OutputOption,
+    name: NameOption = None,
+    split: Annotated[str, typer.Option(help="Split of a torchvision or datasets source.")] = "train",
+    root: Annotated[str, typer.Option(help="Folder of a torchvision data set.")] = "data",
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision download it.")] = False,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Read a datasets source without storing it.")
+    ] = False,
+    image_column: Annotated[str | None, typer.Option(help="Column of images.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of labels.")] = None,
+    class_list: ClassListOption = None,
+    class_map: Annotated[
+        Path | None,
+        typer.Option(help="JSON object: class of the source -> label, name or wnid of the model, or null."),
+    ] = None,
+    class_order: Annotated[
+        Literal["match", "same"],
+        typer.Option(help="'same': the source's labels are the model's. Otherwise names are matched."),
+    ] = "match",
+    timesteps: Annotated[
+        list[int] | None, typer.Option("--timestep", help="Timestep to keep statistics of; repeat it. [600]")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the whole DDIM grid.")] = 50,
+    guidance_scale: Annotated[float, typer.Option(help="Guidance while inverting; 1 is none.")] = 1.0,
+    noise_timestep: Annotated[
+        Literal["source", "target"], typer.Option(help="Where a step evaluates the model; the paper: target.")
+    ] = "source",
+    latent: Annotated[
+        Literal["mean", "sample"], typer.Option(help="Of the VAE's posterior; the paper: sample.")
+    ] = "mean",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of posterior samples.")] = 0,
+    modes: Annotated[int, typer.Option(min=1, help="Modes per class; 1 stores none.")] = 1,
+    decode_timestep: Annotated[int | None, typer.Option(help="Timestep to decode from. [last]")] = None,
+    decode_guidance_scale: Annotated[float, typer.Option(help="Guidance while decoding.")] = 4.0,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the images; a black frame fills up to the model's.")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of finished chunks, shared by all machines. [OUTPUT.chunks]")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Halved when memory runs out.")] = 256,
+    chunk_size: Annotated[int, typer.Option(min=1, help="Images that a killed process loses.")] = 2048,
+    readers: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 4,
+    skip_unreadable: Annotated[
+        int, typer.Option(min=0, help="Images that may be left out; they are named in the artifact.")
+    ] = 0,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "float32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    allow_bin: AllowBinOption = False,
+    license_name: LicenseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build an artifact from labelled images and a diffusion model, and print its folder.
+
+    Goes on where it was interrupted. Under `accelerate launch -m d3hr_datasets.build` all processes share the
+    work.
+    """
+    from d3hr_datasets.artifact_info import ArtifactInfo
+    from d3hr_datasets.build import build_artifact, join_processes
+    from d3hr_datasets.class_matching import match_classes, read_class_map
+    from d3hr_datasets.config import DecodeConfig, InversionConfig
+    from d3hr_datasets.model_files import (
+        check_output,
+        copy_model,
+        load_model,
+        model_classes,
+        model_reference,
+        padding_of,
+    )
+    from d3hr_datasets.sources import SourceOptions, open_source, relabel
+
+    reference = model_reference(model)
+    check_output(output)
+    processes = join_processes()
+    with processes.main_process_first():  # it may download
+        opened = open_source(
+            source, SourceOptions(split, root, download, streaming, image_column, label_column)
+        )
+    diffusion = load_model(model, device or processes.device, dtype, allow_bin=allow_bin)
+    known = model_classes(model, class_list)
+    classes, labels = match_classes(
+        opened.classes,
+        known,
+        diffusion.num_classes,
+        None if class_map is None else read_class_map(class_map),
+        same_order=class_order == "same",
+    )
+    size = diffusion.sample_size if image_size is None else image_size
+    kept = tuple(timesteps or (600,))
+    info = ArtifactInfo(
+        name=output.resolve().name.lower() if name is None else name,
+        classes=classes.names,
+        wnids=classes.wnids,
+        image_size=size,
+        image_mode="L" if diffusion.image_channels == 1 else "RGB",
+        padding=padding_of(size, diffusion.sample_size),
+        latent_shape=diffusion.latent_shape,
+        model=reference,
+        inversion=InversionConfig(
+            timesteps=kept,
+            num_inference_steps=steps,
+            num_train_timesteps=len(diffusion.scheduler.alphas_cumprod),
+            guidance_scale=guidance_scale,
+            noise_timestep=noise_timestep,
+            latent=latent,
+            seed=seed,
+        ),
+        decode=DecodeConfig(
+            kept[-1] if decode_timestep is None else decode_timestep, steps, decode_guidance_scale
+        ),
+        counts=(2,) * len(classes.names),  # those found are written
+        num_modes=modes,
+        source=opened.description,
+        producer=f"d3hr-datasets {__version__}, d3hr build",
+    )
+    if processes.is_main_process:
+        copy_model(model, diffusion, output)
+    if compiled:
+        diffusion.transformer.compile()
+    artifact = build_artifact(
+        relabel(opened.images, labels), diffusion, output, info,
+        output.with_name(f"{output.name}.chunks") if work is None else work,
+        batch_size, chunk_size, skip_unreadable=skip_unreadable, num_readers=readers,
+    )  # fmt: skip
+    if processes.is_main_process:
+        _finish(artifact, license_name, as_json)
+    processes.wait_for_everyone()
+    processes.destroy_process_group()
+
+
+def _finish(artifact: Artifact, license_name: str | None, as_json: bool) -> None:
+    """Note the licence, which is no part of what names the chunks, and print the folder."""
+    import dataclasses
+
+    from d3hr_datasets.artifact import Artifact
+
+    if license_name is not None:
+        source = {**artifact.info.source, "license": license_name}
+        Artifact(artifact.folder, dataclasses.replace(artifact.info, source=source), {}).write_metadata()
+        artifact = Artifact.load(artifact.folder)
+    if as_json:
+        print_json(
+            {
+                "folder": str(artifact.folder),
+                "fingerprint": artifact.fingerprint,
+                "counts": list(artifact.info.counts),
+                "unreadable": artifact.info.source.get("unreadable", []),
+            }
+        )
+    else:
+        typer.echo(artifact.folder)

@@ -1,0 +1,167 @@
+"""Data sets of the library `datasets`: Parquet, image folders, WebDataset shards, on the Hub or on disk.
+
+In: a name, a folder or a file. Out: images with random access, or, where streaming is asked for, a stream of
+the shards, which is read from a given image on without decoding those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from d3hr_datasets.errors import ConfigError, SourceError
+from d3hr_datasets.reading import ImageRecord
+
+FILES = {".parquet": "parquet", ".tar": "webdataset"}
+LABEL_COLUMNS = ("label", "labels", "cls")  # where no column is one of classes
+
+
+def open_dataset(
+    name: str,
+    split: str,
+    streaming: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> tuple[Any, tuple[str, ...] | None, dict[str, Any]]:
+    """Open a data set.
+
+    Args:
+        name: "ORG/NAME" or "ORG/NAME@REVISION" on the Hub, a folder, or a Parquet or tar file.
+        split: Its split.
+        streaming: Read it as a stream of shards; nothing is stored.
+        image_column: Its column of images, if there is more than one.
+        label_column: Its column of labels: of classes, integers or strings.
+
+    Returns:
+        Images (an `ImageSource`, or an `ImageStream` where it is streamed), class names where labels are
+        integers that have some, and a description.
+
+    Raises:
+        ConfigError: `datasets` is not installed.
+        SourceError: It cannot be opened, or its columns are not clear.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError(
+            "'datasets:' needs the library datasets, which is not installed: "
+            "`pip install 'd3hr-datasets[build]'`"
+        ) from error
+    path = Path(name).expanduser()
+    description = {"name": path.name if path.exists() else name, "split": split}
+    try:
+        if path.is_file():
+            kind = FILES.get(path.suffix)
+            if kind is None:
+                raise SourceError(f"{path} is no data set; accepted: a folder or one of {list(FILES)}")
+            data = datasets.load_dataset(kind, data_files=str(path), split=split, streaming=streaming)
+        else:
+            repository, _, revision = (str(path), "", "") if path.is_dir() else name.partition("@")
+            data = datasets.load_dataset(
+                repository, split=split, streaming=streaming, revision=revision or None
+            )
+        features = data.features
+    except SourceError:
+        raise
+    except Exception as error:  # whatever the library and its formats raise
+        raise SourceError(
+            f"the data set {name!r} cannot be opened, split {split!r}: {error}. Accepted: 'ORG/NAME' or "
+            "'ORG/NAME@REVISION' on the Hub, a folder, or a Parquet or tar file"
+        ) from error
+    if not features:
+        raise SourceError(f"the data set {name!r} does not say which columns it has; store it as Parquet")
+    image = _column(
+        name, "image", image_column, features, [key for key, kind in features.items() if _is_image(kind)]
+    )
+    of_classes = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    usual = [key for key in LABEL_COLUMNS if key in features]
+    label = _column(name, "label", label_column, features, of_classes or usual)
+    kind = features[label]
+    dtype = str(getattr(kind, "dtype", kind))
+    if not isinstance(kind, datasets.ClassLabel) and not dtype.startswith(
+        ("int", "uint", "string", "large_s")
+    ):
+        raise SourceError(f"column {label!r} of {name!r} is {dtype}; accepted: classes, integers, strings")
+    try:
+        data = data.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
+    except Exception as error:  # as above
+        raise SourceError(f"the column {image!r} of {name!r} has no images: {error}") from error
+    classes = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
+    if streaming:
+        return _DatasetStream(data, name, image, label, split), classes, description
+    if "string" in dtype and classes is None:
+        classes = tuple(sorted(map(str, data.unique(label))))
+        return _DatasetImages(data, image, label, classes), classes, description
+    return _DatasetImages(data, image, label), classes, description
+
+
+def _is_image(feature: Any) -> bool:
+    return type(feature).__name__ == "Image"
+
+
+def _column(name: str, what: str, wanted: str | None, features: Any, found: list[str]) -> str:
+    if wanted is not None and wanted not in features:
+        raise SourceError(f"the data set {name!r} has no column {wanted!r}; it has {sorted(features)}")
+    if wanted is None and len(found) != 1:
+        raise SourceError(
+            f"the data set {name!r} has {len(found)} columns that may be the {what} ({found}); give "
+            f"--{what}-column, one of {sorted(features)}"
+        )
+    return found[0] if wanted is None else wanted
+
+
+def _decode(value: Any) -> Any:
+    from datasets import Image
+
+    return Image().decode_example(value)
+
+
+class _DatasetImages:
+    """A data set with random access; string labels become their place in `names`."""
+
+    def __init__(self, data: Any, image: str, label: str, names: tuple[str, ...] | None = None) -> None:
+        self._data = data
+        self._image = image
+        self.targets = list(data[label])
+        if names is not None:
+            places = {name: place for place, name in enumerate(names)}
+            self.targets = [places[str(target)] for target in self.targets]
+        self.identity = str(data._fingerprint)  # of the files and of all that was done to them
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return _decode(self._data[index][self._image]), self.targets[index]
+
+
+class _DatasetStream:
+    """The shards of a streamed data set."""
+
+    def __init__(self, data: Any, name: str, image: str, label: str, split: str) -> None:
+        self._data = data
+        self._name = name
+        self._image = image
+        self._label = label
+        self.num_shards = int(data.num_shards)
+        splits = data.info.splits or {}
+        self.num_images: int | None = splits[split].num_examples if split in splits else None
+
+    def records(self, shard: int, start: int) -> Iterator[ImageRecord]:
+        """Yield the images of a shard from number `start` on."""
+        number = start
+        try:
+            for row in self._data.shard(self.num_shards, shard).skip(start):
+                name = f"shard {shard}, image {number}"
+                yield ImageRecord(name, name, partial(self._read, row))
+                number += 1
+        except Exception as error:  # whatever the library and its formats raise; no image is read here
+            raise SourceError(
+                f"shard {shard} of {self._name!r} cannot be read from image {number} on: {error}. Check the "
+                "connection or the file and run the build again; finished chunks are kept"
+            ) from error
+
+    def _read(self, row: dict[str, Any]) -> tuple[Any, Any]:
+        return _decode(row[self._image]), row[self._label]

@@ -1,0 +1,156 @@
+"""The files of a diffusion model for a build: where it is, its classes, its copy in an artifact.
+
+In: a folder in diffusers' layout or "ORG/NAME@COMMIT". Out: a `ModelReference`, the model, its classes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from d3hr_datasets.class_list import ClassList
+from d3hr_datasets.class_matching import parse_class_list, read_class_list
+from d3hr_datasets.config import ModelReference
+from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.errors import ConfigError, ModelNotFoundError
+
+PARTS = ("transformer", "vae", "scheduler")
+INDEX = "model_index.json"
+# What an artifact's folder may hold before it is built.
+EXPECTED = {"d3hr.json", "statistics.safetensors", "model", "README.md", ".gitattributes", ".gitignore"}
+
+
+def model_reference(model: str) -> ModelReference:
+    """Return what an artifact says of a model: a folder goes into it, as `model/`.
+
+    Raises:
+        ModelNotFoundError: It is neither a folder nor of the form ORG/NAME@COMMIT.
+        ConfigError: The commit is not 40 hexadecimal digits.
+    """
+    if Path(model).expanduser().is_dir():
+        return ModelReference(path="model")
+    repo_id, separator, revision = model.partition("@")
+    if not separator or repo_id.count("/") != 1:
+        raise ModelNotFoundError(
+            f"there is no folder {model!r}; accepted: a folder in diffusers' layout, or ORG/NAME@COMMIT "
+            "on the Hub, with all 40 digits of the commit"
+        )
+    return ModelReference(repo_id, revision)
+
+
+def load_model(
+    model: str, device: torch.device | str | None, dtype: str, allow_bin: bool = False
+) -> LatentDiffusion:
+    """Load a model.
+
+    Raises:
+        ModelNotFoundError: It is missing, or has .bin weights only and these are not allowed.
+        ModelFormatError: It is not one this library can use.
+    """
+    reference = model_reference(model)
+    return LatentDiffusion.from_pretrained(
+        Path(model).expanduser() if reference.repo_id is None else reference.repo_id,
+        revision=reference.revision,
+        device=device,
+        torch_dtype=getattr(torch, dtype),
+        allow_bin=allow_bin,
+    )
+
+
+def check_output(output: Path) -> None:
+    """Check that a folder is an artifact's or free: all files in it become part of the artifact.
+
+    Raises:
+        ConfigError: It has other files.
+    """
+    if output.is_dir():
+        strangers = sorted(path.name for path in output.iterdir() if path.name not in EXPECTED)
+        strangers = [name for name in strangers if not name.startswith(".")]
+        if strangers:
+            raise ConfigError(f"{output} has other files in it ({strangers[:5]}); give a folder of its own")
+    elif output.exists():
+        raise ConfigError(f"{output} is no folder; give another --output")
+
+
+def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
+    """Put a model folder into an artifact as `model/`; does nothing for a model on the Hub.
+
+    Weights that are .bin files are saved as safetensors.
+    """
+    if model_reference(model).path is None:
+        return
+    source, target = Path(model).expanduser(), output / "model"
+    if source.resolve() == target.resolve():
+        return
+    for part in PARTS:
+        shutil.rmtree(target / part, ignore_errors=True)
+        (target / part).mkdir(parents=True)
+        for path in sorted((source / part).iterdir()):
+            if path.suffix in {".json", ".safetensors"}:
+                shutil.copy(path, target / part)
+    for part, module in (("transformer", diffusion.transformer), ("vae", diffusion.vae)):
+        if not list((target / part).glob("*.safetensors")):
+            module.save_pretrained(target / part)
+    if (source / INDEX).is_file():
+        shutil.copy(source / INDEX, target)
+
+
+def model_classes(model: str, class_list: str | None) -> ClassList | None:
+    """Return the classes of a model: those of `class_list`, else its own label map, else None.
+
+    Raises:
+        ConfigError: The list or the label map is none.
+        ModelFormatError: The model's label map tells another order than the list.
+    """
+    label_map = _label_map(model)
+    if class_list is None:
+        return None if label_map is None else parse_class_list(label_map, f"the label map of {model}")
+    classes = read_class_list(class_list)
+    if label_map is not None:
+        classes.check_label_map(label_map, f"the model {model}")
+    return classes
+
+
+def padding_of(image_size: int, sample_size: int) -> int:
+    """Return the frame that makes images of the model's size.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if image_size > sample_size or (sample_size - image_size) % 2:
+        raise ConfigError(
+            f"images of {image_size} pixels do not fit the model's {sample_size} with an even frame; give "
+            f"--image-size {sample_size}, or less by an even number"
+        )
+    return (sample_size - image_size) // 2
+
+
+def _label_map(model: str) -> dict[str, Any] | None:
+    path: Path | None = Path(model).expanduser() / INDEX
+    reference = model_reference(model)
+    if reference.repo_id is not None:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(reference.repo_id, INDEX, revision=reference.revision))
+        except LocalEntryNotFoundError as error:
+            raise ModelNotFoundError(
+                f"the label map of {model} is not in the cache, and the Hub cannot be asked: {error}"
+            ) from error
+        except EntryNotFoundError:
+            path = None
+        except (HfHubHTTPError, OSError) as error:
+            raise ModelNotFoundError(f"the Hub does not give {INDEX} of {model}: {error}") from error
+    if path is None or not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no JSON: {error}; save or download the model again") from error
+    found = values.get("id2label") if isinstance(values, dict) else None
+    return found if isinstance(found, dict) and found else None

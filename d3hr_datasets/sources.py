@@ -1,0 +1,203 @@
+"""Where images to build from come from: an image folder, a torchvision data set, or one of `datasets`.
+
+In: "FOLDER", "torchvision:NAME" or "datasets:NAME". Out: a source for `build_artifact` whose labels are
+those of the source, and `relabel`, which makes them the model's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from d3hr_datasets.class_matching import LabelMap
+from d3hr_datasets.errors import ConfigError, SourceError
+from d3hr_datasets.hub_sources import open_dataset
+from d3hr_datasets.reading import ImageRecord, ImageSource, ImageStream
+
+FORMS = "a folder with one folder per class, 'torchvision:NAME', or 'datasets:NAME_OR_FOLDER'"
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """How to open a source.
+
+    Args:
+        split: Split of a torchvision data set ("train", "test", ...) or of one of `datasets`.
+        root: Folder of a torchvision data set.
+        download: Let torchvision download it.
+        streaming: Read a data set of `datasets` without storing it.
+        image_column: Its column of images, if there is more than one.
+        label_column: Its column of labels, if it is not the only one of classes.
+    """
+
+    split: str = "train"
+    root: str = "data"
+    download: bool = False
+    streaming: bool = False
+    image_column: str | None = None
+    label_column: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedSource:
+    """A source and what is known of it.
+
+    Args:
+        images: With the source's own labels.
+        classes: Names in the order of the labels; None where labels are strings, or numbers without names.
+        description: For `ArtifactInfo.source`.
+    """
+
+    images: ImageSource | ImageStream
+    classes: tuple[str, ...] | None
+    description: dict[str, Any]
+
+
+def open_source(where: str, options: SourceOptions) -> OpenedSource:
+    """Open a source.
+
+    Args:
+        where: A folder with one folder per class, "torchvision:NAME", or "datasets:" and a name on the Hub
+            (with "@REVISION" if wished), a folder, or a Parquet or tar file.
+        options: How.
+
+    Raises:
+        SourceError: There is no such source, it cannot be opened, or its columns are not clear.
+    """
+    kind, _, name = where.partition(":")
+    if kind == "torchvision" and name:
+        return _open_torchvision(name, options)
+    if kind == "datasets" and name:
+        return OpenedSource(
+            *open_dataset(name, options.split, options.streaming, options.image_column, options.label_column)
+        )
+    folder = Path(where).expanduser()
+    if not folder.is_dir():
+        raise SourceError(f"there is no folder {where!r} to build from; accepted: {FORMS}")
+    return _open_folder(folder)
+
+
+def relabel(images: ImageSource | ImageStream, labels: LabelMap) -> ImageSource | ImageStream:
+    """Return the images with the model's class labels, without those of classes that are left out.
+
+    Raises:
+        ConfigError: A label that is known beforehand, or found when its image is read, is not in the map.
+    """
+    if hasattr(images, "records"):
+        return _RelabelledStream(images, labels)
+    return _RelabelledImages(images, labels)
+
+
+def _open_folder(folder: Path) -> OpenedSource:
+    from torchvision.datasets import ImageFolder
+
+    try:
+        images = ImageFolder(str(folder), loader=_load)  # type: ignore[arg-type]
+    except (OSError, RuntimeError) as error:
+        raise SourceError(f"{folder} is no folder of images, with one folder per class: {error}") from error
+    return OpenedSource(images, tuple(images.classes), {"name": folder.resolve().name})
+
+
+def _load(path: str) -> Image.Image:
+    """Read an image in its own mode; torchvision's loader clips 16 bits per channel to 8."""
+    with Path(path).open("rb") as file:
+        image = Image.open(file)
+        image.load()
+        return image
+
+
+def _open_torchvision(name: str, options: SourceOptions) -> OpenedSource:
+    from torchvision import datasets
+
+    kind = getattr(datasets, name, None)
+    if not (inspect.isclass(kind) and issubclass(kind, datasets.VisionDataset)):
+        raise SourceError(f"torchvision.datasets has no data set {name!r}; accepted: names such as 'CIFAR10'")
+    arguments = inspect.signature(kind.__init__).parameters
+    values: dict[str, Any] = {}
+    if "split" in arguments:
+        values["split"] = options.split
+    elif "train" in arguments:
+        if options.split not in ("train", "test"):
+            raise SourceError(f"torchvision's {name} has splits 'train' and 'test', not {options.split!r}")
+        values["train"] = options.split == "train"
+    if "download" in arguments:
+        values["download"] = options.download
+    try:
+        images: Any = kind(options.root, **values)
+    except Exception as error:  # whatever a data set raises: it is not this library's
+        raise SourceError(
+            f"torchvision's {name} cannot be opened in {options.root!r}: {error}. Give --root, the folder it "
+            "is in, and --download where torchvision can download it"
+        ) from error
+    classes = getattr(images, "classes", None)
+    named = isinstance(classes, list) and all(isinstance(entry, str) for entry in classes)
+    for attribute in ("targets", "labels", "_labels"):
+        targets = getattr(images, attribute, None)
+        if targets is not None and len(targets) == len(images):
+            images.targets = [int(target) for target in targets]
+            break
+    return OpenedSource(images, tuple(classes) if named else None, {"name": name, "split": options.split})
+
+
+class _RelabelledImages:
+    """Images with random access and other labels; some classes may be left out."""
+
+    def __init__(self, source: ImageSource, labels: LabelMap) -> None:
+        self._source = source
+        self._labels = labels
+        targets = getattr(source, "targets", None)
+        self._indices: Sequence[int] = range(len(source))
+        if targets is not None:
+            found = [_label(f"image {index}", int(target), labels) for index, target in enumerate(targets)]
+            self._indices = [index for index, label in enumerate(found) if label is not None]
+            self.targets = [label for label in found if label is not None]
+        elif None in labels.values():
+            raise ConfigError("classes can be left out only where labels are known before images are read")
+        samples = getattr(source, "samples", None)
+        if samples is not None:
+            self.samples = [samples[index] for index in self._indices]
+            self.root = getattr(source, "root", None)
+        self.identity = getattr(source, "identity", "")
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image, label = self._source[self._indices[index]]
+        return image, _label(f"image {self._indices[index]}", label, self._labels)
+
+
+class _RelabelledStream:
+    """A stream with other labels."""
+
+    def __init__(self, stream: ImageStream, labels: LabelMap) -> None:
+        if None in labels.values():
+            raise ConfigError("leaving classes out needs random access; leave out --streaming")
+        self._stream = stream
+        self._labels = labels
+        self.num_shards = stream.num_shards
+        self.num_images = stream.num_images
+
+    def records(self, shard: int, start: int) -> Iterator[ImageRecord]:
+        """Yield the images of a shard from number `start` on."""
+        for record in self._stream.records(shard, start):
+            yield dataclasses.replace(record, read=partial(self._read, record))
+
+    def _read(self, record: ImageRecord) -> tuple[Any, Any]:
+        image, label = record.read()
+        return image, _label(record.where, label, self._labels)
+
+
+def _label(where: str, label: Any, labels: LabelMap) -> int | None:
+    try:
+        return labels[label if isinstance(label, str) else int(label)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{where} has label {label!r}, which is no class that is known; known: {list(labels)[:10]}"
+        ) from error
