@@ -88,7 +88,7 @@ def build_artifact(
     check_int("num_readers", num_readers, 1)
     model.check_fits(info)
     processes = join_processes()
-    images = source if hasattr(source, "records") else IndexedImages(source)
+    images = source if isinstance(source, ImageStream) else IndexedImages(source)
     if isinstance(images, IndexedImages):
         _check_targets(images.source, info)
     elif info.num_modes > 1:
@@ -164,7 +164,7 @@ def _chunk_key(
 ) -> str:
     """Return what names the chunks of a build: model, settings, and what is known of the images."""
     targets = getattr(source, "targets", None)
-    size = source.num_shards if hasattr(source, "num_shards") else len(source)
+    size = source.num_shards if isinstance(source, ImageStream) else len(source)
     settings = [
         model.fingerprint,
         info.inversion.to_dict(),

@@ -57,9 +57,9 @@ class BuildProgress:
             self._show()
 
     def _show(self) -> None:
-        number = self._finished() + self._current
+        number: float = self._finished() + self._current
         if self._bar.total is not None:
-            number = min(number, int(self._bar.total))
+            number = min(number, self._bar.total)
         if number > self._bar.n:
             self._bar.update(number - self._bar.n)
         else:

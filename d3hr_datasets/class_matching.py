@@ -87,7 +87,7 @@ def read_class_map(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file is missing or no JSON object.
     """
-    values = _read_json(path, "class map")
+    values = read_json(path, "class map")
     if not isinstance(values, dict):
         raise ConfigError(f'the class map {path} is no JSON object such as {{"cat": 3, "dog": "n02084071"}}')
     return values
@@ -107,7 +107,7 @@ def read_class_list(where: str) -> ClassList:
         if where not in known:
             raise ConfigError(f"there is no class list {where!r}; accepted: {known}, or a file NAME.json")
         return ClassList.packaged(where)
-    return parse_class_list(_read_json(where, "class list"), where)
+    return parse_class_list(read_json(where, "class list"), where)
 
 
 def parse_class_list(values: Any, where: str) -> ClassList:
@@ -136,7 +136,8 @@ def parse_class_list(values: Any, where: str) -> ClassList:
     return ClassList(tuple(values), None if wnids is None else tuple(wnids))
 
 
-def _read_json(path: str | Path, what: str) -> Any:
+def read_json(path: str | Path, what: str) -> Any:
+    """Read a JSON file; `what` it is goes into the message of a `ConfigError`."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -160,10 +161,10 @@ def _same_order(
     lookup = _lookup(model)
     for label, name in enumerate(source):
         meant = _find(name, lookup)
-        if meant not in (None, label):
+        if meant is not None and meant != label:
             raise ConfigError(
                 f"--class-order same: label {label} of the source is {name!r}, which is class label {meant} "
-                f"of the model ({model.names[meant]!r}); leave the option out to match by names"  # type: ignore[index]
+                f"of the model ({model.names[meant]!r}); leave the option out to match by names"
             )
     return model, {label: label for label in range(num_classes)}
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from d3hr_datasets import __version__
-from d3hr_datasets.cli_build import build
+from d3hr_datasets.cli_build import build, import_statistics
 from d3hr_datasets.cli_cache import JsonOption, RootOption, cache_app, format_bytes, print_json
 from d3hr_datasets.errors import D3HRError
 
@@ -48,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(cache_app, name="cache")
 app.command()(build)
+app.command("import")(import_statistics)
 
 
 def _names(incomplete: str) -> list[str]:

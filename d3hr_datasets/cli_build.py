@@ -185,6 +185,60 @@ def build(
     processes.destroy_process_group()
 
 
+def import_statistics(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Holds WNID.pt for each class.")],
+    model: ModelOption,
+    output: OutputOption,
+    counts: Annotated[
+        str, typer.Option(help="Images behind each class: a number, or a JSON object by WordNet ID or name.")
+    ],
+    class_list: ClassListOption = None,
+    name: NameOption = None,
+    timesteps: Annotated[
+        list[int] | None, typer.Option("--timestep", help="Timestep to keep, 480 to 760; repeat it. [600]")
+    ] = None,
+    decode_guidance_scale: Annotated[float, typer.Option(help="Guidance while decoding.")] = 4.0,
+    license_name: LicenseOption = None,
+    allow_bin: AllowBinOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an artifact of statistics in the reference code's format, and print its folder."""
+    from d3hr_datasets import importing
+    from d3hr_datasets.artifact_info import ArtifactInfo
+    from d3hr_datasets.class_matching import read_json
+    from d3hr_datasets.config import DecodeConfig
+    from d3hr_datasets.errors import ConfigError
+    from d3hr_datasets.model_files import check_output, copy_model, load_model, model_classes, model_reference
+
+    reference = model_reference(model)
+    check_output(output)
+    diffusion = load_model(model, "cpu", "float32", allow_bin=allow_bin)
+    classes = model_classes(model, class_list)
+    if classes is None:
+        raise ConfigError("nothing says which classes the model knows; give --class-list")
+    kept = tuple(timesteps or (600,))
+    inversion = importing.imported_inversion(kept, len(diffusion.scheduler.alphas_cumprod))
+    number = int(counts) if counts.isdecimal() else read_json(counts, "numbers of images")
+    info = ArtifactInfo(
+        name=output.resolve().name.lower() if name is None else name,
+        classes=classes.names,
+        wnids=classes.wnids,
+        image_size=diffusion.sample_size,
+        image_mode="L" if diffusion.image_channels == 1 else "RGB",
+        padding=0,
+        latent_shape=diffusion.latent_shape,
+        model=reference,
+        inversion=inversion,
+        decode=DecodeConfig(kept[-1], inversion.num_inference_steps, decode_guidance_scale),
+        counts=importing.image_counts(number, classes),
+        source={"name": folder.resolve().name, "imported": "statistics in the format of D3HR's code"},
+        producer=f"d3hr-datasets {__version__}, d3hr import",
+    )
+    diffusion.check_fits(info)
+    copy_model(model, diffusion, output)
+    _finish(importing.import_statistics(folder, output, info), license_name, as_json)
+
+
 def _finish(artifact: Artifact, license_name: str | None, as_json: bool) -> None:
     """Note the licence, which is no part of what names the chunks, and print the folder."""
     import dataclasses

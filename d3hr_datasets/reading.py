@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -62,6 +62,7 @@ class ImageRecord:
     read: Callable[[], tuple[Any, Any]]
 
 
+@runtime_checkable
 class ImageStream(Protocol):
     """What is built from where there is no random access: shards, each in a fixed order.
 

@@ -89,7 +89,7 @@ def relabel(images: ImageSource | ImageStream, labels: LabelMap) -> ImageSource 
     Raises:
         ConfigError: A label that is known beforehand, or found when its image is read, is not in the map.
     """
-    if hasattr(images, "records"):
+    if isinstance(images, ImageStream):
         return _RelabelledStream(images, labels)
     return _RelabelledImages(images, labels)
 
@@ -98,7 +98,7 @@ def _open_folder(folder: Path) -> OpenedSource:
     from torchvision.datasets import ImageFolder
 
     try:
-        images = ImageFolder(str(folder), loader=_load)  # type: ignore[arg-type]
+        images = ImageFolder(str(folder), loader=_load)
     except (OSError, RuntimeError) as error:
         raise SourceError(f"{folder} is no folder of images, with one folder per class: {error}") from error
     return OpenedSource(images, tuple(images.classes), {"name": folder.resolve().name})
@@ -135,8 +135,8 @@ def _open_torchvision(name: str, options: SourceOptions) -> OpenedSource:
             f"torchvision's {name} cannot be opened in {options.root!r}: {error}. Give --root, the folder it "
             "is in, and --download where torchvision can download it"
         ) from error
-    classes = getattr(images, "classes", None)
-    named = isinstance(classes, list) and all(isinstance(entry, str) for entry in classes)
+    classes = getattr(images, "classes", None) or ()
+    named = len(classes) > 0 and all(isinstance(entry, str) for entry in classes)
     for attribute in ("targets", "labels", "_labels"):
         targets = getattr(images, attribute, None)
         if targets is not None and len(targets) == len(images):

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults import damage, kills, refusals
+from tests.faults import builds, damage, kills, malformed, refusals
 from tests.faults.scene import Scene, can_mount
 
 
@@ -22,6 +22,8 @@ def main() -> None:
         scene = Scene(Path(folder), arguments.seed)
         mounts = can_mount()
         kills.run(scene, arguments.rounds)
+        builds.run(scene, max(3, arguments.rounds // 10))
+        malformed.run(scene, arguments.rounds)
         damage.damage_cache(scene, arguments.rounds)
         damage.damage_artifact(scene, arguments.rounds)
         refusals.fill_disk(scene, max(1, arguments.rounds // 5), mounts)

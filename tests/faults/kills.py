@@ -48,7 +48,7 @@ def _round(scene: Scene, root: Path) -> bool:
         )
         if way == "call":
             at, after = scene.random.randint(1, 30), scene.random.random() < 0.5
-            running.append(fork(_dying, work, root, at, after))
+            running.append(fork(dying, work, root, at, after))
         else:
             running.append(fork(work, root))
         if way == "moment":
@@ -87,7 +87,7 @@ def _set_back(scene: Scene, dataset: D3HRDataset) -> None:
             damage(dataset.cache.path(label, scene.random.randrange(dataset.ipc)))
 
 
-def _dying(work: Callable[[Path], None], root: Path, at: int, after: bool) -> None:
+def dying(work: Callable[[Path], None], root: Path, at: int, after: bool) -> None:
     """Do some work, and be killed before or after a given call into the file system."""
     calls = 0
 

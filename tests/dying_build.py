@@ -1,0 +1,32 @@
+"""`d3hr build`, which kills itself once: `python -m tests.dying_build MARK build ...`.
+
+The second process dies when it has written a chunk, unless the file MARK is there; it is, from then on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from d3hr_datasets import inverting
+from d3hr_datasets.cli import app
+
+
+def main(mark: Path) -> None:
+    write = inverting.write_chunk
+
+    def write_and_die(*arguments: Any) -> None:
+        write(*arguments)
+        if os.environ["RANK"] == "1" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    inverting.write_chunk = write_and_die
+    app(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

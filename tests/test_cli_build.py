@@ -1,0 +1,177 @@
+"""`d3hr build` and `d3hr import`, alone and under `torchrun`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from d3hr_datasets import Artifact, D3HRDataset
+from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.importing import TIMESTEPS
+from tests.tampering import STATISTICS
+from tests.test_cli import fail, succeed
+from tests.tiny import CLASSES, TinyImages, tiny_pipeline
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NAMES = ("ant", "bee_wasp", "cat")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with `model`, `images` and files of classes."""
+    folder = tmp_path_factory.mktemp("cli-build")
+    tiny_pipeline().save_pretrained(folder / "model")
+    for index in range(12):
+        image, label = TinyImages()[index]
+        (folder / "images" / NAMES[label]).mkdir(parents=True, exist_ok=True)
+        image.save(folder / "images" / NAMES[label] / f"{index:02d}.png")
+    (folder / "list.json").write_text(json.dumps(CLASSES))
+    (folder / "map.json").write_text(json.dumps({"ant": "Ant", "bee_wasp": 1, "cat": "cat"}))
+    return folder
+
+
+def _arguments(scene: Path, output: Path, *more: object) -> list[object]:
+    return [
+        "build", scene / "images", "--model", scene / "model", "--output", output, "--timestep", 400,
+        "--steps", 10, "--image-size", 14, "--chunk-size", 4, "--batch-size", 3, "--device", "cpu", *more,
+    ]  # fmt: skip
+
+
+def test_build_makes_an_artifact_that_opens(scene: Path, tmp_path: Path) -> None:
+    output = tmp_path / "my-set"
+    classes = ("--class-list", scene / "list.json", "--class-map", scene / "map.json")
+    values = succeed(*_arguments(scene, output, *classes, "--license", "MIT"))
+    assert values["counts"] == [4, 4, 4] and values["unreadable"] == []
+    artifact = Artifact.load(output)
+    artifact.verify()
+    info = artifact.info
+    assert (info.name, info.classes, info.padding, info.model.path) == ("my-set", CLASSES, 1, "model")
+    assert info.source["name"] == "images" and info.source["license"] == "MIT"
+    assert info.inversion.timesteps == (400,) and info.decode.num_inference_steps == 10
+    assert len(D3HRDataset(output, tmp_path / "cache", ipc=2, device="cpu")) == 6
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ((), "nothing says which classes the model knows"),
+        (("--class-list", "{scene}/list.json"), "'bee_wasp'.*--class-map"),
+        (("--class-order", "same", "--image-size", "13"), "even frame"),
+        (("--class-order", "same", "--timestep", "401"), "timestep 401 is not on the grid"),
+        (("--class-order", "same", "--output", "{scene}"), "other files in it"),
+        (("--class-order", "same", "--model", "nowhere"), "ORG/NAME@COMMIT"),
+        (("--class-order", "same", "--model", "a/b@main"), "40 hexadecimal digits"),
+    ],
+)
+def test_what_cannot_be_built_is_said(more: tuple[str, ...], said: str, scene: Path, tmp_path: Path) -> None:
+    arguments = [value.format(scene=scene) for value in more]
+    line = fail(1, *_arguments(scene, tmp_path / "out", *arguments))
+    assert re.search(said, line), line
+    assert not (tmp_path / "out").exists()
+
+
+def test_label_map_of_the_model_is_used(scene: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(model)
+    index = json.loads((model / "model_index.json").read_text())
+    index["id2label"] = {"0": "cat", "1": "ant, emmet", "2": "bee wasp"}
+    (model / "model_index.json").write_text(json.dumps(index))
+    output = tmp_path / "out"
+    succeed(*_arguments(scene, output, "--model", model))
+    assert Artifact.load(output).info.classes == ("cat", "ant, emmet", "bee wasp")
+    named = ("--model", model, "--class-list", scene / "list.json")
+    line = fail(1, *_arguments(scene, tmp_path / "other", *named))
+    assert "their orders differ" in line
+
+
+def test_bin_weights_are_loaded_only_if_allowed_and_never_passed_on(scene: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    tiny_pipeline().save_pretrained(model, safe_serialization=False)
+    order = ("--class-order", "same")
+    assert "safetensors is missing" in fail(1, *_arguments(scene, tmp_path / "out", "--model", model, *order))
+    succeed(*_arguments(scene, tmp_path / "out", "--model", model, *order, "--allow-bin"))
+    succeed(*_arguments(scene, tmp_path / "safe", *order))
+    found = {path.name for path in (tmp_path / "out" / "model").rglob("diffusion*")}
+    assert found == {"diffusion_pytorch_model.safetensors"}
+    folders = (tmp_path / "out" / "model", tmp_path / "safe" / "model")
+    models = [LatentDiffusion.from_pretrained(folder, device="cpu") for folder in folders]
+    assert models[0].fingerprint == models[1].fingerprint
+
+
+def test_torchrun_restarts_a_killed_worker_and_gives_the_same_bits(scene: Path, tmp_path: Path) -> None:
+    succeed(*_arguments(scene, tmp_path / "alone", "--class-order", "same"))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "--max-restarts", "1", "-m", "tests.dying_build", tmp_path / "died",
+        *_arguments(scene, tmp_path / "together", "--class-order", "same", "--json"),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, env=environment, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "died").exists() and json.loads(done.stdout)["counts"] == [4, 4, 4]
+    alone, together = ((tmp_path / name / STATISTICS).read_bytes() for name in ("alone", "together"))
+    assert alone == together
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    """Return a folder of statistics in the reference's format."""
+    generator = torch.Generator().manual_seed(0)
+    for name in ("n1", "n2", "n3"):
+        (tmp_path / "statistics").mkdir(exist_ok=True)
+        shape = (15, 48)
+        values = {
+            "mean": torch.randn(shape, generator=generator).half(),
+            "variance": torch.rand(shape, generator=generator).half(),
+        }
+        torch.save(values, tmp_path / "statistics" / f"{name}.pt")
+    (tmp_path / "list.json").write_text(json.dumps({"names": ["a", "b", "c"], "wnids": ["n1", "n2", "n3"]}))
+    return tmp_path / "statistics"
+
+
+def _import(scene: Path, folder: Path, *more: Any) -> list[Any]:
+    output, classes = folder.parent / "out", folder.parent / "list.json"
+    return [
+        "import", folder, "--model", scene / "model", "--output", output, "--class-list", classes, "--counts",
+        "1300", *more,
+    ]  # fmt: skip
+
+
+def test_import_takes_the_statistics_of_the_reference(scene: Path, reference: Path) -> None:
+    succeed(*_import(scene, reference, "--timestep", 500, "--timestep", 600))
+    artifact = Artifact.load(reference.parent / "out")
+    artifact.verify()
+    inversion = artifact.info.inversion
+    assert (inversion.guidance_scale, inversion.noise_timestep, inversion.latent) == (4, "target", "sample")
+    assert artifact.info.counts == (1300,) * 3 and artifact.info.wnids == ("n1", "n2", "n3")
+    for label, name in enumerate(("n1", "n2", "n3")):
+        stored = torch.load(reference / f"{name}.pt", weights_only=True)
+        for timestep in (500, 600):
+            found, place = artifact.gaussians(timestep, label), TIMESTEPS.index(timestep)
+            assert torch.equal(found.mean.flatten(), stored["mean"][place].float())
+            assert torch.equal(found.variance.flatten(), stored["variance"][place].float())
+
+
+def test_import_refuses_what_is_no_such_file(scene: Path, reference: Path) -> None:
+    class Run:
+        def __reduce__(self) -> Any:
+            return print, ("code was run",)
+
+    torch.save({"mean": Run()}, reference / "n2.pt")
+    line = fail(1, *_import(scene, reference))
+    assert "n2.pt is damaged, or is no file of tensors alone" in line and "code was run" not in line
+    (reference / "n2.pt").unlink()
+    assert "n2.pt is missing" in fail(1, *_import(scene, reference))
+    assert "timestep 400 is not in these" in fail(1, *_import(scene, reference, "--timestep", 400))
+    assert "no entry 'n1' or 'a'" in fail(1, *_import(scene, reference, "--counts", scene / "map.json"))
