@@ -252,7 +252,7 @@ def test_build_that_was_killed_keeps_its_modes(
 
     with pytest.raises(RuntimeError, match="killed"):
         build(Fatal())
-    monkeypatch.setattr("d3hr_datasets.build.fit_centroids", None)  # not sought again
+    monkeypatch.setattr("d3hr_datasets.inverting.fit_centroids", None)  # not sought again
     statistics = (build(Bright()).folder / STATISTICS).read_bytes()
     assert statistics == (artifact.folder / STATISTICS).read_bytes()
 

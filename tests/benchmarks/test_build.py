@@ -1,0 +1,107 @@
+"""How fast images are inverted: the straightforward loop, and each thing that `build_artifact` does better.
+
+`make bench` prints them side by side, for the embedded model. The loop is written as one would first write
+it, and as the reference code is: guidance in both halves of a doubled batch, a DataLoader for every class,
+single precision, and statistics of all latents of a class stacked. Each way after it changes one thing more.
+`--benchmark-json FILE` also has the images per second.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Subset
+
+from d3hr_datasets import Artifact, ArtifactInfo, InversionConfig
+from d3hr_datasets.build import build_artifact
+from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.reading import resize_and_crop, to_model_range
+from d3hr_datasets.registry import embedded_artifact
+
+NUM_IMAGES, LOOP_BATCH = 100, 200  # ten of each class; the reference's batch holds all of them
+TIMESTEPS = (200, 400)
+
+
+class Images:
+    """Smooth noise as 28 x 28 grey images, sorted by class; what they show does not change the time."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        coarse = torch.rand(NUM_IMAGES, 1, 7, 7, generator=generator)
+        pixels = torch.nn.functional.interpolate(coarse, size=28, mode="bilinear").mul(255).byte()
+        self.images = [Image.fromarray(one[0].numpy()) for one in pixels]
+        self.targets = [index * 10 // NUM_IMAGES for index in range(NUM_IMAGES)]
+
+    def __len__(self) -> int:
+        return NUM_IMAGES
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return self.images[index], self.targets[index]
+
+
+class Tensors(Images):
+    """The same as tensors, for a DataLoader."""
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        return to_model_range(resize_and_crop(image, 28, "L"), 2), label
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return Artifact.load(embedded_artifact("fashion-mnist"))
+
+
+@pytest.fixture(scope="module")
+def model(artifact: Artifact) -> LatentDiffusion:
+    folder = artifact.model_folder()
+    assert folder is not None
+    return LatentDiffusion.from_pretrained(folder, device="cpu")
+
+
+def _inversion(artifact: Artifact, timesteps: tuple[int, ...], guidance_scale: float) -> InversionConfig:
+    steps = artifact.info.inversion.num_inference_steps
+    return InversionConfig(timesteps, num_inference_steps=steps, guidance_scale=guidance_scale)
+
+
+def _loop(model: LatentDiffusion, artifact: Artifact, guidance_scale: float) -> None:
+    """Invert class by class, with all latents of a class in memory."""
+    data, inversion = Tensors(), _inversion(artifact, TIMESTEPS, guidance_scale)
+    for label in range(10):
+        members = [index for index, target in enumerate(data.targets) if target == label]
+        loader = DataLoader(Subset(data, members), LOOP_BATCH, num_workers=0)
+        found = [model.invert(model.encode(images), labels, inversion) for images, labels in loader]
+        for timestep in TIMESTEPS:
+            torch.var_mean(torch.cat([one[timestep] for one in found]), dim=0)
+
+
+def _build(model: LatentDiffusion, artifact: Artifact, folder: Path, batch_size: int) -> None:
+    values = artifact.info.to_dict()
+    values.update(num_modes=1, source={}, inversion=_inversion(artifact, TIMESTEPS, 1.0).to_dict())
+    info = ArtifactInfo.from_dict(values)
+    build_artifact(
+        Images(), model, folder / "artifact", info, folder / "work", batch_size=batch_size, progress=False
+    )
+
+
+WAYS: dict[str, Any] = {
+    "1 the straightforward loop": lambda model, artifact, folder: _loop(model, artifact, 4.0),
+    "2 without guidance": lambda model, artifact, folder: _loop(model, artifact, 1.0),
+    "3 build_artifact, batches of 10": lambda model, artifact, folder: _build(model, artifact, folder, 10),
+    "4 build_artifact, batches of 100": lambda model, artifact, folder: _build(model, artifact, folder, 100),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_images_inverted(
+    way: str, model: LatentDiffusion, artifact: Artifact, tmp_path: Path, benchmark: Any
+) -> None:
+    benchmark._timer = time.process_time
+    benchmark.group = f"{NUM_IMAGES} images of the embedded model"
+    benchmark.pedantic(WAYS[way], (model, artifact, tmp_path), rounds=1)
+    benchmark.extra_info["images_per_second"] = round(NUM_IMAGES / benchmark.stats.stats.mean, 2)
