@@ -64,13 +64,15 @@ class ImageRecord:
 
 @runtime_checkable
 class ImageStream(Protocol):
-    """What is built from where there is no random access: shards, each in a fixed order.
+    """What is built from where there is no random access: shards, each in a fixed order."""
 
-    `num_images` is None where nobody knows it.
-    """
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
 
-    num_shards: int
-    num_images: int | None
+    @property
+    def num_images(self) -> int | None:
+        """Number of images; None where nobody knows it."""
 
     def records(self, shard: int, start: int) -> Iterator[ImageRecord]:
         """Yield the images of a shard from number `start` on."""

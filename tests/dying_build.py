@@ -10,22 +10,22 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from d3hr_datasets import inverting
+from d3hr_datasets.chunks import write_chunk
 from d3hr_datasets.cli import app
 
 
 def main(mark: Path) -> None:
-    write = inverting.write_chunk
-
     def write_and_die(*arguments: Any) -> None:
-        write(*arguments)
+        write_chunk(*arguments)
         if os.environ["RANK"] == "1" and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    inverting.write_chunk = write_and_die
-    app(sys.argv[2:])
+    with mock.patch.object(inverting, "write_chunk", write_and_die):
+        app(sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -92,11 +92,12 @@ def test_torchvision_data_set_by_name(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("labels", ["classes", "numbers", "strings"])
 def test_parquet(streaming: bool, labels: str, tmp_path: Path) -> None:
-    values, feature, named = {
+    kinds: dict[str, tuple[list[Any], Any, Any]] = {
         "classes": ([index % 3 for index in range(12)], datasets.ClassLabel(names=list(NAMES)), NAMES),
         "numbers": ([index % 3 for index in range(12)], datasets.Value("int64"), None),
         "strings": ([NAMES[index % 3] for index in range(12)], datasets.Value("string"), NAMES),
-    }[labels]
+    }
+    values, feature, named = kinds[labels]
     folder = _parquet(tmp_path / "parquet", values, feature)
     opened = open_source(f"datasets:{folder}", SourceOptions(streaming=streaming))
     if streaming and labels == "strings":

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from d3hr_datasets import Artifact, ArtifactInfo, InversionConfig
 from d3hr_datasets.build import build_artifact
@@ -73,8 +73,8 @@ def _loop(model: LatentDiffusion, artifact: Artifact, guidance_scale: float) -> 
     """Invert class by class, with all latents of a class in memory."""
     data, inversion = Tensors(), _inversion(artifact, TIMESTEPS, guidance_scale)
     for label in range(10):
-        members = [index for index, target in enumerate(data.targets) if target == label]
-        loader = DataLoader(Subset(data, members), LOOP_BATCH, num_workers=0)
+        members: Any = [data[index] for index, target in enumerate(data.targets) if target == label]
+        loader: DataLoader[Any] = DataLoader(members, LOOP_BATCH)
         found = [model.invert(model.encode(images), labels, inversion) for images, labels in loader]
         for timestep in TIMESTEPS:
             torch.var_mean(torch.cat([one[timestep] for one in found]), dim=0)
