@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from d3hr_datasets import __version__
 from d3hr_datasets.cli_build import build, import_statistics
 from d3hr_datasets.cli_cache import JsonOption, RootOption, cache_app, format_bytes, print_json
+from d3hr_datasets.cli_report import report
 from d3hr_datasets.errors import D3HRError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.command()(build)
 app.command("import")(import_statistics)
+app.command()(report)
 
 
 def _names(incomplete: str) -> list[str]:

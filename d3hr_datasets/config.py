@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, get_args
 from d3hr_datasets.errors import ConfigError
 
 GroupSamplingMethod = Literal["moment_matched", "search", "modes"]
+InversionMethod = Literal["ddim", "fixed_point"]
 NoiseTimestep = Literal["source", "target"]
 PosteriorLatent = Literal["mean", "sample"]
 
@@ -155,6 +156,10 @@ class InversionConfig(_Fingerprinted):
         latent: The VAE posterior's "mean", or a "sample" drawn with `seed`. The mean by default: it adds
             no variance of its own. The reference samples without a seed.
         seed: Seed of the posterior samples.
+        method: "ddim" as in the paper: a step takes the noise predicted where it starts. "fixed_point": it
+            takes the noise predicted where it ends, as the denoising step that undoes it will, found by
+            iterating from that of the step before.
+        evaluations_per_step: Model evaluations in each step: 1 for "ddim", iterations of "fixed_point".
     """
 
     timesteps: tuple[int, ...]
@@ -164,6 +169,18 @@ class InversionConfig(_Fingerprinted):
     noise_timestep: NoiseTimestep = "source"
     latent: PosteriorLatent = "mean"
     seed: int = 0
+    method: InversionMethod = "ddim"
+    evaluations_per_step: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON values, without those of the method where it is plain DDIM.
+
+        So what was made before there was a choice keeps its fingerprint, and older versions can read it.
+        """
+        values = super().to_dict()
+        if self.method == "ddim":
+            del values["method"], values["evaluations_per_step"]
+        return values
 
     def __post_init__(self) -> None:
         check_int("num_train_timesteps", self.num_train_timesteps, 1)
@@ -171,6 +188,18 @@ class InversionConfig(_Fingerprinted):
         _set_number(self, "guidance_scale")
         check_choice("noise_timestep", self.noise_timestep, NoiseTimestep)
         check_choice("latent", self.latent, PosteriorLatent)
+        check_choice("method", self.method, InversionMethod)
+        check_int("evaluations_per_step", self.evaluations_per_step, 1, 100)
+        if self.method == "ddim" and self.evaluations_per_step != 1:
+            raise ConfigError(
+                f"evaluations_per_step must be 1 where method is 'ddim', not {self.evaluations_per_step}; "
+                "method='fixed_point' takes more"
+            )
+        if self.method == "fixed_point" and self.noise_timestep != "source":
+            raise ConfigError(
+                "noise_timestep is of the method 'ddim'; 'fixed_point' asks for the noise of latents that "
+                "are at the timestep asked for: leave it out"
+            )
         check_int("seed", self.seed, 0)
         if not isinstance(self.timesteps, tuple) or not self.timesteps:
             raise ConfigError(f"timesteps must be a tuple of at least one timestep, not {self.timesteps!r}")

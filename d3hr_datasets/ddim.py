@@ -141,6 +141,40 @@ def _walk(
     return kept
 
 
+def _walk_fixed_point(
+    transformer: Transformer,
+    scheduler: Scheduler,
+    latents: torch.Tensor,
+    class_labels: torch.Tensor,
+    timesteps: Sequence[int],
+    config: InversionConfig,
+    null_class_label: int,
+) -> dict[int, torch.Tensor]:
+    """Solve each step for the latents from which denoising comes back to those it started from.
+
+    Source: AIDI (Pan et al., 2023, arXiv 2309.04907); ReNoise (Garibi et al., 2024, arXiv 2403.14602).
+    Differs from them: a step is first guessed with the noise that the one before ended with, and not with
+    an evaluation of its own. So one evaluation in a step, as many as plain DDIM makes, is already at its end.
+    """
+    kept = {timesteps[0]: latents.float()} if timesteps[0] in config.timesteps else {}
+    latents = latents.float()
+
+    def predict(latents: torch.Tensor, timestep: int) -> torch.Tensor:
+        return predict_noise(
+            transformer, scheduler, latents, timestep, class_labels, config.guidance_scale, null_class_label
+        )
+
+    noise = predict(latents, timesteps[0])  # the first of the first step
+    for source, target in itertools.pairwise(timesteps):
+        alpha_from, alpha_to = alpha_cumprod(scheduler, source), alpha_cumprod(scheduler, target)
+        for _ in range(config.evaluations_per_step - (source == timesteps[0])):
+            noise = predict(ddim_step(latents, noise, alpha_from, alpha_to), target)
+        latents = ddim_step(latents, noise, alpha_from, alpha_to)
+        if target in config.timesteps:
+            kept[target] = latents
+    return kept
+
+
 def invert_latents(
     transformer: Transformer,
     scheduler: Scheduler,
@@ -168,6 +202,10 @@ def invert_latents(
     """
     grid = timestep_grid(config.num_inference_steps, config.num_train_timesteps)
     path = grid[: grid.index(max(config.timesteps)) + 1]
+    if config.method == "fixed_point":
+        return _walk_fixed_point(
+            transformer, scheduler, latents, class_labels, path, config, null_class_label
+        )
     return _walk(
         transformer, scheduler, latents, class_labels, path, config.guidance_scale, null_class_label,
         config.noise_timestep, config.timesteps,

@@ -44,7 +44,7 @@ def export_image_folder(dataset: D3HRDataset, output: str | Path, *, progress: b
     Raises:
         ExportError: `output` holds something, or cannot be written.
     """
-    with _new_folder(output) as folder:
+    with new_folder(output) as folder:
         dataset.materialize(progress=progress)
         for label, position in _items(dataset):
             target = folder / _name(dataset, label, position)
@@ -80,7 +80,7 @@ def export_parquet(dataset: D3HRDataset, output: str | Path, *, progress: bool =
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(dataset.classes))}
     )
-    with _new_folder(output) as folder:
+    with new_folder(output) as folder:
         dataset.materialize(progress=progress)
         (folder / "data").mkdir()
         path = folder / "data" / f"{SPLIT}-00000-of-00001.parquet"
@@ -114,7 +114,7 @@ def export_webdataset(
         ExportError: `output` holds something, or cannot be written.
     """
     check_int("shard_size", shard_size, 1)
-    with _new_folder(output) as folder:
+    with new_folder(output) as folder:
         dataset.materialize(progress=progress)
         items = sorted(_items(dataset), key=lambda item: item[::-1])
         lengths: dict[str, int] = {}
@@ -173,7 +173,7 @@ def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _new_folder(output: str | Path) -> Iterator[Path]:
+def new_folder(output: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `output` that takes its place if nothing is raised."""
     output = Path(output).resolve()
     temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}.tmp")

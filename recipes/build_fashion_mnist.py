@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import get_args
 
 from torch.utils.data import Subset
 
 from d3hr_datasets import ArtifactInfo, DecodeConfig, InversionConfig, ModelReference, __version__
 from d3hr_datasets.build import build_artifact
+from d3hr_datasets.config import InversionMethod
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.reading import ImageSource
 from recipes.data import HELD_OUT, fashion_mnist, split_indices
@@ -29,6 +31,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/build-fashion-mnist"))
     parser.add_argument("--timesteps", type=int, nargs="+", default=[200, 400])
     parser.add_argument("--steps", type=int, default=25, help="steps of the DDIM grid")
+    parser.add_argument("--method", choices=get_args(InversionMethod), default="ddim", help="of inversion")
+    parser.add_argument(
+        "--evaluations-per-step", type=int, default=1, help="more than 1 for fixed_point only"
+    )
     parser.add_argument("--timestep", type=int, default=400, help="default timestep to decode from")
     parser.add_argument("--modes", type=int, default=50, help="modes per class; 1 stores none")
     parser.add_argument("--guidance-scale", type=float, default=3.0, help="default guidance to decode with")
@@ -60,7 +66,12 @@ def main() -> None:
         padding=(model.sample_size - 28) // 2,
         latent_shape=model.latent_shape,
         model=ModelReference(path="model"),
-        inversion=InversionConfig(timesteps=tuple(arguments.timesteps), num_inference_steps=arguments.steps),
+        inversion=InversionConfig(
+            timesteps=tuple(arguments.timesteps),
+            num_inference_steps=arguments.steps,
+            method=arguments.method,
+            evaluations_per_step=arguments.evaluations_per_step,
+        ),
         decode=DecodeConfig(arguments.timestep, arguments.steps, arguments.guidance_scale),
         counts=(6000,) * 10,
         num_modes=arguments.modes,

@@ -18,6 +18,14 @@ from d3hr_datasets import Artifact
 RESULTS = Path("hub/results")
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
 FILES = (Path("README.md"), ARTIFACT / "README.md", ARTIFACT / "model" / "README.md")
+INVERSION_METHODS = {  # columns
+    "evaluations": "evaluations",
+    "relative_error": "relative error of the round trip",
+    "std": "standard deviation",
+    "skewness": "mean abs. skewness",
+    "excess_kurtosis": "mean abs. excess kurtosis",
+    "correlation": "mean abs. correlation",
+}
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 
@@ -84,6 +92,15 @@ def inversion_tables() -> str:
     return f"{trips}\n\n{table(header, rows)}"
 
 
+def inversion_methods_table() -> str:
+    """Return the ways to invert at equal numbers of evaluations."""
+    rows = [
+        [name, *(values.get(key, "") for key in INVERSION_METHODS)]
+        for name, values in read("inversion_methods").items()
+    ]
+    return table(["inversion, held-out images", *INVERSION_METHODS.values()], rows)
+
+
 def students_table() -> str:
     """Return the accuracies of students: those that chose the settings, then those of the test set."""
     tables = []
@@ -111,8 +128,8 @@ def _section(section: Callable[[], str]) -> str:
 
 def main() -> None:
     sections = [
-        training_table, vae_table, precision_table, diffusion_table, inversion_tables, students_table,
-        dataset_table,
+        training_table, vae_table, precision_table, diffusion_table, inversion_tables,
+        inversion_methods_table, students_table, dataset_table,
     ]  # fmt: skip
     figures = "\n\n".join(_section(section) for section in sections)
     artifact = Artifact.load(ARTIFACT)

@@ -28,6 +28,7 @@ from d3hr_datasets.errors import (
     ModelNotFoundError,
     StatisticsError,
 )
+from d3hr_datasets.registry import embedded_artifact
 from tests.tampering import (
     METADATA,
     STATISTICS,
@@ -56,6 +57,21 @@ def _gaussians(seed: int = 0, scale: float = 1.0) -> dict[int, ClassGaussians]:
         )
         for timestep in TIMESTEPS
     }
+
+
+def test_the_method_of_inversion_is_written_unless_it_is_plain_ddim(tmp_path: Path) -> None:
+    other = InversionConfig(TIMESTEPS, num_inference_steps=10, method="fixed_point", evaluations_per_step=2)
+    for name, info in (("plain", tiny_info()), ("other", tiny_info(inversion=other))):
+        Artifact.save(tmp_path / name, info, _gaussians())
+        assert Artifact.load(tmp_path / name).info == info
+    plain, written = (read_document(tmp_path / name)["info"]["inversion"] for name in ("plain", "other"))
+    assert not {"method", "evaluations_per_step"} & set(plain)
+    assert (written["method"], written["evaluations_per_step"]) == ("fixed_point", 2)
+
+
+def test_artifacts_of_before_are_described_with_the_same_words() -> None:
+    folder = embedded_artifact("fashion-mnist")
+    assert Artifact.load(folder).info.to_dict() == read_document(folder)["info"]
 
 
 def test_artifact_survives_the_disk(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ CONFIGS: list[Any] = [
     InversionConfig(
         timesteps=(-1, 600), guidance_scale=4.0, noise_timestep="target", latent="sample", seed=3
     ),
+    InversionConfig(timesteps=(600,), method="fixed_point", evaluations_per_step=3),
     GroupSamplingConfig(method="search", seed=7, num_candidates=10, skewness_weight=0.1),
     DecodeConfig(timestep=600, num_inference_steps=50, guidance_scale=1.5, reference_off_by_one=True),
 ]
@@ -177,3 +178,26 @@ def test_timestep_grid(steps: int, train: int, grid: tuple[int, ...]) -> None:
 def test_grid_has_no_more_steps_than_timesteps() -> None:
     with pytest.raises(ConfigError, match=r"num_inference_steps .*10, not 11"):
         timestep_grid(11, 10)
+
+
+def test_plain_ddim_is_written_as_before_there_was_a_choice() -> None:
+    config = InversionConfig(timesteps=(400,))
+    assert set(config.to_dict()) == {
+        "timesteps", "num_inference_steps", "num_train_timesteps", "guidance_scale", "noise_timestep",
+        "latent", "seed",
+    }  # fmt: skip
+    assert config.fingerprint == "f65c4265cac66c32"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "heun"}, "method must be one of"),
+        ({"evaluations_per_step": 2}, "must be 1 where method is 'ddim'"),
+        ({"method": "fixed_point", "evaluations_per_step": 0}, "evaluations_per_step must be from 1"),
+        ({"method": "fixed_point", "noise_timestep": "target"}, "noise_timestep is of the method 'ddim'"),
+    ],
+)
+def test_inversion_methods_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        InversionConfig(timesteps=(400,), **options)

@@ -112,6 +112,35 @@ def test_denoising_asks_at_the_source_of_each_step() -> None:
     assert transformer.timesteps == [*range(600, -20, -20)]
 
 
+def test_fixed_point_inversion_asks_where_denoising_will() -> None:
+    transformer = FakeTransformer(_zero)
+    _invert(transformer, _scheduler(), _latents(), timesteps=(600,), method="fixed_point")
+    assert transformer.timesteps == [0, *range(20, 620, 20)]  # as many as plain DDIM
+    more = FakeTransformer(_zero)
+    _invert(more, _scheduler(), _latents(), timesteps=(600,), method="fixed_point", evaluations_per_step=3)
+    assert more.timesteps == [0, 0, 0, *(t for t in range(20, 620, 20) for _ in range(3))]
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
+def test_fixed_point_inversion_is_undone_by_denoising(prediction_type: str, guidance_scale: float) -> None:
+    def smooth(latents: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.sin(latents + _column(timesteps) / 300 + _column(labels))
+
+    scheduler, latents, errors = _scheduler(prediction_type), _latents(), []
+    one: dict[str, Any] = {"method": "fixed_point"}
+    for options in ({}, one, {**one, "evaluations_per_step": 30}):
+        inverted = _invert(
+            FakeTransformer(smooth), scheduler, latents,
+            timesteps=(-1, 600), guidance_scale=guidance_scale, **options,
+        )  # fmt: skip
+        assert torch.equal(inverted[-1], latents)
+        returned = _denoise(FakeTransformer(smooth), scheduler, inverted[600], 600, guidance_scale)
+        errors.append(float((returned - latents).norm() / latents.norm()))
+    assert errors[1] < 0.8 * errors[0]
+    assert errors[2] < 1e-4
+
+
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
 @pytest.mark.parametrize("noise_timestep", ["source", "target"])
 def test_a_noise_that_never_changes_is_inverted_exactly(noise_timestep: str, guidance_scale: float) -> None:

@@ -1,0 +1,178 @@
+"""The figures of a report: numbers -> PNG files in memory, with matplotlib and scikit-learn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import make_grid
+
+from d3hr_datasets.config import CLEAN
+from d3hr_datasets.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IMAGES_PER_ROW = 10
+
+
+def check_installed() -> None:
+    """Check that the figures can be drawn.
+
+    Raises:
+        ConfigError: matplotlib or scikit-learn is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"a report is drawn with matplotlib and scikit-learn, and {error.name} is not installed: "
+            "`pip install 'd3hr-datasets[report]'`"
+        ) from error
+
+
+def contact_sheet(images: Sequence[Image.Image]) -> bytes:
+    """Return PIL images of one size side by side, `IMAGES_PER_ROW` in a row, as PNG."""
+    pixels = torch.stack([pil_to_tensor(image.convert("RGB")) for image in images])
+    return _png(to_pil_image(make_grid(pixels, nrow=IMAGES_PER_ROW, padding=1, pad_value=255)))
+
+
+def normality_figure(
+    rows: dict[int, dict[str, float]], noise: dict[str, float], stored: Sequence[int]
+) -> bytes:
+    """Draw measures over timesteps, those of Gaussian noise as a line, stored timesteps as vertical ones.
+
+    Args:
+        rows: By timestep, -1 for VAE space, measures by name.
+        noise: The same measures of Gaussian noise.
+        stored: Timesteps whose statistics the artifact has.
+    """
+    figure = _figure(10, 3.2)
+    panels = figure.subplots(1, len(noise))
+    timesteps = sorted(rows)
+    for axes, (name, of_noise) in zip(panels, noise.items(), strict=True):
+        axes.plot(timesteps, [rows[timestep][name] for timestep in timesteps], marker="o", label="images")
+        axes.axhline(of_noise, color="black", linestyle="--", label="Gaussian noise")
+        for timestep in stored:
+            axes.axvline(timestep, color="tab:orange", linewidth=1, alpha=0.7)
+        axes.set_title(f"mean |{name.replace('_', ' ')}|", fontsize=10)
+        axes.set_xlabel("timestep (left end: VAE space)")
+        axes.set_ylim(bottom=0)
+    panels[0].plot([], [], color="tab:orange", linewidth=1, label="stored")
+    panels[0].legend(fontsize=8)
+    return _save(figure)
+
+
+def qq_figure(quantiles: dict[int, torch.Tensor], probabilities: torch.Tensor) -> bytes:
+    """Draw quantiles of standardised elements against those of the normal law, a line for each class.
+
+    Args:
+        quantiles: By timestep, (classes, Q).
+        probabilities: (Q,).
+    """
+    normal = torch.special.ndtri(probabilities).tolist()
+    figure = _figure(8, 4)
+    panels = figure.subplots(1, len(quantiles), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (timestep, of_classes) in zip(panels, sorted(quantiles.items()), strict=True):
+        for line in of_classes:
+            axes.plot(normal, line.tolist(), color="tab:blue", linewidth=0.8, alpha=0.5)
+        axes.plot(normal, normal, color="black", linestyle="--", linewidth=1)
+        axes.set_title(_space(timestep), fontsize=10)
+        axes.set_xlabel("quantile of the normal law")
+    panels[0].set_ylabel("quantile of standardised elements")
+    return _save(figure)
+
+
+def projection_figure(
+    spaces: dict[int, tuple[torch.Tensor, torch.Tensor]],
+    labels: torch.Tensor,
+    group_labels: torch.Tensor,
+    names: Sequence[str],
+) -> bytes:
+    """Draw latents of images as dots and those of the sampled groups as stars, by PCA and by t-SNE.
+
+    Source: D3HR, figures 1 and 3.
+
+    Args:
+        spaces: By timestep, latents of images (N, *latent) and of the groups (M, *latent).
+        labels: (N,) index into `names`.
+        group_labels: (M,) likewise.
+        names: Classes.
+    """
+    import matplotlib
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    colours = matplotlib.colormaps["tab10"](range(10))
+    figure = _figure(10, 4.6 * len(spaces))
+    panels = figure.subplots(len(spaces), 2, squeeze=False)
+    for row, (timestep, latents) in zip(panels, sorted(spaces.items()), strict=True):
+        images, groups = (found.flatten(1).double().numpy() for found in latents)
+        both = np.concatenate([images, groups])
+        perplexity = min(30.0, (len(both) - 1) / 3)
+        embedded = {
+            "PCA of the images": PCA(2, random_state=0).fit(images).transform(both),
+            "t-SNE": TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(both),
+        }
+        for axes, (method, points) in zip(row, embedded.items(), strict=True):
+            dots, stars = points[: len(images)], points[len(images) :]
+            for index, name in enumerate(names):
+                colour = colours[index % len(colours)]
+                mine = (labels == index).numpy()
+                axes.scatter(*dots[mine].T, s=6, color=colour, alpha=0.45, linewidths=0, label=name)
+            for index in range(len(names)):
+                mine = (group_labels == index).numpy()
+                axes.scatter(
+                    *stars[mine].T, s=90, marker="*", color=colours[index % len(colours)],
+                    edgecolors="black", linewidths=0.7,
+                )  # fmt: skip
+            axes.set_title(f"{_space(timestep)}, {method}", fontsize=10)
+            axes.set_xticks([])
+            axes.set_yticks([])
+    handles, entries = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, entries, loc="outside lower center", ncols=5, fontsize=8, markerscale=3)
+    return _save(figure)
+
+
+def scores_figure(scores: dict[str, dict[str, float]]) -> bytes:
+    """Draw the terms of the loss of each sampler as bars."""
+    terms = [term for term in next(iter(scores.values())) if term != "loss"]
+    figure = _figure(8, 0.9 + 0.75 * len(scores))
+    axes = figure.subplots()
+    height = 0.8 / len(terms)
+    for offset, term in enumerate(terms):
+        places = [row + offset * height for row in range(len(scores))]
+        axes.barh(places, [score[term] for score in scores.values()], height, label=term)
+    axes.set_yticks([row + 0.4 - height / 2 for row in range(len(scores))], list(scores))
+    axes.invert_yaxis()
+    axes.set_xlabel("distance to the class Gaussian (lower is better)")
+    axes.legend(fontsize=8)
+    return _save(figure)
+
+
+def _space(timestep: int) -> str:
+    return "VAE space" if timestep == CLEAN else f"inverted to t = {timestep}"
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # not pyplot, which keeps figures for the whole process
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,140 @@
+"""What a report measures on real images: images -> inverted latents -> normality, and points to draw."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torchvision.transforms.v2.functional import pil_to_tensor
+from tqdm import tqdm
+
+from d3hr_datasets.build import to_model_range
+from d3hr_datasets.config import CLEAN, timestep_grid
+from d3hr_datasets.dataset import D3HRDataset
+from d3hr_datasets.group_sampling import derive_seed
+from d3hr_datasets.report.images import RealImages
+from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
+
+BATCH = 64
+TIMESTEPS = 8  # over which normality is shown, besides those of the artifact
+DRAWN_CLASSES = 10  # in the figure of points; more could not be told apart
+SHOWN_IMAGES = 10  # of each class
+
+
+@dataclass(frozen=True)
+class InvertedImages:
+    """Measures of inverted real images.
+
+    Args:
+        num_images: All that were inverted.
+        normality: By timestep, measures averaged over the classes.
+        noise: The same of Gaussian noise, as many samples as the first class has images.
+        probabilities: (Q,) of the quantiles.
+        quantiles: By timestep, VAE space and the one that is decoded from, (classes, Q).
+        distance: Of the images' means to the stored ones, in standard errors, averaged over the classes.
+        spaces: By timestep likewise, latents of the first classes' images and sampled groups.
+        labels: Label of each of these images.
+        group_labels: Label of each latent of these groups.
+        shown: Some images of each class, (N, C, S, S) uint8.
+    """
+
+    num_images: int
+    normality: dict[int, dict[str, float]]
+    noise: dict[str, float]
+    probabilities: torch.Tensor
+    quantiles: dict[int, torch.Tensor]
+    distance: float
+    spaces: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    labels: torch.Tensor
+    group_labels: torch.Tensor
+    shown: list[torch.Tensor]
+
+
+def measure_inversion(
+    dataset: D3HRDataset, images: RealImages, images_per_class: int, progress: bool
+) -> InvertedImages:
+    """Invert some real images of each class as the artifact's were, and measure their latents.
+
+    One class is in memory at a time, but for the latents that are drawn.
+
+    Raises:
+        ConfigError: A class has fewer than two images.
+        UnreadableImageError: An image cannot be read.
+    """
+    info, decode = dataset.artifact.info, dataset.decode
+    drawn = sorted({CLEAN, decode.timestep})
+    rows: list[dict[int, dict[str, float]]] = []
+    quantiles: dict[int, list[torch.Tensor]] = {timestep: [] for timestep in drawn}
+    points: dict[int, list[torch.Tensor]] = {timestep: [] for timestep in drawn}
+    groups: dict[int, list[torch.Tensor]] = {timestep: [] for timestep in drawn}
+    labels: list[int] = []
+    probabilities = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
+    distances, shown, counts = [], [], []
+    for label, class_label in enumerate(
+        tqdm(dataset.class_labels.tolist(), "inverting", disable=not progress)
+    ):
+        pixels = images.read(class_label, images_per_class, info.image_size, info.image_mode)
+        latents = _invert(dataset, pixels, class_label)
+        counts.append(len(pixels))
+        shown.append(pixels[:SHOWN_IMAGES])
+        rows.append({timestep: normality(found) for timestep, found in latents.items()})
+        for timestep in drawn:
+            quantiles[timestep].append(standardised_quantiles(latents[timestep], probabilities))
+        stored = dataset.artifact.gaussians(decode.timestep, class_label)
+        distances.append(distance_to_stored(latents[decode.timestep], stored.mean[0], stored.variance[0]))
+        if label < DRAWN_CLASSES:
+            labels += [label] * len(pixels)
+            for timestep in drawn:
+                points[timestep].append(latents[timestep])
+                groups[timestep].append(_group(dataset, label, timestep))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn((counts[0], *info.latent_shape), generator=generator)
+    num_drawn = min(DRAWN_CLASSES, len(rows))
+    return InvertedImages(
+        num_images=sum(counts),
+        normality={
+            timestep: {
+                name: sum(row[timestep][name] for row in rows) / len(rows) for name in rows[0][timestep]
+            }
+            for timestep in rows[0]
+        },
+        noise=normality(noise),
+        probabilities=probabilities,
+        quantiles={timestep: torch.stack(lines) for timestep, lines in quantiles.items()},
+        distance=sum(distances) / len(distances),
+        spaces={t: (torch.cat(points[t]), torch.cat(groups[t])) for t in drawn},
+        labels=torch.tensor(labels),
+        group_labels=torch.arange(num_drawn).repeat_interleave(dataset.ipc),
+        shown=shown,
+    )
+
+
+def _invert(dataset: D3HRDataset, pixels: torch.Tensor, class_label: int) -> dict[int, torch.Tensor]:
+    """Return latents of images of one class, at the artifact's timesteps and some more."""
+    info, model = dataset.artifact.info, dataset.model()
+    grid = timestep_grid(info.inversion.num_inference_steps, info.inversion.num_train_timesteps)
+    chosen = {CLEAN, *info.inversion.timesteps, *grid[:: -(-len(grid) // TIMESTEPS)]}
+    inversion = dataclasses.replace(info.inversion, timesteps=tuple(sorted(chosen)))
+    parts: dict[int, list[torch.Tensor]] = {timestep: [] for timestep in inversion.timesteps}
+    for first, batch in zip(range(0, len(pixels), BATCH), pixels.split(BATCH), strict=True):
+        generators = None
+        if inversion.latent == "sample":
+            seeds = [derive_seed(inversion.seed, first + i, "report") for i in range(len(batch))]
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        latents = model.encode(to_model_range(batch, info.padding), generators)
+        labels = torch.full((len(batch),), class_label)
+        for timestep, inverted in model.invert(latents, labels, inversion).items():
+            parts[timestep].append(inverted.cpu())
+    return {timestep: torch.cat(part) for timestep, part in parts.items()}
+
+
+def _group(dataset: D3HRDataset, label: int, timestep: int) -> torch.Tensor:
+    """Return the sampled group of a class: as sampled, or in VAE space as its images are encoded."""
+    if timestep == dataset.decode.timestep:
+        return dataset.sample_latents(label)
+    first = label * dataset.ipc
+    images = [dataset[index][0] for index in range(first, first + dataset.ipc)]
+    pixels = torch.stack([pil_to_tensor(image) for image in images])
+    info, model = dataset.artifact.info, dataset.model()
+    return torch.cat([model.encode(to_model_range(p, info.padding)).cpu() for p in pixels.split(BATCH)])
