@@ -2,6 +2,9 @@
 
     python -m recipes.evaluate_table recipes/configs/tables/hard-labels.yaml
 
+To choose settings on held-out training images, with an artifact built without them:
+`--set select=true --set artifact=FOLDER --output runs/selection/NAME`.
+
 A table is a YAML file: `config` (of a student, below `recipes/configs/students/`), `set` (settings of all
 students), `rows` (each a `set` of its own, and a `grid` of lists whose combinations are a row each),
 `seeds`, and maybe `scores` (LRS and ARS, of rows chosen by their settings) and `plot` (`x` and `series`,
@@ -17,6 +20,7 @@ import json
 import multiprocessing
 import os
 import platform
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -230,9 +234,13 @@ def write_table(table: Table, rows: list[dict[str, Any]], command: str) -> None:
     plot(table, rows, output.with_suffix(".png"))
 
 
-def load_table(path: Path, overrides: list[str], seeds: int | None = None) -> Table:
+def load_table(
+    path: Path, overrides: list[str], seeds: int | None = None, output: Path | None = None
+) -> Table:
     """Read a table; `overrides` are settings of all its students."""
-    table = load_settings(Table, path, [] if seeds is None else [f"seeds={seeds}"])
+    own = [f"seeds={seeds}"] if seeds is not None else []
+    own += [f"output={json.dumps(str(output))}"] if output is not None else []
+    table = load_settings(Table, path, own)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -248,10 +256,11 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of all students")
     parser.add_argument("--seeds", type=int, help="instead of those of the table")
+    parser.add_argument("--output", type=Path, help="instead of that of the table, without an ending")
     parser.add_argument("--jobs", type=int, help="students at a time; all cores, on a GPU 1")
     parser.add_argument("--dry-run", action="store_true", help="list the rows")
     arguments = parser.parse_args()
-    table = load_table(arguments.table, arguments.set, arguments.seeds)
+    table = load_table(arguments.table, arguments.set, arguments.seeds, arguments.output)
     rows = expand(table)
     if arguments.dry_run:
         for row in rows:
@@ -261,7 +270,7 @@ def main() -> None:
     jobs = arguments.jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     results = train_all(rows, table.seeds, jobs)
     summaries = [summarize(row, table.seeds, results) for row in rows]
-    write_table(table, summaries, f"python -m recipes.evaluate_table {arguments.table}")
+    write_table(table, summaries, " ".join(["python -m recipes.evaluate_table", *sys.argv[1:]]))
     print(Path(table.output).with_suffix(".md").read_text(encoding="utf-8"), end="")
 
 

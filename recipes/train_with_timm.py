@@ -17,15 +17,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.data import create_dataset, create_loader
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
+from timm.utils import random_seed
 from torch import nn
 from torch.nn import functional as F
 
-import d3hr_datasets.students.models  # noqa: F401  registers convnet3 and others
+from d3hr_datasets.students.models import create_student
 from recipes.common import RecipeError
 
 MODES = {1: "L", 3: "RGB"}
@@ -33,10 +33,10 @@ MODES = {1: "L", 3: "RGB"}
 
 def open_images(name: str, root: str, channels: int, split: str) -> Any:
     """Return timm's data set: of an image folder, or with "hfds/" of a Parquet folder."""
-    mode = {"input_img_mode": MODES[channels]}
+    mode = MODES[channels]
     if name.startswith("hfds/"):
-        return create_dataset(name, root=root, split=split, **mode)
-    return create_dataset("", root=name, **mode)
+        return create_dataset(name, root=root, split=split, input_img_mode=mode)
+    return create_dataset("", root=name, input_img_mode=mode)
 
 
 def train(
@@ -64,15 +64,13 @@ def train(
             "batch: nothing would be trained; lower --batch-size"
         )
     num_classes = 1 + max(label for _, label in images)
-    timm.utils.random_seed(seed)
-    cfg = timm.get_pretrained_cfg(model)
-    sized = {"img_size": img_size} if cfg is not None and cfg.fixed_input_size else {}
-    network = timm.create_model(model, num_classes=num_classes, in_chans=channels, **sized).to(device)
+    random_seed(seed)
+    network = create_student(model, num_classes, channels, img_size).to(device)
     mean, std = ((0.5,) * channels, (0.25,) * channels)
     loader = create_loader(
         images, (channels, img_size, img_size), batch_size, is_training=True, mean=mean, std=std,
         num_workers=0, use_prefetcher=False, device=torch.device(device), persistent_workers=False,
-        scale=(0.5, 1.0), color_jitter=None,
+        scale=(0.5, 1.0), color_jitter=0.0,
     )  # fmt: skip
     optimizer = create_optimizer_v2(network, "adamw", learning_rate, weight_decay=0.01)
     scheduler, _ = create_scheduler_v2(optimizer, "cosine", num_epochs=epochs, warmup_epochs=0)

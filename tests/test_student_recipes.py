@@ -279,8 +279,10 @@ def table_file(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return path
 
 
-def test_a_table_is_trained_and_written(table_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = load_table(table_file, ["learning_rate=0.02"])
+def test_a_table_is_trained_and_written(
+    table_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = load_table(table_file, ["learning_rate=0.02"], output=tmp_path / "results" / "other")
     rows = expand(table)
     assert [row.name for row in rows] == ["random real, ipc 1", "random real, ipc 2", "everything"]
     assert rows[0].student(1).learning_rate == 0.02 and rows[0].student(1).seed == 1
@@ -292,7 +294,7 @@ def test_a_table_is_trained_and_written(table_file: Path, monkeypatch: pytest.Mo
     assert train_all(rows, 2, 1) == results  # found, not trained again
     write_table(table, [evaluate_table.summarize(row, 2, results) for row in rows], "command")
     output = Path(table.output)
-    assert sorted(path.name for path in output.parent.iterdir()) == ["table.json", "table.md", "table.png"]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["other.json", "other.md", "other.png"]
     document = json.loads(output.with_suffix(".json").read_text())
     assert [row["num_images"] for row in document["rows"]] == [3, 6, 12]
     two = [results["random real, ipc 2", seed]["top1"] for seed in (0, 1)]
