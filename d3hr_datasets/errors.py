@@ -57,3 +57,11 @@ class ExportError(D3HRError, RuntimeError):
 
 class CacheMissError(CacheError):
     """An image is not cached, and this process cannot generate it."""
+
+
+class TeacherError(D3HRError, ValueError):
+    """A teacher cannot be used: its weights, its classes or their order do not fit the data set."""
+
+
+class SoftLabelsError(D3HRError, ValueError):
+    """Stored soft labels are not those of the data set, or cannot be read."""

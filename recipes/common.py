@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import time
+import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,10 +33,12 @@ class RecipeError(ValueError):
 def load_settings(cls: type[Settings], path: str | Path, overrides: list[str]) -> Settings:
     """Read a YAML file into the dataclass `cls`, then apply `KEY=VALUE` overrides.
 
+    A file may name another one, relative to its own folder, as `base`: it changes the settings of that one.
+
     Raises:
         RecipeError: A key is not a field of `cls`, a value has the wrong type, or one is missing.
     """
-    values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    values = _read_yaml(Path(path))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -58,7 +61,15 @@ def load_settings(cls: type[Settings], path: str | Path, overrides: list[str]) -
     return cls(**{key: _convert(path, key, value, hints[key]) for key, value in values.items()})
 
 
+def _read_yaml(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    base = values.pop("base", None)
+    return values if base is None else {**_read_yaml(path.parent / base), **values}
+
+
 def _convert(path: str | Path, key: str, value: Any, hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):  # of a type and None
+        return None if value is None else _convert(path, key, value, typing.get_args(hint)[0])
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
@@ -81,15 +92,16 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         resolved = dataclasses.asdict(settings)
         target = self.folder / "settings.yaml"
-        if target.exists():
-            before = yaml.safe_load(target.read_text(encoding="utf-8"))
+        before = yaml.safe_load(target.read_text(encoding="utf-8")) if target.exists() else None
+        if before is not None:
             changed = [key for key in resolved if key != "epochs" and resolved[key] != before.get(key)]
             if changed:
                 raise RecipeError(
                     f"{self.folder} holds a run with other settings of {changed} (only epochs may change); "
                     "give another --set output=FOLDER, or delete that folder to start again"
                 )
-        target.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+        if before != resolved:  # of several processes only the first writes
+            target.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
 
     @property
     def checkpoint(self) -> Path:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from d3hr_datasets.students.models import ConvNet
 from recipes.common import one_cycle, shuffled_batches
 
 MEAN, STD = 0.2861, 0.3530  # of Fashion-MNIST's training images
@@ -35,18 +36,8 @@ class StudentSettings:
 def convnet(
     settings: StudentSettings, num_classes: int, channels: int = 1, image_size: int = 28
 ) -> nn.Module:
-    """Return ConvNet-D: D x (3 x 3 convolution, instance norm, ReLU, 2 x 2 average pool), linear."""
-    layers: list[nn.Module] = []
-    for index in range(settings.depth):
-        inputs = channels if index == 0 else settings.width
-        layers += [
-            nn.Conv2d(inputs, settings.width, 3, padding=1),
-            nn.GroupNorm(settings.width, settings.width),
-            nn.ReLU(inplace=True),
-            nn.AvgPool2d(2),
-        ]
-        image_size //= 2
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(settings.width * image_size**2, num_classes))
+    """Return an untrained ConvNet-D."""
+    return ConvNet(num_classes, channels, image_size, settings.depth, settings.width)
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:

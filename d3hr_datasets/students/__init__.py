@@ -1,0 +1,13 @@
+"""Students: what a distilled set is worth is what a network trained on it learns.
+
+Stage: a data set, and a teacher where labels are soft -> a trained student and its accuracy on real images.
+Needs the extra "train" (timm); multi-process and mixed-precision training needs accelerate.
+
+- `models`: the networks of the literature, registered in timm
+- `protocol`: the constants of a training, as one frozen dataclass
+- `views`: augmented views of images, reproducible from seed, epoch and index
+- `teachers`, `labels`: soft labels, on the fly or stored
+- `training`: the loop and the evaluation
+- `selection`: subsets of real images in a feature space, for baselines
+- `scores`: mean and spread, LRS and ARS
+"""

@@ -1,0 +1,68 @@
+"""Subsets of real images, for baselines: features -> the positions of the images kept.
+
+In: features (N, D) of all images and their labels. Out: positions, class by class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from d3hr_datasets.errors import ConfigError
+
+
+def herding(features: torch.Tensor, number: int) -> torch.Tensor:
+    """Return the `number` positions whose mean follows the mean of all features (N, D), greedily.
+
+    Source: Welling (2009), as iCaRL uses it.
+    """
+    features = features.double()
+    mean = features.mean(dim=0)
+    chosen: list[int] = []
+    total = torch.zeros_like(mean)
+    free = torch.ones(len(features), dtype=torch.bool)
+    for count in range(1, number + 1):
+        distances = ((total + features) / count - mean).norm(dim=1)
+        distances[~free] = torch.inf
+        best = int(distances.argmin())
+        chosen.append(best)
+        free[best] = False
+        total += features[best]
+    return torch.tensor(chosen)
+
+
+def k_center(features: torch.Tensor, number: int) -> torch.Tensor:
+    """Return `number` positions that cover all features (N, D): greedily the one farthest from the chosen.
+
+    Source: Sener & Savarese (2018). The first is the one nearest to the mean.
+    """
+    features = features.double()
+    best = int((features - features.mean(dim=0)).norm(dim=1).argmin())
+    chosen = [best]
+    distances = (features - features[best]).norm(dim=1)
+    while len(chosen) < number:
+        best = int(distances.argmax())
+        chosen.append(best)
+        distances = distances.minimum((features - features[best]).norm(dim=1))
+    return torch.tensor(chosen)
+
+
+def select_per_class(
+    method: Callable[[torch.Tensor, int], torch.Tensor],
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    ipc: int,
+) -> torch.Tensor:
+    """Return `ipc` positions of every class, class by class.
+
+    Raises:
+        ConfigError: A class has fewer images.
+    """
+    parts = []
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        if len(members) < ipc:
+            raise ConfigError(f"class {int(label)} has {len(members)} images, not {ipc}; lower ipc")
+        parts.append(members[method(features[members], ipc)])
+    return torch.cat(parts)

@@ -1,0 +1,171 @@
+"""Teachers: a classifier of timm, the Hub or a local file -> logits in the order of the data set's classes.
+
+Where a teacher means other classes by its logits than the data set by its labels, students end at chance
+accuracy without a complaint: so its classes are looked up by name, and a teacher that names none is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
+from timm.models import load_state_dict
+from torch import nn
+from torch.nn import functional as F
+
+from d3hr_datasets.errors import TeacherError
+from d3hr_datasets.students import models  # registers the students, which can be teachers too
+
+__all__ = ["Teacher", "load_teacher", "models", "teacher_classes"]
+
+
+class Teacher(nn.Module):
+    """A trained classifier of images in [0, 1], frozen.
+
+    Args:
+        model: A model of timm, with `pretrained_cfg`.
+        columns: Which of its logits belongs to each label of the data set, (K,) int64.
+        name: What the teacher is, for reports.
+        image_size: Side that images are resized to first; None leaves them as they are.
+    """
+
+    def __init__(
+        self, model: nn.Module, columns: Sequence[int], name: str, image_size: int | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.name, self.image_size = name, image_size
+        cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+        self.columns: torch.Tensor
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("columns", torch.tensor(list(columns)))
+        self.register_buffer("mean", torch.tensor(cfg["mean"])[:, None, None])
+        self.register_buffer("std", torch.tensor(cfg["std"])[:, None, None])
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def _inputs(self, images: torch.Tensor) -> torch.Tensor:
+        if self.image_size is not None and images.shape[-1] != self.image_size:
+            images = F.interpolate(images, size=self.image_size, mode="bilinear", antialias=True)
+        return (images - self.mean) / self.std
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, K) of images (B, C, H, W) in [0, 1], in the order of the data set."""
+        return self.model(self._inputs(images)).index_select(1, self.columns)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the features before the classifier (B, D) of images (B, C, H, W) in [0, 1]."""
+        maps = self.model.forward_features(self._inputs(images))  # type: ignore[operator]
+        return self.model.forward_head(maps, pre_logits=True)  # type: ignore[operator, no-any-return]
+
+
+def load_teacher(
+    name: str,
+    classes: Sequence[str],
+    *,
+    wnids: Sequence[str] | None = None,
+    weights: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    image_size: int | None = None,
+    **arguments: Any,
+) -> Teacher:
+    """Load a teacher and find the data set's classes among its own.
+
+    Args:
+        name: A model as `timm.create_model` takes it: an architecture with pretrained weights
+            ("resnet18.tv_in1k"), "hf-hub:ORG/NAME", "local-dir:FOLDER"; or with `weights` an architecture.
+        classes: Class names of the data set, by label.
+        wnids: WordNet IDs of the data set, by label.
+        weights: A local file of weights (safetensors, or a checkpoint that PyTorch reads with
+            `weights_only`). Where its names are not timm's, tensors are matched in order and by shape.
+        class_names: The teacher's class names in its own order, for one that does not tell them itself.
+        image_size: Side that images are resized to before they reach the teacher.
+        arguments: Further arguments of the architecture, such as `num_classes` and `in_chans`.
+
+    Raises:
+        TeacherError: It cannot be loaded, tells no class names, or does not have all classes.
+    """
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=weights is None, **arguments)
+    except (RuntimeError, OSError, TypeError, ValueError) as error:
+        raise TeacherError(
+            f"the teacher {name!r} cannot be made: {error}. Accepted: an architecture with pretrained "
+            "weights of timm, hf-hub:ORG/NAME, local-dir:FOLDER, or an architecture and a file of weights"
+        ) from error
+    if weights is not None:
+        _load_weights(model, weights)
+    names = list(class_names) if class_names is not None else teacher_classes(model)
+    return Teacher(model.float(), _columns(name, names, classes, wnids), name, image_size)
+
+
+def teacher_classes(model: nn.Module) -> list[str] | None:
+    """Return the names of a timm model's classes in its own order, or None if it does not tell them.
+
+    Those of its config (`label_names`); for models of timm's own with ImageNet's number of classes, WordNet
+    IDs in ImageNet's order.
+    """
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    names = cfg.get("label_names")
+    if names:
+        return list(names.values()) if isinstance(names, dict) else list(names)
+    subset = infer_imagenet_subset(model)
+    return list(ImageNetInfo(subset).label_names()) if subset else None
+
+
+def _columns(
+    teacher: str, names: list[str] | None, classes: Sequence[str], wnids: Sequence[str] | None
+) -> list[int]:
+    if names is None:
+        raise TeacherError(
+            f"the teacher {teacher!r} does not tell its classes, so their order cannot be checked; give "
+            "class_names, in the order of its logits"
+        )
+    known = {_plain(name): index for index, name in enumerate(names)}
+    if len(known) != len(names):
+        raise TeacherError(f"the teacher {teacher!r} has classes of the same name; give class_names")
+    columns, missing = [], []
+    for label, name in enumerate(classes):
+        keys = [name] if wnids is None else [wnids[label], name]
+        found = [known[key] for key in map(_plain, keys) if key in known]
+        columns += found[:1]
+        missing += [] if found else [name]
+    if missing:
+        raise TeacherError(
+            f"the teacher {teacher!r} does not know the classes {missing[:5]} "
+            f"({len(missing)} of {len(classes)}); its own: {names[:5]} ... ({len(names)}). Use a teacher of "
+            "this data set, or give its class_names as the data set spells them"
+        )
+    return columns
+
+
+def _plain(name: str) -> str:
+    return name.strip().replace("_", " ").lower()
+
+
+def _load_weights(model: nn.Module, path: str | Path) -> None:
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TeacherError(f"the teacher's weights {path} cannot be read: {error}") from error
+    own = model.state_dict()
+    if set(state) != set(own):
+        shapes = [tuple(tensor.shape) for tensor in state.values()]
+        if shapes != [tuple(tensor.shape) for tensor in own.values()]:
+            raise TeacherError(
+                f"{path} has {len(state)} tensors that fit the {len(own)} of the architecture neither by "
+                "name nor in order and shape; give the architecture they were trained with"
+            )
+        state = dict(zip(own, state.values(), strict=True))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise TeacherError(f"{path} does not fit the architecture: {error}") from error
