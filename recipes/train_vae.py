@@ -1,6 +1,10 @@
 """Train the VAE of a latent diffusion model: images -> `AutoencoderKL` folder in diffusers' layout.
 
     python -m recipes.train_vae recipes/configs/vae_fashion_mnist.yaml
+    python -m recipes.train_vae recipes/configs/decoder_fashion_mnist.yaml
+
+With `decoder_of` only the decoder of a trained VAE is trained on, with a perceptual term: latents stay
+what they are, and with them every diffusion model and artifact made of them.
 
 Resumes from `OUTPUT/checkpoint.pt` when it is there. Writes `settings.yaml`, `metrics.csv`, a grid
 `reconstructions.png` (images above their reconstructions) and, at the end, `vae/`.
@@ -22,11 +26,18 @@ from tqdm import tqdm
 from d3hr_datasets.reading import to_model_range
 from recipes.common import ExponentialMovingAverage, Run, load_settings, one_cycle, shuffled_batches
 from recipes.data import load_images
+from recipes.perceptual import PerceptualDistance
 
 
 @dataclass(frozen=True)
 class VAESettings:
-    """Settings of one VAE training; `padding` pixels of black frame make the side divisible by 8."""
+    """Settings of one VAE training; `padding` pixels of black frame make the side divisible by 8.
+
+    Args:
+        decoder_of: Folder of a VAE whose decoder is trained on; its encoder stays as it is. Its
+            architecture holds, and `kl_weight` has no effect.
+        perceptual_weight: Of `PerceptualDistance`, next to the mean squared error.
+    """
 
     output: str
     source: str
@@ -42,6 +53,8 @@ class VAESettings:
     learning_rate: float
     kl_weight: float
     ema_decay: float
+    decoder_of: str = ""
+    perceptual_weight: float = 0.0
     split: str = "train+held-out"
     seed: int = 0
     log_every: int = 100
@@ -49,6 +62,10 @@ class VAESettings:
 
 
 def make_vae(settings: VAESettings) -> AutoencoderKL:
+    if settings.decoder_of:
+        vae = AutoencoderKL.from_pretrained(settings.decoder_of)
+        vae.encoder.requires_grad_(False)
+        return vae
     levels = len(settings.block_out_channels)
     return AutoencoderKL(
         in_channels=settings.channels,
@@ -109,7 +126,7 @@ def scaling_factor(vae: AutoencoderKL, images: torch.Tensor, settings: VAESettin
 
 def train(settings: VAESettings, download: bool = False) -> None:
     run = Run(settings.output, settings)
-    images, _, _ = load_images(
+    images, labels, _ = load_images(
         settings.source, settings.split, settings.image_size, settings.channels, download
     )
     held_out, _, _ = load_images(
@@ -118,8 +135,15 @@ def train(settings: VAESettings, download: bool = False) -> None:
     torch.manual_seed(settings.seed)
     vae = make_vae(settings)
     optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+        [parameter for parameter in vae.parameters() if parameter.requires_grad],
+        lr=settings.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=1e-3,
+        fused=True,
     )
+    perceptual = None
+    if settings.perceptual_weight:
+        perceptual = PerceptualDistance.train_on(images, labels, settings.seed)
     steps_per_epoch = len(images) // settings.batch_size
     total = steps_per_epoch * settings.epochs
     average = ExponentialMovingAverage(vae, settings.ema_decay)
@@ -132,12 +156,17 @@ def train(settings: VAESettings, download: bool = False) -> None:
         step = state["step"]
     print(f"{sum(p.numel() for p in vae.parameters()):,} parameters, from step {step}")
 
-    def loss_of(pixels: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss_of(pixels: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         posterior = vae.encode(pixels).latent_dist
         reconstruction = vae.decode(posterior.sample(generator)).sample
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-        return F.mse_loss(reconstruction, pixels), kl
+        distance = torch.zeros(())
+        if perceptual is not None:
+            side = pixels.shape[-1] - settings.padding
+            inner = (..., slice(settings.padding, side), slice(settings.padding, side))
+            distance = perceptual(reconstruction[inner], pixels[inner])
+        return F.mse_loss(reconstruction, pixels), kl, distance
 
     saved = started = time.monotonic()
     first = step
@@ -148,9 +177,9 @@ def train(settings: VAESettings, download: bool = False) -> None:
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * one_cycle(step, total, warmup=0.1)
         pixels = to_model_range(images[index], settings.padding)
-        error, kl = loss_of(pixels, step)
+        error, kl, distance = loss_of(pixels, step)
         optimizer.zero_grad(set_to_none=True)
-        (error + settings.kl_weight * kl).backward()
+        (error + settings.kl_weight * kl + settings.perceptual_weight * distance).backward()
         norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         average.update(vae)
@@ -159,8 +188,9 @@ def train(settings: VAESettings, download: bool = False) -> None:
         if step % settings.log_every == 0:
             rate = (step - first) * settings.batch_size / (time.monotonic() - started)
             run.log(
-                step=step, mse=error.item(), kl=kl.item(), gradient_norm=norm.item(),
-                learning_rate=optimizer.param_groups[0]["lr"], images_per_second=round(rate, 1),
+                step=step, mse=error.item(), kl=kl.item(), perceptual=distance.item(),
+                gradient_norm=norm.item(), learning_rate=optimizer.param_groups[0]["lr"],
+                images_per_second=round(rate, 1),
             )  # fmt: skip
         if time.monotonic() - saved > 60 * settings.minutes_between_checkpoints:
             saved = time.monotonic()
@@ -172,7 +202,8 @@ def train(settings: VAESettings, download: bool = False) -> None:
             )  # fmt: skip
     progress.close()
     vae.load_state_dict(average.state)
-    vae.register_to_config(scaling_factor=scaling_factor(vae, images[:10_000], settings))
+    if not settings.decoder_of:
+        vae.register_to_config(scaling_factor=scaling_factor(vae, images[:10_000], settings))
     save_reconstructions(vae, held_out[:16], settings.padding, run.folder / "reconstructions.png")
     vae.save_pretrained(run.folder / "vae")
     print(evaluate(vae, held_out, settings))

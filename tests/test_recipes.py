@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from recipes import train_dit, train_vae
 from recipes.common import RecipeError, Run, load_settings, one_cycle, shuffled_batches
 from recipes.data import load_images
 from recipes.metrics import frechet_distance, recall_and_coverage
+from recipes.perceptual import PerceptualDistance
 from recipes.students import StudentSettings, accuracy, convnet, train_student
 from recipes.train_dit import DiTSettings
 from recipes.train_vae import VAESettings
@@ -101,6 +103,38 @@ def test_a_model_trains_on_any_image_folder_and_resumes(
     weights, again = (load_file(Path(s.output) / file) for s in (settings, resumed))
     for key, tensor in weights.items():
         torch.testing.assert_close(again[key], tensor)
+
+
+def test_a_decoder_trains_on_while_the_latents_stay(image_folder: Path, tmp_path: Path) -> None:
+    whole = vae_settings(image_folder, tmp_path / "vae")
+    train_vae.train(whole)
+    base = tmp_path / "vae" / "vae"
+    train_vae.train(
+        vae_settings(
+            image_folder,
+            tmp_path / "decoder",
+            decoder_of=str(base),
+            perceptual_weight=0.1,
+            minutes_between_checkpoints=60.0,
+        )
+    )
+    before, after = (
+        load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
+        for folder in (tmp_path / "vae", tmp_path / "decoder")
+    )
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder"}
+    configs = [json.loads((tmp_path / run / "vae" / "config.json").read_text()) for run in ("vae", "decoder")]
+    assert configs[0]["scaling_factor"] == configs[1]["scaling_factor"]
+
+
+def test_the_perceptual_distance_is_of_features_and_zero_for_the_same_images() -> None:
+    torch.manual_seed(0)
+    distance = PerceptualDistance(convnet(StudentSettings(width=4), 3, channels=1, image_size=16))
+    images = torch.rand(2, 1, 16, 16) * 2 - 1
+    assert distance(images, images) == 0
+    assert distance(images, images.flip(-1)) > 1e-3
+    assert distance(images, images + 0.01) < distance(images, images.flip(-1))
 
 
 def test_a_run_refuses_other_settings(image_folder: Path, tmp_path: Path) -> None:
