@@ -166,7 +166,7 @@ def _chunk_key(
     targets = getattr(source, "targets", None)
     size = source.num_shards if isinstance(source, ImageStream) else len(source)
     settings = [
-        model.fingerprint,
+        model.inversion_fingerprint,
         info.inversion.to_dict(),
         [info.image_size, info.padding, info.image_mode, len(info.classes), info.latent_shape],
         [info.source, size, None if targets is None else [int(target) for target in targets]],

@@ -222,6 +222,9 @@ class GroupSamplingConfig(_Fingerprinted):
         mean_weight: Weight of ||mean(S) - mu|| in the paper's loss.
         std_weight: Weight of ||std(S) - sigma||.
         skewness_weight: Weight of ||skewness(S)||; 0.5 in the paper, 0.1 in its code.
+        mode_spread: Factor on the standard deviation within modes, for "modes". Guidance draws the images
+            of a class together; a group that is a little wider makes up for it. 1.15 gave the best
+            students on held-out images.
     """
 
     method: GroupSamplingMethod = "moment_matched"
@@ -230,12 +233,13 @@ class GroupSamplingConfig(_Fingerprinted):
     mean_weight: float = 1.0
     std_weight: float = 1.0
     skewness_weight: float = 0.5
+    mode_spread: float = 1.15
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, GroupSamplingMethod)
         check_int("seed", self.seed, 0)
         check_int("num_candidates", self.num_candidates, 1)
-        for name in ("mean_weight", "std_weight", "skewness_weight"):
+        for name in ("mean_weight", "std_weight", "skewness_weight", "mode_spread"):
             _set_number(self, name)
 
 

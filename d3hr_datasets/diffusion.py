@@ -145,13 +145,18 @@ class LatentDiffusion:
         )
 
     @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that name weights, architecture and noise schedule."""
+    def inversion_fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that name what inverts images: encoder, transformer, noise schedule.
+
+        The VAE's decoder has no part in it, so one that is trained on asks for no new inversion.
+        """
         digest = hashlib.sha256()
         for part in (self.transformer, self.vae):
             config = {key: value for key, value in part.config.items() if not key.startswith("_")}
             digest.update(json.dumps(config, sort_keys=True, default=str).encode())
             for name, tensor in sorted(part.state_dict().items()):
+                if name.startswith(("decoder.", "post_quant_conv.")):
+                    continue
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         digest.update(self.scheduler.alphas_cumprod.numpy().tobytes())

@@ -25,7 +25,7 @@ def sample_modes(modes: ClassModes, ipc: int, class_label: int, config: GroupSam
         modes: Of one class (K = 1), M modes.
         ipc: Images per class, the size of the group, at least 1.
         class_label: Mixed into the seed.
-        config: The seed.
+        config: The seed, and the spread about the modes.
 
     Returns:
         (ipc, *latent) float32 on the CPU.
@@ -44,7 +44,7 @@ def sample_modes(modes: ClassModes, ipc: int, class_label: int, config: GroupSam
     sizes = allocate(weight, ipc)
     centres = mean.repeat_interleave(torch.tensor(sizes), dim=0)
     noise = moment_matched_noise(tuple(variance.shape), ipc, class_label, config.seed)
-    return (centres + variance.sqrt() * noise).float()
+    return (centres + config.mode_spread * variance.sqrt() * noise).float()
 
 
 def _join_closest(

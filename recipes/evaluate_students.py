@@ -47,6 +47,7 @@ class Task:
     artifact: str
     decode: DecodeConfig
     student: StudentSettings
+    mode_spread: float
     select: bool
 
     @property
@@ -56,14 +57,15 @@ class Task:
         if "real" in self.source:
             return key
         start = "" if self.source == "raw diffusion" else f"t = {self.decode.timestep}, "
-        return f"{key}, {start}guidance {self.decode.guidance_scale:g}"
+        end = f", spread {self.mode_spread:g}" if self.source == "modes" else ""
+        return f"{key}, {start}guidance {self.decode.guidance_scale:g}{end}"
 
 
 def make_images(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the training images of a student and their labels."""
     sampling = None
     if task.source in METHODS:
-        sampling = GroupSamplingConfig(task.source, num_candidates=CANDIDATES)
+        sampling = GroupSamplingConfig(task.source, num_candidates=CANDIDATES, mode_spread=task.mode_spread)
     with tempfile.TemporaryDirectory() as root:
         dataset = D3HRDataset(
             task.artifact, root, task.ipc, task.seed, sampling=sampling, decode=task.decode, device="cpu"
@@ -88,17 +90,20 @@ def run(task: Task) -> float:
 
 
 def resume(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the results already in a file, which must be of the same settings."""
+    """Return the results already in a file, which must be of the same settings.
+
+    Of another artifact's results those of random real images, which do not depend on it, are kept.
+    """
     if not path.exists():
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
-    if document["settings"] != settings:
-        raise SystemExit(
-            f"{path} holds results of other settings: {document['settings']}, not {settings}. "
-            "Give another --output, or remove that file"
-        )
-    results: dict[str, Any] = document["results"]
-    return results
+    if {**document["settings"], "artifact": settings["artifact"]} == settings:
+        same = document["settings"]["artifact"] == settings["artifact"]
+        return {key: row for key, row in document["results"].items() if same or key.startswith("random real")}
+    raise SystemExit(
+        f"{path} holds results of other settings: {document['settings']}, not {settings}. "
+        "Give another --output, or remove that file"
+    )
 
 
 def main() -> None:
@@ -111,6 +116,7 @@ def main() -> None:
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--timestep", type=int, help="the artifact's default otherwise")
     parser.add_argument("--guidance-scale", type=float, help="the artifact's default otherwise")
+    parser.add_argument("--mode-spread", type=float, default=GroupSamplingConfig.mode_spread)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--select", action="store_true", help="test on held-out images")
@@ -125,14 +131,14 @@ def main() -> None:
         "selection.json" if arguments.select else "students.json"
     )
     settings = {
-        "statistics": base.artifact.sha256["statistics.safetensors"],
+        "artifact": base.artifact.fingerprint,
         "tested_on": "held-out training images" if arguments.select else "test set",
         "search_candidates": CANDIDATES,
         "student": {k: v for k, v in dataclasses.asdict(student).items() if k not in {"width", "epochs"}},
     }
     results = resume(path, settings)
     tasks = [
-        Task(source, ipc, seed, arguments.artifact, decode, student, arguments.select)
+        Task(source, ipc, seed, arguments.artifact, decode, student, arguments.mode_spread, arguments.select)
         for ipc in arguments.ipc
         for seed in range(arguments.seeds)
         for source in arguments.sources

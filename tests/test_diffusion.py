@@ -196,24 +196,34 @@ def test_inversion_is_undone_by_denoising(model: LatentDiffusion) -> None:
     assert (denoised - latents).abs().max() < 0.02
 
 
-def test_fingerprint_names_weights_and_schedule() -> None:
-    fingerprints = [tiny_model().fingerprint, tiny_model(prediction_type="v_prediction").fingerprint]
+def test_fingerprint_names_what_inverts() -> None:
+    fingerprints = [
+        tiny_model().inversion_fingerprint,
+        tiny_model(prediction_type="v_prediction").inversion_fingerprint,
+    ]
     for part in ("transformer", "vae"):
         pipeline = tiny_pipeline()
         next(getattr(pipeline, part).parameters()).data.view(-1)[0] += 1e-3
         other = LatentDiffusion(pipeline.transformer, pipeline.vae, pipeline.scheduler, device="cpu")
-        fingerprints.append(other.fingerprint)
+        fingerprints.append(other.inversion_fingerprint)
     pipeline = tiny_pipeline()
     schedule = type(pipeline.scheduler)(beta_schedule="scaled_linear")
     fingerprints.append(
-        LatentDiffusion(pipeline.transformer, pipeline.vae, schedule, device="cpu").fingerprint
+        LatentDiffusion(pipeline.transformer, pipeline.vae, schedule, device="cpu").inversion_fingerprint
     )
     assert len(set(fingerprints)) == 5
-    assert tiny_model().fingerprint == fingerprints[0]
+    assert tiny_model().inversion_fingerprint == fingerprints[0]
+    pipeline = tiny_pipeline()
+    next(pipeline.vae.decoder.parameters()).data.view(-1)[0] += 1e-3
+    decoder = LatentDiffusion(pipeline.transformer, pipeline.vae, pipeline.scheduler, device="cpu")
+    assert decoder.inversion_fingerprint == fingerprints[0]
 
 
 def test_fingerprint_survives_the_disk(saved: Path, model: LatentDiffusion) -> None:
-    assert LatentDiffusion.from_pretrained(saved, device="cpu").fingerprint == model.fingerprint
+    assert (
+        LatentDiffusion.from_pretrained(saved, device="cpu").inversion_fingerprint
+        == model.inversion_fingerprint
+    )
 
 
 def test_no_gradients_are_kept(model: LatentDiffusion) -> None:

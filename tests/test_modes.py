@@ -29,7 +29,7 @@ from tests.tampering import change_statistics
 from tests.tiny import TIMESTEPS, TinyImages, tiny_info, tiny_model, tiny_pipeline
 
 SHAPE = (2, 3, 3)
-CONFIG = GroupSamplingConfig("modes", seed=3)
+CONFIG = GroupSamplingConfig("modes", seed=3, mode_spread=1.0)
 
 
 def _modes(count: tuple[int, ...] = (40, 10, 30, 20), spread: float = 5.0) -> ClassModes:
@@ -184,6 +184,15 @@ def test_joined_modes_keep_mean_and_variance_of_the_class(ipc: int) -> None:
         variance = modes.variance[0] + (0.05**2 + 0.1**2) / 2
         torch.testing.assert_close(group.mean(dim=0), expected.mean(dim=0))
         torch.testing.assert_close((group - expected)[0].square(), variance / 2)
+
+
+def test_spread_widens_a_group_about_its_modes() -> None:
+    modes = _modes()
+    exact, wide = (
+        sample_modes(modes, 100, 0, GroupSamplingConfig("modes", mode_spread=spread)) for spread in (1.0, 1.5)
+    )
+    centres = modes.mean[0].repeat_interleave(torch.tensor([40, 10, 30, 20]), dim=0)
+    torch.testing.assert_close(wide - centres, 1.5 * (exact - centres), atol=1e-5, rtol=1e-5)
 
 
 def test_groups_depend_on_seed_and_class_only() -> None:
