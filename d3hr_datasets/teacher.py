@@ -81,15 +81,16 @@ def _difference(space: ClassList, names: Mapping[int, str], owner: str) -> Teach
 
 def _label_names(teacher: Any) -> tuple[dict[int, str], int | None]:
     """Return the names by output, none if the teacher carries none, and the number of outputs, if known."""
-    meta, config = getattr(teacher, "meta", None), getattr(teacher, "config", None)
+    meta = getattr(teacher, "meta", None)
+    id2label = getattr(getattr(teacher, "config", None), "id2label", None)
     found: Any = None
     count = getattr(teacher, "num_classes", None)
     if isinstance(teacher, (Mapping, Sequence)) and not isinstance(teacher, str):
         found = teacher
     elif isinstance(meta, Mapping) and "categories" in meta:
         found = meta["categories"]
-    elif getattr(config, "id2label", None):
-        found = config.id2label  # type: ignore[union-attr]
+    elif id2label:
+        found = id2label
     elif isinstance(getattr(teacher, "pretrained_cfg", None), Mapping):
         found = teacher.pretrained_cfg.get("label_names")
         if found is not None and len(found) != count:  # those of the weights it was fine-tuned from
