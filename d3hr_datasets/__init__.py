@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         D3HRImageNet,
         D3HRTinyImageNet,
     )
+    from d3hr_datasets.teacher import check_teacher
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ __all__ = [
     "InversionConfig",
     "ModelReference",
     "RunningMoments",
+    "check_teacher",
     "group_score",
     "sample_group",
     "sample_modes",
@@ -69,6 +71,7 @@ _MODULE_OF = {
     "InversionConfig": "config",
     "ModelReference": "config",
     "RunningMoments": "gaussians",
+    "check_teacher": "teacher",
     "group_score": "group_sampling",
     "sample_group": "group_sampling",
     "sample_modes": "mode_sampling",

@@ -20,6 +20,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ __all__ = [
 
 # A file this old that changes has another time of change; clocks of file systems are coarse.
 CLOCK_SECONDS = 2.0
+
+# Files that are synced at a time: a disk needs for several hardly longer than for one.
+WRITERS = 4
+
+ATTEMPTS = 3  # to write a group while another process removes the folder it goes to
 
 logger = logging.getLogger(__name__)
 
@@ -184,18 +190,26 @@ class ImageCache:
         return self._checksums[label]
 
     def _write(self, label: int, images: Sequence[Image.Image], hold: Hold) -> None:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._try_to_write(label, images, hold)
+                return
+            except FileNotFoundError as error:  # another process removed a folder of the cache meanwhile
+                if attempt == ATTEMPTS:
+                    raise write_error(self.root, error) from error
+            except OSError as error:
+                raise write_error(self.root, error) from error
+
+    def _try_to_write(self, label: int, images: Sequence[Image.Image], hold: Hold) -> None:
         number = group_number(self.class_folders[label])
         if hold is Hold.HELD:
             remove_dead_partials(self.root, self.folder.name, number)
         partial = new_partial(self.root, self.folder.name, number, hold)
         try:
             partial.mkdir(parents=True)
-            checksums = []
-            for index, image in enumerate(images):
-                buffer = io.BytesIO()
-                image.save(buffer, format="PNG")
-                checksums.append(hashlib.sha256(buffer.getvalue()).hexdigest())
-                write_synced(partial / image_name(index), buffer.getvalue())
+            paths = [partial / image_name(index) for index in range(len(images))]
+            with ThreadPoolExecutor(WRITERS) as executor:
+                checksums = list(executor.map(_write_image, paths, images))
             write_synced(partial / MANIFEST, manifest_bytes(checksums))
             sync_folder(partial)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -204,8 +218,6 @@ class ImageCache:
                 write_synced(partial / SETTINGS, data)
                 (partial / SETTINGS).replace(self.folder / SETTINGS)
             self._publish(partial, label)
-        except OSError as error:
-            raise write_error(self.root, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -231,3 +243,11 @@ class ImageCache:
             if read_bytes(partial / name) != read_bytes(target / name):
                 logger.warning("%s was missing or damaged and is written again", target / name)
                 (partial / name).replace(target / name)
+
+
+def _write_image(path: Path, image: Image.Image) -> str:
+    """Write an image and return its SHA-256."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    write_synced(path, buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,7 @@ class ClassList:
         Raises:
             ModelFormatError: A label has the name of another class.
         """
-        ours: dict[str, set[int]] = {}
-        for label, name in enumerate(self.names):
-            keys = plain_names(name) | ({self.wnids[label]} if self.wnids is not None else set())
-            for key in keys:
-                ours.setdefault(key, set()).add(label)
+        ours = self._labels_by_name()
         times = Counter(name for value in label_map.values() for name in plain_names(str(value)))
         for key, value in label_map.items():
             names = [name for name in plain_names(str(value)) if times[name] == 1]
@@ -121,6 +117,19 @@ class ClassList:
                     f"({self.names[other]!r}); their orders differ, and labels would mean other classes: "
                     "use the model and the class order that belong together"
                 )
+
+    def knows(self, names: Iterable[str]) -> bool:
+        """Say whether any of these names, or of their synonyms, is that of a class here."""
+        ours = self._labels_by_name()
+        return any(plain_names(name) & ours.keys() for name in names)
+
+    def _labels_by_name(self) -> dict[str, set[int]]:
+        ours: dict[str, set[int]] = {}
+        for label, name in enumerate(self.names):
+            keys = plain_names(name) | ({self.wnids[label]} if self.wnids is not None else set())
+            for key in keys:
+                ours.setdefault(key, set()).add(label)
+        return ours
 
 
 def packaged_subset(name: str, subset: str) -> list[str]:

@@ -117,7 +117,7 @@ class D3HRDataset(DatasetFolder):
         self.artifact = artifact
         info = self.artifact.info
         self.sampling, self.decode = resolve_settings(info, sampling, decode, seed)
-        class_list = self._class_list()
+        class_list = self.class_list
         labels = class_list.labels(classes)
         self.class_labels = torch.tensor(labels)
         self.classes = [class_list.names[label] for label in labels]
@@ -137,8 +137,9 @@ class D3HRDataset(DatasetFolder):
         # Not DatasetFolder's, which looks for the images: they are not made yet.
         VisionDataset.__init__(self, str(folder), transform=transform, target_transform=target_transform)
 
-    def _class_list(self) -> ClassList:
-        """Return the names to use; a named data set has its own."""
+    @property
+    def class_list(self) -> ClassList:
+        """Every class of the model by class label, also those that are not kept."""
         return ClassList.of_artifact(self.artifact.info)
 
     def _cache(self, root: Path, ipc: int) -> ImageCache:
@@ -299,7 +300,7 @@ class D3HRDataset(DatasetFolder):
             ModelFormatError: It does not fit the artifact.
         """
         if self._model is None:
-            self._model = load_model(self.artifact, self.device, self.torch_dtype, self._class_list())
+            self._model = load_model(self.artifact, self.device, self.torch_dtype, self.class_list)
         return self._model
 
     def _make(self, labels: list[int], batch_size: int) -> None:

@@ -1,7 +1,7 @@
 """The latent diffusion model: images <-> latents <-> inverted latents.
 
 The only module that knows scaling factors, the [-1, 1] range, the null class, dtype and device. It
-loads diffusers' folder layout (`transformer/`, `vae/`, `scheduler/`) from a folder or the Hub.
+takes diffusers' models as `model_loading` loads them from a folder or the Hub.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.config import DecodeConfig, InversionConfig, check_on_grid, timestep_grid
 from d3hr_datasets.ddim import denoise_latents, invert_latents
-from d3hr_datasets.errors import ConfigError, ModelFormatError, ModelNotFoundError
+from d3hr_datasets.errors import ConfigError, ModelFormatError
+from d3hr_datasets.model_loading import load_parts
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
@@ -77,66 +78,21 @@ class LatentDiffusion:
             device: Where to run.
             torch_dtype: Precision of transformer and VAE; DDIM's own arithmetic is always float32.
             local_files_only: Do not ask the Hub.
-            allow_bin: Also load .bin weights of a folder; diffusers does it with `weights_only`.
+            allow_bin: Also load .bin weights of a folder, with `weights_only` and a warning, as of a repository
+                that has no others.
 
         Raises:
             ModelNotFoundError: A part of it is missing.
             ModelFormatError: A part of it is not what diffusers wrote.
         """
-        import safetensors
-        from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
-
-        folder = Path(model)
-        is_folder = isinstance(model, Path) or folder.is_dir()
-        if is_folder and revision is not None:
-            raise ModelNotFoundError(
-                f"{model} at revision {revision} is on the Hub, but a folder of that name hides it; leave "
-                "out the revision to use the folder, or move it, or run in another folder"
-            )
-        if is_folder:
-            weights_name = "diffusion_pytorch_model*" + (".*" if allow_bin else ".safetensors")
-            for pattern in (
-                "transformer/config.json",
-                f"transformer/{weights_name}",
-                "vae/config.json",
-                f"vae/{weights_name}",
-                "scheduler/scheduler_config.json",
-            ):
-                if not list(folder.glob(pattern)):
-                    raise ModelNotFoundError(
-                        f"{folder / pattern} is missing: a model folder holds transformer/, vae/ and "
-                        "scheduler/ as `DiTPipeline.save_pretrained` writes them, with safetensors"
-                    )
-        where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only or is_folder}
-        weights = {
-            **where,
-            "torch_dtype": torch_dtype,
-            "use_safetensors": (is_folder and not allow_bin) or None,
-            "low_cpu_mem_usage": False,  # the other way needs accelerate, and differs where it is missing
-            "output_loading_info": True,
-        }
-        try:
-            transformer, missing = DiTTransformer2DModel.from_pretrained(
-                str(model), subfolder="transformer", **weights
-            )
-            vae, missing_of_vae = AutoencoderKL.from_pretrained(str(model), subfolder="vae", **weights)
-            scheduler = DDIMScheduler.from_pretrained(str(model), subfolder="scheduler", **where)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            if not is_folder and isinstance(error, OSError):
-                raise ModelNotFoundError(
-                    f"the diffusion model {model} could not be loaded: {error}. Check the repository's name, "
-                    "its revision and your connection"
-                ) from error
-            raise ModelFormatError(
-                f"the diffusion model {model} is incomplete, damaged or of another kind: {error}. "
-                "Download or save it again"
-            ) from error
-        lacking = [*missing["missing_keys"], *missing_of_vae["missing_keys"]]
-        if lacking:
-            raise ModelFormatError(
-                f"the weights of the diffusion model {model} lack {lacking[:5]}; download or save it again"
-            )
-        return cls(transformer, vae, scheduler, device)
+        parts = load_parts(
+            model,
+            revision=revision,
+            torch_dtype=torch_dtype,
+            local_files_only=local_files_only,
+            allow_bin=allow_bin,
+        )
+        return cls(*parts, device)
 
     def __repr__(self) -> str:
         return (

@@ -6,16 +6,17 @@ artifact: by the checksums there.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
 from d3hr_datasets.artifact import METADATA, Artifact
-from d3hr_datasets.errors import ArtifactNotFoundError
+from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError
 
 _REPOSITORY = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
-def resolve_artifact(artifact: str | Path) -> Path:
+def resolve_artifact(artifact: str | Path, sha256: str | None = None) -> Path:
     """Return the folder of an artifact, downloaded to the Hub's cache if it is not one here.
 
     A folder that holds `d3hr.json` is taken as it is, also where its name could be one on the Hub.
@@ -23,9 +24,11 @@ def resolve_artifact(artifact: str | Path) -> Path:
 
     Args:
         artifact: A folder, "ORG/NAME" (its newest commit) or "ORG/NAME@REVISION".
+        sha256: Checksum that the `d3hr.json` of a repository must have.
 
     Raises:
         ArtifactNotFoundError: It is neither, or the Hub does not give it.
+        ArtifactIntegrityError: The `d3hr.json` is another one than `sha256` tells.
     """
     folder = Path(artifact).expanduser()
     match = _REPOSITORY.fullmatch(artifact) if isinstance(artifact, str) else None
@@ -50,6 +53,13 @@ def resolve_artifact(artifact: str | Path) -> Path:
 
     try:
         path = download(match["revision"], [METADATA])
+        found = hashlib.sha256((path / METADATA).read_bytes()).hexdigest()
+        if sha256 not in (None, found):
+            raise ArtifactIntegrityError(
+                f"{METADATA} of {artifact} has the SHA-256 {found}, not the expected {sha256}: it is not "
+                "what this version of d3hr-datasets was released with. Remove it from the Hub's cache and "
+                "try again; if it stays so, do not use it"
+            )
         # The folder's name is the commit, so that all files are of the same one.
         return download(path.name, [METADATA, *Artifact.load(path).sha256])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

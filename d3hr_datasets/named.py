@@ -15,7 +15,7 @@ from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.hub import resolve_artifact
-from d3hr_datasets.registry import registered_artifact
+from d3hr_datasets.registry import REGISTRY, registered_artifact
 
 
 class NamedDataset(D3HRDataset):
@@ -68,8 +68,9 @@ class NamedDataset(D3HRDataset):
                 raise ConfigError(f"give classes or subset, not both: {list(classes)[:5]}, {subset!r}")
             classes = packaged_subset(self.registry_name, subset)
         if artifact is None:
-            artifact = registered_artifact(self.registry_name)
-        if not isinstance(artifact, Artifact):
+            place, sha256 = registered_artifact(self.registry_name), REGISTRY[self.registry_name].sha256
+            artifact = Artifact.load(resolve_artifact(place, sha256))
+        elif not isinstance(artifact, Artifact):
             artifact = Artifact.load(resolve_artifact(artifact))
         ClassList.packaged(self.registry_name).check_artifact(artifact.info)
         super().__init__(
@@ -88,7 +89,9 @@ class NamedDataset(D3HRDataset):
             in_memory=in_memory,
         )
 
-    def _class_list(self) -> ClassList:
+    @property
+    def class_list(self) -> ClassList:
+        """Every class of the model by class label: those of the package."""
         return ClassList.packaged(self.registry_name)
 
 

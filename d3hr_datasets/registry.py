@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from d3hr_datasets.errors import ArtifactNotFoundError
+from d3hr_datasets.errors import ArtifactNotFoundError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,10 @@ class RegistryRow:
         revision: The commit of `repo_id`, always a whole hash.
         num_images: Training images that building the artifact inverts.
         num_evaluations: Model evaluations for each of them.
+        sha256: Checksum of the `d3hr.json` at `revision`, which lists those of all other files.
+
+    Raises:
+        ConfigError: `repo_id` comes without a whole revision and checksum.
     """
 
     name: str
@@ -27,6 +32,15 @@ class RegistryRow:
     revision: str | None = None
     num_images: int = 0
     num_evaluations: int = 31
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        pinned = re.fullmatch(r"[0-9a-f]{40}", self.revision or "")
+        if self.repo_id is not None and not (pinned and re.fullmatch(r"[0-9a-f]{64}", self.sha256 or "")):
+            raise ConfigError(
+                f"the row {self.name!r} fetches {self.repo_id}: it needs a revision of 40 hexadecimal "
+                f"digits, not {self.revision!r}, and the SHA-256 of d3hr.json there, not {self.sha256!r}"
+            )
 
 
 REGISTRY = {

@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from d3hr_datasets import D3HRDataset
+from d3hr_datasets import D3HRDataset, cache_files
 from d3hr_datasets.cache import (
     MANIFEST,
     ImageCache,
@@ -570,6 +571,39 @@ def test_pruning_and_verifying_leave_alone_what_another_process_writes(tmp_path:
     with pytest.raises(CacheError, match="another process"):
         prune_cache(tmp_path, ["set"])
     assert partial.exists() and cache.is_complete(1)
+
+
+def _remove_when_looked_at(monkeypatch: pytest.MonkeyPatch, folder: Path, times: int) -> list[Path]:
+    """Have a set's folder vanish, as by `prune_cache`, when the writer of a group has just made it."""
+    seen: list[Path] = []
+
+    def read_settings(looked_at: Path) -> dict[str, Any] | None:
+        if (folder.parent / PARTIAL).exists() and len(seen) < times:
+            seen.append(folder)
+            folder.rename(folder.parent / f"removed-{len(seen)}")
+        return cache_files.read_settings(looked_at)
+
+    monkeypatch.setattr("d3hr_datasets.cache.read_settings", read_settings)
+    return seen
+
+
+def test_a_set_removed_under_a_writer_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
+    seen = _remove_when_looked_at(monkeypatch, cache.folder, 2)
+    cache.ensure(1, Maker(1))
+    assert len(seen) == 2 and verify_cached_set(tmp_path, "set") == [] and not _left_over(tmp_path)
+    images = [cache.read(1, index) for index in range(IPC)]
+    assert [image and image.tobytes() for image in images] == [image.tobytes() for image in _images(1)]
+
+
+def test_a_set_that_is_always_removed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
+    _remove_when_looked_at(monkeypatch, cache.folder, 99)
+    with pytest.raises(CacheError, match="cannot be written"):
+        cache.ensure(1, Maker(1))
+    assert not _left_over(tmp_path)
 
 
 def test_leftovers_are_pruned_when_their_process_is_dead(tmp_path: Path) -> None:

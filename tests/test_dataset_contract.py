@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from timm.data.loader import create_loader
 from torch import multiprocessing
 from torch.multiprocessing.spawn import spawn
-from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
 from torchvision.datasets import (
     DatasetFolder,
     ImageFolder,
@@ -35,7 +36,7 @@ from d3hr_datasets import (
 )
 from d3hr_datasets.class_list import ClassList
 from tests.tiny import CLASSES, save_tiny_artifact, save_untrained_artifact
-from tests.workers import read_share
+from tests.workers import read_shares
 
 IPC = 2
 KEPT = [2, 0, 1]  # the classes whose images the tests make
@@ -73,10 +74,16 @@ class Case:
         return self.cls(**{"artifact": self.artifact, "root": root, "ipc": IPC, "device": "cpu", **options})
 
 
+@pytest.fixture(scope="module")
+def make_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+    """Return what gives the case of a kind, the same each time. Tests do not write to its root."""
+    return functools.cache(lambda kind: Case(kind, tmp_path_factory.mktemp(kind)))
+
+
 @pytest.fixture(scope="module", params=KINDS)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Return each data set class in turn. Tests do not write to its root."""
-    return Case(request.param, tmp_path_factory.mktemp(request.param))
+def case(request: pytest.FixtureRequest, make_case: Callable[[str], Case]) -> Case:
+    """Return each data set class in turn."""
+    return make_case(request.param)
 
 
 @pytest.fixture
@@ -200,41 +207,70 @@ def test_parts_and_sums(case: Case) -> None:
     assert sorted(_bytes(parts[0]) + _bytes(parts[1])) == sorted(expected)
 
 
-@pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (2, "fork")])
-def test_loaders(workers: int, context: str | None, case: Case) -> None:
-    _check_loader(case, workers, context)
-
-
-@pytest.mark.parametrize("case", ["imagenet"], indirect=True)  # starting processes takes long
-def test_loader_with_spawned_workers(case: Case) -> None:
-    _check_loader(case, 2, "spawn")
-
-
-def _check_loader(case: Case, workers: int, context: str | None) -> None:
-    dataset = case(transform=v2.functional.pil_to_tensor)
-    loader: DataLoader[Any] = DataLoader(
+def _loader(dataset: Dataset[Any], workers: int, context: str | None) -> DataLoader[Any]:
+    return DataLoader(
         dataset,
         batch_size=4,
+        collate_fn=list,
         num_workers=workers,
         multiprocessing_context=context,
         timeout=600 if workers else 0,
     )
-    images, labels = zip(*loader, strict=True)
-    assert torch.cat(labels).tolist() == dataset.targets
-    assert [image.numpy().tobytes() for image in torch.cat(images)] == [
-        v2.functional.pil_to_tensor(case()[index][0]).numpy().tobytes() for index in range(6)
-    ]
 
 
-def test_timm_loads_it(case: Case) -> None:
-    dataset: Any = case()
+def _items(loader: DataLoader[Any]) -> list[tuple[bytes, int]]:
+    return [(image.tobytes(), label) for batch in loader for image, label in batch]
+
+
+def _expected(case: Case) -> list[tuple[bytes, int]]:
+    dataset = case()
+    return list(zip(_bytes(dataset), dataset.targets, strict=True))
+
+
+@pytest.mark.parametrize("generate", [False, True])
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (2, "fork")])
+def test_loaders(workers: int, context: str | None, generate: bool, case: Case, tmp_path: Path) -> None:
+    dataset = case(tmp_path / "root" if generate else None)
+    found = _items(_loader(dataset, workers, context))
+    assert [label for _, label in found] == dataset.targets
+    _assert_alike(found, _expected(case), grey_levels=int(generate))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_spawned_workers_read_and_generate(
+    workers: int, make_case: Callable[[str], Case], tmp_path: Path
+) -> None:
+    """Every class in one loader, for a process takes seconds to start: first cached, then not."""
+    cases = [make_case(kind) for kind in KINDS]
+    datasets = [case(tmp_path / case.root.parent.name if miss else None) for miss in (0, 1) for case in cases]
+    found = _items(_loader(ConcatDataset(datasets), workers, "spawn"))
+    expected = [item for case in cases for item in _expected(case)]
+    assert found[: len(expected)] == expected
+    _assert_alike(found[len(expected) :], expected, grey_levels=1)
+    for dataset in datasets:
+        assert all(dataset.cache.is_complete(label) for label in range(3))
+
+
+def _assert_alike(
+    found: list[tuple[bytes, int]], expected: list[tuple[bytes, int]], grey_levels: int
+) -> None:
+    """Compare pixels and labels. `Case` generates classes together, a miss one: rounding may differ."""
+    assert [label for _, label in found] == [label for _, label in expected]
+    for (image, _), (other, _) in zip(found, expected, strict=True):
+        pixels, others = (np.frombuffer(data, np.uint8).astype(int) for data in (image, other))
+        assert np.abs(pixels - others).max() <= grey_levels
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_timm_loads_it(workers: int, case: Case, tmp_path: Path) -> None:
+    dataset: Any = case(tmp_path / "root" if workers else None)  # workers generate
     channels = len(dataset.artifact.info.image_mode)  # "L" or "RGB"
     loader = create_loader(
         dataset,
         input_size=(3, 16, 16),
         batch_size=3,
         use_prefetcher=False,
-        num_workers=0,
+        num_workers=workers,
         device=torch.device("cpu"),
         mean=(0.5,) * channels,
         std=(0.5,) * channels,
@@ -243,15 +279,17 @@ def test_timm_loads_it(case: Case) -> None:
     images, labels = zip(*loader, strict=True)
     assert torch.cat(labels).tolist() == dataset.targets
     assert torch.cat(images).shape == (6, channels, 16, 16)
+    assert all(dataset.cache.is_complete(label) for label in range(3))
 
 
-def test_two_processes_share_it(tmp_path: Path, tiny_artifact: Path) -> None:
+def test_two_processes_share_it(make_case: Callable[[str], Case], tmp_path: Path) -> None:
+    """Every class in the same two processes, which takes seconds to start."""
+    cases = [make_case(kind) for kind in KINDS]
+    datasets = [case(tmp_path / "root" / case.root.parent.name) for case in cases]
     results = multiprocessing.get_context("spawn").SimpleQueue()
-    arguments = (str(tiny_artifact), str(tmp_path / "root"), str(tmp_path / "store"), results)
-    spawn(read_share, arguments, nprocs=2)
+    spawn(read_shares, (datasets, str(tmp_path / "store"), results), nprocs=2)
     shares = dict(results.get() for _ in range(2))
-    whole = D3HRDataset(tiny_artifact, tmp_path / "root", IPC, device="cpu")
-    assert shares[0]["made"] == [0, 2] and shares[1]["made"] == [1]
-    seen = {**shares[0]["items"], **shares[1]["items"]}
-    assert not set(shares[0]["items"]) & set(shares[1]["items"])
-    assert seen == {index: whole[index][0].tobytes() for index in range(6)}
+    for dataset, first, second in zip(datasets, shares[0], shares[1], strict=True):
+        assert first["made"] == [0, 2] and second["made"] == [1]
+        assert not set(first["items"]) & set(second["items"])
+        assert {**first["items"], **second["items"]} == dict(enumerate(_bytes(dataset)))

@@ -293,6 +293,36 @@ def test_missing_repository_is_named() -> None:
         )
 
 
+def _to_pickles(model: Path) -> None:
+    for name in (TRANSFORMER, VAE):
+        torch.save(load_file(model / name), (model / name).with_suffix(".bin"))
+        (model / name).unlink()
+
+
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument is deprecated:UserWarning")
+def test_pickles_of_a_repository_are_read_with_a_warning(
+    model_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshots = tmp_path / "hub" / "models--org--model" / "snapshots"
+    snapshots.mkdir(parents=True)
+    (snapshots / ("c" * 40)).symlink_to(model_copy)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def load() -> str:
+        return LatentDiffusion.from_pretrained("org/model", revision="c" * 40, device="cpu").fingerprint
+
+    expected = load()
+    assert not caplog.text
+    _to_pickles(model_copy)
+    assert load() == expected and caplog.text.count("weights_only=True") == 2
+
+
+def test_pickles_of_a_folder_are_refused(model_copy: Path) -> None:
+    _to_pickles(model_copy)
+    with pytest.raises(ModelNotFoundError, match=r"safetensors is missing"):
+        LatentDiffusion.from_pretrained(model_copy, device="cpu")
+
+
 def test_folder_of_the_same_name_is_no_revision(model_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(model_copy.parent.parent)
     name = f"{model_copy.parent.name}/{model_copy.name}"

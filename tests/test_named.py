@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import shutil
 from fnmatch import fnmatch
@@ -24,7 +26,13 @@ from d3hr_datasets import (
     D3HRTinyImageNet,
 )
 from d3hr_datasets.class_list import ClassList, packaged_subset
-from d3hr_datasets.errors import ArtifactFormatError, ArtifactNotFoundError, ConfigError, ModelFormatError
+from d3hr_datasets.errors import (
+    ArtifactFormatError,
+    ArtifactIntegrityError,
+    ArtifactNotFoundError,
+    ConfigError,
+    ModelFormatError,
+)
 from d3hr_datasets.registry import REGISTRY, RegistryRow
 from tests.tampering import change_info
 from tests.tiny import save_untrained_artifact
@@ -203,7 +211,9 @@ def test_repositories_come_from_the_hubs_cache(
     imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setitem(REGISTRY, "imagenet", RegistryRow("imagenet", None, "org/sets", COMMIT))
+    sha256 = hashlib.sha256((imagenet / "d3hr.json").read_bytes()).hexdigest()
+    row = RegistryRow("imagenet", None, "org/sets", COMMIT, sha256=sha256)
+    monkeypatch.setitem(REGISTRY, "imagenet", row)
     repository = tmp_path / "hub" / "datasets--org--sets"
     (repository / "snapshots").mkdir(parents=True)
     (repository / "snapshots" / COMMIT).symlink_to(imagenet)
@@ -216,6 +226,15 @@ def test_repositories_come_from_the_hubs_cache(
         D3HRImageNet(tmp_path, 1),
     ):
         assert len(dataset) == 1000 and dataset.artifact.folder.name == COMMIT
+    monkeypatch.setitem(REGISTRY, "imagenet", dataclasses.replace(row, sha256="0" * 64))
+    with pytest.raises(ArtifactIntegrityError, match=f"{sha256}, not the expected 0000"):
+        D3HRImageNet(tmp_path, 1)
+
+
+@pytest.mark.parametrize(("revision", "sha256"), [("main", "0" * 64), (None, "0" * 64), (COMMIT, None)])
+def test_a_row_of_the_hub_is_pinned(revision: str | None, sha256: str | None) -> None:
+    with pytest.raises(ConfigError, match=r"needs a revision.*and the SHA-256"):
+        RegistryRow("imagenet", None, "org/sets", revision, sha256=sha256)
 
 
 @pytest.mark.parametrize("artifact", ["org/nothing", "org/nothing@v1", "nothing", "a/b/c"])

@@ -39,14 +39,18 @@ def generate_together(artifact: str, root: str, ipc: int, barrier: Barrier, resu
     results.put(file_digests(dataset.image_folder))
 
 
-def read_share(rank: int, artifact: str, root: str, store: str, results: Any) -> None:
+def read_shares(rank: int, datasets: list[D3HRDataset], store: str, results: Any) -> None:
     """Be one of two processes: materialize together, then read what a `DistributedSampler` gives.
 
-    Puts (rank, the labels generated here and the pixels read here) into `results`.
+    Puts (rank, for each data set the labels generated here and the pixels read here) into `results`.
     """
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
-    dataset = D3HRDataset(artifact, root, ipc=2, device="cpu")
+    results.put((rank, [_read_share(dataset) for dataset in datasets]))
+    torch.distributed.destroy_process_group()
+
+
+def _read_share(dataset: D3HRDataset) -> dict[str, Any]:
     made: list[int] = []
     ensure = dataset.cache.ensure
     dataset.cache.ensure = lambda label, make: (made.append(label), ensure(label, make))[1]  # type: ignore
@@ -54,8 +58,7 @@ def read_share(rank: int, artifact: str, root: str, store: str, results: Any) ->
     missing = [label for label in range(3) if not dataset.cache.is_complete(label)]
     assert not missing, missing
     indices: list[int] = list(DistributedSampler(dataset, shuffle=True))
-    results.put((rank, {"made": made, "items": {i: dataset[i][0].tobytes() for i in indices}}))
-    torch.distributed.destroy_process_group()
+    return {"made": made, "items": {i: dataset[i][0].tobytes() for i in indices}}
 
 
 def main(artifact: str, root: str, ipc: str) -> None:

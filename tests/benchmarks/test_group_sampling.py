@@ -16,5 +16,7 @@ MEAN, VARIANCE = torch.zeros(4, 32, 32), torch.ones(4, 32, 32)
 def test_sample_group_of_ten(benchmark: Any, method: Any) -> None:
     """One ImageNet-sized class, IPC 10; search compares 200 candidates."""
     config = GroupSamplingConfig(method, num_candidates=200)
+    benchmark.group = "groups of ten latents, d = 4096"
+    benchmark.extra_info.update(way=method, baseline="search", images=10)
     group = benchmark(sample_group, MEAN, VARIANCE, 10, 0, config)
     assert group.shape == (10, 4, 32, 32)

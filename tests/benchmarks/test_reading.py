@@ -1,7 +1,8 @@
 """An epoch of a DataLoader over the cache, next to torchvision's `ImageFolder` on the same files.
 
-`make bench` prints the three side by side. Times are those of this process's CPU: what other processes do
-does not change them, and files are in the page cache.
+`TensorDataset` has the same images in memory as tensors, and no transform: what the DataLoader itself takes.
+Times are those of this process's CPU: what other processes do does not change them, and
+files are in the page cache.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
@@ -43,19 +44,25 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("transform", [None, pil_to_tensor], ids=["images", "tensors"])
-@pytest.mark.parametrize("reader", ["ImageFolder", "cache", "in_memory"])
+@pytest.mark.parametrize("reader", ["ImageFolder", "cache", "in_memory", "TensorDataset"])
 def test_epoch(reader: str, transform: Any, filled: D3HRFashionMNIST, benchmark: Any) -> None:
+    if reader == "TensorDataset" and transform is None:
+        pytest.skip("it has no images")
     root = Path(filled.root)
     readers: dict[str, Any] = {
         "ImageFolder": partial(ImageFolder, str(filled.image_folder)),
         "cache": partial(D3HRFashionMNIST, root, filled.ipc),
         "in_memory": partial(D3HRFashionMNIST, root, filled.ipc, in_memory=True),
+        "TensorDataset": lambda: TensorDataset(
+            torch.stack([pil_to_tensor(filled[index][0]) for index in range(len(filled))]),
+            torch.tensor(filled.targets),
+        ),
     }
     dataset = readers[reader]()
     dataset.transform = transform
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=50, collate_fn=None if transform else list)
     benchmark._timer = time.process_time
-    benchmark.group = f"{'tensors' if transform else 'images'} of {filled[0][0].size[0]}"
-    benchmark.extra_info["images"] = len(dataset)
+    benchmark.group = f"epoch of {'tensors' if transform else 'images'} of {filled[0][0].size[0]}"
+    benchmark.extra_info.update(way=reader, baseline="ImageFolder", images=len(dataset))
     batches = benchmark.pedantic(lambda: sum(1 for _ in loader), rounds=10, warmup_rounds=2)
     assert batches == len(loader)
