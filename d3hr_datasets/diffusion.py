@@ -78,8 +78,8 @@ class LatentDiffusion:
             device: Where to run.
             torch_dtype: Precision of transformer and VAE; DDIM's own arithmetic is always float32.
             local_files_only: Do not ask the Hub.
-            allow_bin: Also load .bin weights of a folder, with `weights_only` and a warning, as of a repository
-                that has no others.
+            allow_bin: Also load .bin weights of a folder, with `weights_only` and a warning (as those of a
+                repository that has no others).
 
         Raises:
             ModelNotFoundError: A part of it is missing.

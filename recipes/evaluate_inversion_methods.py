@@ -22,11 +22,11 @@ from diffusers import DPMSolverMultistepInverseScheduler
 from tqdm import tqdm
 
 from d3hr_datasets import Artifact, DecodeConfig, InversionConfig
-from d3hr_datasets.build import to_model_range
 from d3hr_datasets.config import CLEAN, timestep_grid
 from d3hr_datasets.ddim import alpha_cumprod, ddim_step, predict_noise
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.generation import load_model
+from d3hr_datasets.reading import to_model_range
 from recipes.common import write_results
 from recipes.data import load_images
 from recipes.evaluate_inversion import normality

@@ -33,9 +33,7 @@ class StudentSettings:
     weight_decay: float = 5e-4
 
 
-def convnet(
-    settings: StudentSettings, num_classes: int, channels: int = 1, image_size: int = 28
-) -> nn.Module:
+def convnet(settings: StudentSettings, num_classes: int, channels: int = 1, image_size: int = 28) -> ConvNet:
     """Return an untrained ConvNet-D."""
     return ConvNet(num_classes, channels, image_size, settings.depth, settings.width)
 

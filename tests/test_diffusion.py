@@ -309,7 +309,9 @@ def test_pickles_of_a_repository_are_read_with_a_warning(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def load() -> str:
-        return LatentDiffusion.from_pretrained("org/model", revision="c" * 40, device="cpu").fingerprint
+        return LatentDiffusion.from_pretrained(
+            "org/model", revision="c" * 40, device="cpu"
+        ).inversion_fingerprint
 
     expected = load()
     assert not caplog.text

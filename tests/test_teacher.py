@@ -34,7 +34,7 @@ def _transformers(names: list[str]) -> Any:
 
 
 def _timm(names: list[str]) -> Any:
-    model = timm.create_model("test_vit", num_classes=len(names))
+    model: Any = timm.create_model("test_vit", num_classes=len(names))
     model.pretrained_cfg = {**model.pretrained_cfg, "label_names": names}
     return model
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from d3hr_datasets.build import resize_and_crop
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.errors import ConfigError, UnreadableImageError
 from d3hr_datasets.group_sampling import derive_seed
+from d3hr_datasets.reading import resize_and_crop
 
 ACCEPTED = "a folder with one folder per class, or torchvision:NAME:ROOT"
 

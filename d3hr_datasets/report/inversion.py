@@ -9,10 +9,10 @@ import torch
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
-from d3hr_datasets.build import to_model_range
 from d3hr_datasets.config import CLEAN, timestep_grid
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.group_sampling import derive_seed
+from d3hr_datasets.reading import to_model_range
 from d3hr_datasets.report.images import RealImages
 from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
 
