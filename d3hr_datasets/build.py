@@ -19,6 +19,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.build_progress import BuildProgress
@@ -27,6 +29,7 @@ from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, StatisticsError, UnreadableImageError
 from d3hr_datasets.gaussians import RunningMoments
 from d3hr_datasets.inverting import ChunkBuilder, find_centroids
+from d3hr_datasets.processes import process_share
 from d3hr_datasets.reading import ImageSource, ImageStream, IndexedImages
 
 # How long a process waits for the others: as long as the slowest needs. A launcher ends all if one dies.
@@ -127,7 +130,7 @@ def join_processes() -> Any:
     """Return Accelerate's `PartialState`: this process's device and place among those it was launched with.
 
     Raises:
-        ConfigError: Accelerate is not installed.
+        ConfigError: Accelerate is not installed, or does not see the processes that were launched.
     """
     try:
         from accelerate import PartialState
@@ -135,7 +138,15 @@ def join_processes() -> Any:
         raise ConfigError(
             "building needs Accelerate, which is not installed: `pip install 'd3hr-datasets[build]'`"
         ) from error
-    return PartialState(timeout=PATIENCE)
+    # Unless it is told that there is only the CPU, Accelerate takes each of several processes to be alone.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    _, size = process_share()
+    if state.num_processes != size:
+        raise ConfigError(
+            f"{size} processes were launched, but Accelerate sees {state.num_processes}; start them with "
+            "`accelerate launch` or `torchrun`, and make no PartialState of your own before"
+        )
+    return state
 
 
 def _check_targets(source: ImageSource, info: ArtifactInfo) -> None:

@@ -116,7 +116,7 @@ def test_torchrun_restarts_a_killed_worker_and_gives_the_same_bits(scene: Path, 
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, env=environment, timeout=600
+        list(map(str, command)), capture_output=True, text=True, check=False, env=environment, timeout=1200
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "died").exists() and json.loads(done.stdout)["counts"] == [4, 4, 4]

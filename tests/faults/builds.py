@@ -90,4 +90,6 @@ def _build(root: Path, rank: int, processes: int, port: int) -> None:
         TinyImages(), MODEL, root / "artifact", tiny_info(dtype="float32"), root / "work", batch_size=2,
         chunk_size=CHUNK_SIZE, progress=False,
     )  # fmt: skip
-    PartialState().destroy_process_group()
+    state = PartialState()
+    promise(state.num_processes == processes and state.process_index == rank, "not joined")
+    state.destroy_process_group()
