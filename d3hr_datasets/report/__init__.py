@@ -22,7 +22,7 @@ from d3hr_datasets.report import figures
 from d3hr_datasets.report.images import RealImages
 from d3hr_datasets.report.inversion import DRAWN_CLASSES, InvertedImages, measure_inversion
 from d3hr_datasets.report.measures import sampler_scores, sizes
-from d3hr_datasets.report.page import missing, page, paragraph, picture, table
+from d3hr_datasets.report.page import heading, missing, page, paragraph, picture, table
 
 __all__ = ["write_report"]
 
@@ -130,7 +130,7 @@ def _artifact(dataset: D3HRDataset) -> str:
         "groups": f"{dataset.ipc} per class, {dataset.sampling.method}, seed {dataset.seed}",
         "diffusion model": model,
     }
-    return table(["", ""], rows.items())
+    return table([], rows.items())
 
 
 def _images(dataset: D3HRDataset, inverted: InvertedImages | None, show: _Show) -> str:
@@ -159,12 +159,12 @@ def _images(dataset: D3HRDataset, inverted: InvertedImages | None, show: _Show) 
         if inverted is not None:
             real = [to_pil_image(pixels) for pixels in inverted.shown[label]]
             sheets["real"] = (real, f"{len(real)} real images of class {name}", "real")
-        heading = paragraph(f"{name}: {info.counts[class_label]:,} images behind it")
+        title = heading(f"{name}: {info.counts[class_label]:,} images behind it")
         strips = "".join(
             show(f"class-{class_label:03d}-{kind}.png", figures.contact_sheet(sheet), alt, caption, scale)
             for kind, (sheet, alt, caption) in sheets.items()
         )
-        parts.append(f'{heading}<div class="strips">{strips}</div>')
+        parts.append(f'{title}<div class="strips">{strips}</div>')
     return "\n".join(parts)
 
 
@@ -213,11 +213,14 @@ def _quantiles(dataset: D3HRDataset, inverted: InvertedImages | None, show: _Sho
         return _needs_images(dataset)
     ends = {t: float(lines[:, -1].mean()) for t, lines in sorted(inverted.quantiles.items())}
     probability = float(inverted.probabilities[-1])
-    alt = f"QQ plots. At probability {probability:g}: " + ", ".join(
-        f"{'VAE space' if t == CLEAN else f't = {t}'} {end:.2f}" for t, end in ends.items()
+    spaces = [f"{'VAE space' if t == CLEAN else f't = {t}'} {end:.2f}" for t, end in ends.items()]
+    of_noise = float(inverted.noise_quantiles[-1])
+    alt = f"QQ plots. At probability {probability:g}: {', '.join(spaces)}, Gaussian noise {of_noise:.2f}."
+    png = figures.qq_figure(inverted.quantiles, inverted.noise_quantiles, inverted.probabilities)
+    caption = (
+        "Elements standardised within their class, a line for each class; dashed: Gaussian noise, as many "
+        "samples and standardised likewise."
     )
-    png = figures.qq_figure(inverted.quantiles, inverted.probabilities)
-    caption = "Elements standardised within their class, a line for each class; dashed: the normal law."
     return show("qq.png", png, alt, caption)
 
 

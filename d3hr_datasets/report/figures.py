@@ -63,17 +63,20 @@ def normality_figure(
             axes.axvline(timestep, color="tab:orange", linewidth=1, alpha=0.7)
         axes.set_title(f"mean |{name.replace('_', ' ')}|", fontsize=10)
         axes.set_xlabel("timestep (left end: VAE space)")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(of_noise, *(row[name] for row in rows.values())))
     panels[0].plot([], [], color="tab:orange", linewidth=1, label="stored")
     panels[0].legend(fontsize=8)
     return _save(figure)
 
 
-def qq_figure(quantiles: dict[int, torch.Tensor], probabilities: torch.Tensor) -> bytes:
+def qq_figure(
+    quantiles: dict[int, torch.Tensor], of_noise: torch.Tensor, probabilities: torch.Tensor
+) -> bytes:
     """Draw quantiles of standardised elements against those of the normal law, a line for each class.
 
     Args:
         quantiles: By timestep, (classes, Q).
+        of_noise: (Q,), of Gaussian noise, standardised likewise: with few samples its tails are shorter.
         probabilities: (Q,).
     """
     normal = torch.special.ndtri(probabilities).tolist()
@@ -82,7 +85,7 @@ def qq_figure(quantiles: dict[int, torch.Tensor], probabilities: torch.Tensor) -
     for axes, (timestep, of_classes) in zip(panels, sorted(quantiles.items()), strict=True):
         for line in of_classes:
             axes.plot(normal, line.tolist(), color="tab:blue", linewidth=0.8, alpha=0.5)
-        axes.plot(normal, normal, color="black", linestyle="--", linewidth=1)
+        axes.plot(normal, of_noise.tolist(), color="black", linestyle="--", linewidth=1)
         axes.set_title(_space(timestep), fontsize=10)
         axes.set_xlabel("quantile of the normal law")
     panels[0].set_ylabel("quantile of standardised elements")
@@ -125,18 +128,18 @@ def projection_figure(
             for index, name in enumerate(names):
                 colour = colours[index % len(colours)]
                 mine = (labels == index).numpy()
-                axes.scatter(*dots[mine].T, s=6, color=colour, alpha=0.45, linewidths=0, label=name)
+                axes.scatter(*dots[mine].T, s=9, color=colour, alpha=0.65, linewidths=0, label=name)
             for index in range(len(names)):
                 mine = (group_labels == index).numpy()
                 axes.scatter(
-                    *stars[mine].T, s=90, marker="*", color=colours[index % len(colours)],
+                    *stars[mine].T, s=70, marker="*", color=colours[index % len(colours)],
                     edgecolors="black", linewidths=0.7,
                 )  # fmt: skip
             axes.set_title(f"{_space(timestep)}, {method}", fontsize=10)
             axes.set_xticks([])
             axes.set_yticks([])
     handles, entries = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, entries, loc="outside lower center", ncols=5, fontsize=8, markerscale=3)
+    figure.legend(handles, entries, loc="outside lower center", ncols=5, fontsize=8, markerscale=2.5)
     return _save(figure)
 
 

@@ -31,6 +31,7 @@ class InvertedImages:
         normality: By timestep, measures averaged over the classes.
         noise: The same of Gaussian noise, as many samples as the first class has images.
         probabilities: (Q,) of the quantiles.
+        noise_quantiles: (Q,), of the same noise.
         quantiles: By timestep, VAE space and the one that is decoded from, (classes, Q).
         distance: Of the images' means to the stored ones, in standard errors, averaged over the classes.
         spaces: By timestep likewise, latents of the first classes' images and sampled groups.
@@ -43,6 +44,7 @@ class InvertedImages:
     normality: dict[int, dict[str, float]]
     noise: dict[str, float]
     probabilities: torch.Tensor
+    noise_quantiles: torch.Tensor
     quantiles: dict[int, torch.Tensor]
     distance: float
     spaces: dict[int, tuple[torch.Tensor, torch.Tensor]]
@@ -101,6 +103,7 @@ def measure_inversion(
         },
         noise=normality(noise),
         probabilities=probabilities,
+        noise_quantiles=standardised_quantiles(noise, probabilities),
         quantiles={timestep: torch.stack(lines) for timestep, lines in quantiles.items()},
         distance=sum(distances) / len(distances),
         spaces={t: (torch.cat(points[t]), torch.cat(groups[t])) for t in drawn},

@@ -29,18 +29,29 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def heading(text: str) -> str:
+    """Return a heading below that of a section."""
+    return f"<h3>{escape(text)}</h3>"
+
+
 def missing(text: str, command: str) -> str:
     """Return a paragraph that says what is not there, and the command that brings it."""
     return f'<p class="missing">{escape(text)} <code>{escape(command)}</code></p>'
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table; floats are shown with three significant digits, and the first column names rows."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    """Return a table; floats are shown with three significant digits, and the first column names rows.
+
+    Args:
+        header: Names of the columns; none makes a table without a head.
+        rows: The cells.
+    """
+    cells = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    head = f"<thead><tr>{cells}</tr></thead>" if header else ""
     body = "".join(
         f'<tr><th scope="row">{escape(str(row[0]))}</th>{"".join(map(_cell, row[1:]))}</tr>' for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table>{head}<tbody>{body}</tbody></table>"
 
 
 def _cell(value: Any) -> str:
