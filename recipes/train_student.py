@@ -2,9 +2,12 @@
 
     python -m recipes.train_student recipes/configs/students/dc/fashion-mnist-ipc10.yaml --set seed=1
 
-Or on several GPUs: `accelerate launch -m recipes.train_student ...`. Everything of a run is in a folder
-below `output`, named by its settings: `settings.yaml` (resolved), `metrics.csv` (an epoch a row),
-`result.json` (accuracy after the last epoch) and, while it runs, `checkpoint.pt`, from which it goes on.
+Or on several GPUs: `accelerate launch -m recipes.train_student ...`, or in several processes on the CPU:
+`ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m recipes.train_student ...`.
+
+Everything of a run is in a folder below `output`, named by its settings: `settings.yaml` (resolved),
+`metrics.csv` (an epoch a row), `result.json` (accuracy after the last epoch) and, while it runs,
+`checkpoint.pt`, from which it goes on.
 """
 
 from __future__ import annotations

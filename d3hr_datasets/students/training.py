@@ -122,7 +122,7 @@ def train_student(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         model.train()
-        total, count = torch.zeros((), device=device), 0
+        total = torch.zeros(2, device=device)  # of losses, of images
         with _seeded((seed * 100_003 + epoch) * 1009 + accelerator.process_index, device):
             for views, labels, index in loader:
                 loss = _loss(protocol, model, views.to(device), labels.to(device), index, num_classes,
@@ -130,9 +130,9 @@ def train_student(
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(loss)
                 optimizer.step()
-                total += loss.detach() * len(views)
-                count += len(views)
-        loss_of_epoch = float(total) / count
+                total += torch.stack([loss.detach() * len(views), loss.new_tensor(len(views))])
+        losses, count = accelerator.reduce(total, "sum").tolist()
+        loss_of_epoch = losses / count
         if math.isnan(loss_of_epoch):
             raise FloatingPointError(
                 f"the loss of epoch {epoch} is not a number; lower learning_rate {protocol.learning_rate} or "
