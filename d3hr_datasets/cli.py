@@ -146,7 +146,6 @@ def verify(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> No
     result = {"folder": str(found.folder), "fingerprint": found.fingerprint, "num_files": len(found.sha256)}
     try:
         found.verify()
-        found.model_folder()  # also refuses files that are not listed
     except D3HRError as error:
         if as_json:
             print_json({**result, "sound": False, "error": str(error)})
@@ -225,10 +224,9 @@ def export(
 
 def _load_artifact(where: str | None) -> Artifact:
     from d3hr_datasets.artifact import Artifact
-    from d3hr_datasets.hub import resolve_artifact
     from d3hr_datasets.registry import registered_artifact
 
-    return Artifact.load(resolve_artifact(registered_artifact(DEFAULT_NAME) if where is None else where))
+    return Artifact.from_pretrained(registered_artifact(DEFAULT_NAME) if where is None else where)
 
 
 def _make_dataset(

@@ -32,7 +32,6 @@ from d3hr_datasets.generation import (
     to_pil,
 )
 from d3hr_datasets.group_sampling import NESTED_BLOCK
-from d3hr_datasets.hub import resolve_artifact
 from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class D3HRDataset(DatasetFolder):
         self.ipc = check_int("ipc", ipc, 1)
         self.seed = check_int("seed", seed, 0)
         if not isinstance(artifact, Artifact):
-            artifact = Artifact.load(resolve_artifact(artifact))
+            artifact = Artifact.from_pretrained(artifact)
         self.artifact = artifact
         info = self.artifact.info
         self.sampling, self.decode = resolve_settings(info, sampling, decode, seed)
@@ -150,6 +149,8 @@ class D3HRDataset(DatasetFolder):
         settings = {
             "artifact": info.name,
             "artifact_fingerprint": self.artifact.fingerprint,
+            "artifact_repo_id": self.artifact.repo_id,
+            "artifact_revision": self.artifact.revision,
             "seed": self.seed,
             "classes": class_names,
             "sampling": self.sampling.to_dict(),

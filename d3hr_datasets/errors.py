@@ -53,3 +53,7 @@ class ExportError(D3HRError, RuntimeError):
 
 class CacheMissError(CacheError):
     """An image is not cached, and this process cannot generate it."""
+
+
+class PublishError(D3HRError, RuntimeError):
+    """The Hub does not take what should be published, or it is not fit to be."""

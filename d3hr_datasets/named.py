@@ -14,7 +14,6 @@ from d3hr_datasets.class_list import ClassList, packaged_subset
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.hub import resolve_artifact
 from d3hr_datasets.registry import registered_artifact
 
 
@@ -70,7 +69,7 @@ class NamedDataset(D3HRDataset):
         if artifact is None:
             artifact = registered_artifact(self.registry_name)
         if not isinstance(artifact, Artifact):
-            artifact = Artifact.load(resolve_artifact(artifact))
+            artifact = Artifact.from_pretrained(artifact)
         ClassList.packaged(self.registry_name).check_artifact(artifact.info)
         super().__init__(
             artifact,

@@ -14,6 +14,7 @@ from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.config import check_int
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError
 from d3hr_datasets.gaussians import ClassGaussians, ClassModes
+from d3hr_datasets.safe_files import read_header
 
 SAFETENSORS_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
@@ -102,6 +103,7 @@ def _read(
 ) -> list[torch.Tensor]:
     rows = slice(None) if class_label is None else slice(class_label, class_label + 1)
     tensors = []
+    read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             for name, shape in names.items():
