@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from d3hr_datasets import __version__
 from d3hr_datasets.cli_cache import JsonOption, RootOption, cache_app, format_bytes, print_json
+from d3hr_datasets.cli_publish import add_publish_commands
 from d3hr_datasets.errors import D3HRError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ app = typer.Typer(
     help="Distilled image data sets: look at artifacts, generate their images, keep and export them.",
 )
 app.add_typer(cache_app, name="cache")
+add_publish_commands(app)
 
 
 def _names(incomplete: str) -> list[str]:

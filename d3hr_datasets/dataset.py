@@ -35,7 +35,10 @@ from d3hr_datasets.group_sampling import NESTED_BLOCK
 from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
 
 if TYPE_CHECKING:
+    import datasets
+
     from d3hr_datasets.diffusion import LatentDiffusion
+    from d3hr_datasets.hub import Published
 
 CHUNK = 64  # images in the model at a time
 
@@ -282,6 +285,18 @@ class D3HRDataset(DatasetFolder):
                     bar.update(len(labels[start : start + step]))
         wait_for_other_processes()
         return self.image_folder
+
+    def to_hf_dataset(self, *, progress: bool = True) -> datasets.Dataset:
+        """Return the images as a `datasets.Dataset`; see `export.to_hf_dataset`."""
+        from d3hr_datasets.export import to_hf_dataset
+
+        return to_hf_dataset(self, progress=progress)
+
+    def push_images_to_hub(self, repo_id: str, **options: Any) -> Published:
+        """Publish the images as Parquet, for timm's `hfds/ORG/NAME`; see `publish.publish_images`."""
+        from d3hr_datasets.publish import publish_images
+
+        return publish_images(self, repo_id, **options)
 
     def sample_latents(self, label: int) -> torch.Tensor:
         """Return the group of inverted latents of a label, (ipc, C, H, W) float32."""

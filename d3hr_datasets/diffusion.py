@@ -17,6 +17,7 @@ from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.config import DecodeConfig, InversionConfig, check_on_grid, timestep_grid
 from d3hr_datasets.ddim import denoise_latents, invert_latents
 from d3hr_datasets.errors import ConfigError, ModelFormatError, ModelNotFoundError
+from d3hr_datasets.model_size import check_config, check_size
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
@@ -105,6 +106,9 @@ class LatentDiffusion:
                         f"{folder / pattern} is missing: a model folder holds transformer/, vae/ and "
                         "scheduler/ as `DiTPipeline.save_pretrained` writes them, with safetensors"
                     )
+            check_size(DiTTransformer2DModel, folder / "transformer")
+            check_size(AutoencoderKL, folder / "vae")
+            check_config(folder / "scheduler" / "scheduler_config.json")
         where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only or is_folder}
         weights = {
             **where,

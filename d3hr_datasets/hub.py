@@ -80,7 +80,7 @@ def download(
 ) -> Path:
     """Bring files of a dataset repository to the Hub's cache, and check those that are new.
 
-    A file that arrives wrong is removed and asked for once more.
+    A file that arrives wrong is removed. Then, or when the connection breaks, it is tried once more.
 
     Args:
         repo_id: "ORG/NAME".
@@ -119,6 +119,9 @@ def download(
                 )
             )
         except Exception as error:  # the client lets those of its own libraries through
+            if attempt == "first" and _may_pass(error):
+                logger.warning("%s was not downloaded: %s; trying again", repo_id, _reason(error))
+                continue
             raise ArtifactNotFoundError(
                 f"the Hub does not give {repo_id}@{revision or 'main'}, and there is no such folder: "
                 f"{_reason(error)}. Check name and revision, the connection (HF_HUB_OFFLINE, HF_ENDPOINT) "
@@ -194,6 +197,14 @@ def _as_patterns(names: Iterable[str]) -> list[str]:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+def _may_pass(error: Exception) -> bool:
+    """Say whether trying again may help: not where the Hub refuses, or is not asked."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    status = getattr(getattr(error, "response", None), "status_code", 500)
+    return status >= 500 and not isinstance(error, LocalEntryNotFoundError)
 
 
 def _snapshot_folder(repo_id: str, commit: str, cache_dir: str | Path | None) -> Path:

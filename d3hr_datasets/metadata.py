@@ -32,7 +32,7 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
     document = read_json(path_inside(folder, METADATA))
     if "format" not in document:
         raise ArtifactFormatError(f"{path}: field 'format' is missing; accepted: {FORMAT}")
-    if document["format"] != FORMAT:
+    if document["format"] != FORMAT or isinstance(document["format"], bool):
         raise ArtifactFormatError(
             f"{path}: format = {document['format']!r}; accepted: {FORMAT}. If it is newer: "
             "`pip install --upgrade d3hr-datasets`"

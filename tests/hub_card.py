@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 LICENSES = {
-    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", 
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
     "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "odbl", "odc-by", "pddl", "openrail",
     "creativeml-openrail-m", "unlicense", "other", "unknown",
 }  # fmt: skip
