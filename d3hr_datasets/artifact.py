@@ -5,7 +5,7 @@ A folder, which is also a Hub dataset repository, in format 1:
     d3hr.json                what it describes, with the SHA-256 of every other file
     statistics.safetensors   count (K,), and tT.mean and tT.variance (K, C, H, W) per timestep T; where
                              classes have M modes also modes.count (K, M), tT.modes.mean (K, M, C, H, W)
-                             and tT.modes.variance (K, C, H, W)
+                             and tT.modes.variance (K, C, H, W); as integers, each with NAME.scale
     model/                   optional: the diffusion model, in diffusers' layout
     README.md                dataset card
 
