@@ -162,6 +162,8 @@ class Artifact:
             PublishError: The Hub does not take it.
         """
         self.verify()
+        for name in self.sha256:  # of an artifact from the Hub, `verify` looks at what is needed only
+            self.check(name)
         return hub.upload(
             self.folder,
             [METADATA, *self.sha256],

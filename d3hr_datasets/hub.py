@@ -195,8 +195,9 @@ def _as_patterns(names: Iterable[str]) -> list[str]:
     return [re.sub(r"([*?[])", r"[\1]", name) for name in names]
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+def _reason(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return text if error.__cause__ is None else f"{text} ({_reason(error.__cause__)})"
 
 
 def _may_pass(error: Exception) -> bool:

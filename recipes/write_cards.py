@@ -50,6 +50,13 @@ def precision_table() -> str:
     return table(["weights in half instead of single precision", ""], rows)
 
 
+def storage_table() -> str:
+    """Return what storing statistics in fewer bits costs."""
+    rows = [[name, *values.values()] for name, values in read("storage").items()]
+    header = ["statistics as", "bytes", "mean difference of 255", "largest difference of 255", "PSNR, dB"]
+    return table(header, rows)
+
+
 def diffusion_table() -> str:
     """Return recognition and diversity of generated images."""
     rows = [[name, *values.values()] for name, values in read("diffusion").items()]
@@ -102,8 +109,8 @@ def _section(section: Callable[[], str]) -> str:
 
 def main() -> None:
     sections = [
-        training_table, vae_table, precision_table, diffusion_table, inversion_tables, students_table,
-        dataset_table,
+        training_table, vae_table, precision_table, storage_table, diffusion_table, inversion_tables,
+        students_table, dataset_table,
     ]  # fmt: skip
     figures = "\n\n".join(_section(section) for section in sections)
     artifact = Artifact.load(ARTIFACT)

@@ -34,6 +34,9 @@ from tests.workers import file_digests
 
 REPO = "org/d3hr-tiny"
 
+# Of huggingface_hub, which gives a file to its HTTP library in the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def described(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -70,8 +70,8 @@ def check_cache(cache: Path) -> int:
     return len(blobs)
 
 
-def download_round(server: HubServer, work: Path, chance: random.Random) -> str:
-    """Download with faults, then without; say what came of the first time."""
+def download_round(server: HubServer, work: Path, chance: random.Random, counts: Counter[str]) -> None:
+    """Download with faults, then without; count what came of the first time."""
     cache = work / "cache"
     source = work / "source"
     make_artifact(source, chance)
@@ -81,7 +81,7 @@ def download_round(server: HubServer, work: Path, chance: random.Random) -> str:
         Fault(chance.choice(KINDS), chance.choice(DOWNLOADS), times=chance.randint(1, 3))  # type: ignore[arg-type]
         for _ in range(chance.randint(1, 3))
     ]
-    kinds = "+".join(sorted({str(fault.kind) for fault in server.faults}))
+    kinds = {str(fault.kind) for fault in server.faults}
     outcome = "complete"
     try:
         _check_folder(hub.download_artifact("org/faulty", revision, cache_dir=cache), source)
@@ -95,7 +95,8 @@ def download_round(server: HubServer, work: Path, chance: random.Random) -> str:
     promise(check_cache(cache) > 0, "nothing is cached")
     if chance.random() < 0.5:
         shutil.rmtree(cache)
-    return f"download: {outcome:13s} {kinds}"
+    counts[f"download: {outcome}"] += 1
+    counts.update(f"download: {kind} among the faults, {outcome}" for kind in kinds)
 
 
 def _check_folder(folder: Path, source: Path) -> None:
@@ -105,8 +106,8 @@ def _check_folder(folder: Path, source: Path) -> None:
         promise(found.get(name) == sha256[name], f"{name} was given wrong")
 
 
-def upload_round(server: HubServer, work: Path, chance: random.Random) -> str:
-    """Publish with faults, then without; say what came of the first time."""
+def upload_round(server: HubServer, work: Path, chance: random.Random, counts: Counter[str]) -> None:
+    """Publish with a fault, then without; count what came of the first time."""
     source = work / "source"
     make_artifact(source, chance)
     names = [METADATA, *file_digests(source)]
@@ -132,7 +133,8 @@ def upload_round(server: HubServer, work: Path, chance: random.Random) -> str:
     hub.upload(source, names, "org/new", commit_message="a round")
     again = hub.upload(source, names, "org/new", commit_message="a round")
     promise(not again.changed, "publishing again changes something")
-    return f"upload: {outcome:13s} {kind}"
+    counts[f"upload: {outcome}"] += 1
+    counts[f"upload: {kind}, {outcome}"] += 1
 
 
 def main() -> None:
@@ -145,13 +147,12 @@ def main() -> None:
     logging.getLogger("d3hr_datasets").setLevel(logging.ERROR)
     chance, counts, begin = random.Random(arguments.seed), Counter[str](), time.monotonic()
     with HubServer() as server, tempfile.TemporaryDirectory(prefix="d3hr-faults-") as folder:
-        os.environ.update(environment(server.url, Path(folder) / "home"))
-        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+        os.environ.update(environment(server.url, Path(folder) / "home"), HF_HUB_VERBOSITY="critical")
         for index in range(arguments.rounds):
             try:
-                counts[download_round(server, Path(folder), chance)] += 1
+                download_round(server, Path(folder), chance, counts)
                 if index % 5 == 0:
-                    counts[upload_round(server, Path(folder), chance)] += 1
+                    upload_round(server, Path(folder), chance, counts)
             except D3HRError as error:
                 raise BrokenPromiseError(f"round {index} fails without a fault: {error}") from error
     for name, count in sorted(counts.items()):
