@@ -203,7 +203,9 @@ def _facts(artifact: Artifact) -> list[list[Any]]:
     latents, side = " x ".join(map(str, info.latent_shape)), info.image_size
     rows = {
         "source": ", ".join(source) or "not given",
-        "images per class": f"{min(info.counts):,} to {max(info.counts):,}",
+        "images per class": " to ".join(
+            f"{count:,}" for count in sorted({min(info.counts), max(info.counts)})
+        ),
         "diffusion model": where,
         "latents": f"{latents} of {side} x {side} images{frame}",
         "inversion": f"DDIM, {inversion.num_inference_steps} steps, guidance {inversion.guidance_scale:g}, "
@@ -222,14 +224,17 @@ def _yaml(artifact: Artifact, title: str, files: str, classes: list[str], num_im
 
     features = [
         {"name": "image", "dtype": "image"},
-        {"name": "label", "dtype": {"class_label": {"names": dict(enumerate(classes))}}},
+        {
+            "name": "label",
+            "dtype": {"class_label": {"names": {str(label): name for label, name in enumerate(classes)}}},
+        },
     ]
     values = DatasetCardData(
         **_license(_license_of_data(artifact)),
         pretty_name=title,
         task_categories=["image-classification"],
         size_categories=[_size_category(num_images)],
-        source_datasets=["original"],
+        source_datasets=[f"extended|other-{_slug(artifact.info.source.get('name') or artifact.info.name)}"],
         annotations_creators=["machine-generated"],
         tags=["dataset-distillation", "d3hr", "diffusion"],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
@@ -246,7 +251,11 @@ def _license(name: str) -> dict[str, str]:
     """Return the card's fields for a licence, which the Hub knows by names of its own."""
     if name.lower() in LICENSES or name == "unknown":
         return {"license": name.lower()}
-    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")}
+    return {"license": "other", "license_name": _slug(name)}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", str(name).lower()).strip("-")
 
 
 def _license_of_model(artifact: Artifact) -> str:

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from d3hr_datasets import Artifact, ClassGaussians, D3HRDataset, D3HRImageNet, InversionConfig
@@ -24,10 +22,9 @@ from tests.tiny import tiny_info, tiny_pipeline
 SHAPE = (3, 3, 4, 4)
 
 
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**16), size=st.floats(1e-6, 1e6))
-def test_nothing_moves_by_more_than_half_a_step(seed: int, size: float) -> None:
-    values = size * torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
+@pytest.mark.parametrize("size", [1e-6, 1e-2, 1.0, 30.0, 1e6])
+def test_nothing_moves_by_more_than_half_a_step(size: float) -> None:
+    values = size * torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     stored, scale = quantize("mean", values)
     assert stored.dtype == torch.int8 and scale.shape == (3, 3, 1, 1)
     assert ((dequantize("mean", stored, scale) - values).abs() <= 0.501 * scale).all()
