@@ -247,7 +247,7 @@ def _license_of_data(artifact: Artifact) -> str:
     return str(artifact.info.source.get("license") or "unknown")
 
 
-def _license(name: str) -> dict[str, str]:
+def _license(name: str) -> dict[str, Any]:
     """Return the card's fields for a licence, which the Hub knows by names of its own."""
     if name.lower() in LICENSES or name == "unknown":
         return {"license": name.lower()}

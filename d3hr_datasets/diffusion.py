@@ -106,9 +106,6 @@ class LatentDiffusion:
                         f"{folder / pattern} is missing: a model folder holds transformer/, vae/ and "
                         "scheduler/ as `DiTPipeline.save_pretrained` writes them, with safetensors"
                     )
-            check_size(DiTTransformer2DModel, folder / "transformer")
-            check_size(AutoencoderKL, folder / "vae")
-            check_config(folder / "scheduler" / "scheduler_config.json")
         where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only or is_folder}
         weights = {
             **where,
@@ -118,6 +115,10 @@ class LatentDiffusion:
             "output_loading_info": True,
         }
         try:
+            if is_folder:
+                check_size(DiTTransformer2DModel, folder / "transformer")
+                check_size(AutoencoderKL, folder / "vae")
+                check_config(folder / "scheduler" / "scheduler_config.json")
             transformer, missing = DiTTransformer2DModel.from_pretrained(
                 str(model), subfolder="transformer", **weights
             )

@@ -183,7 +183,7 @@ def upload(
     return Published(repo_id, commit.oid, commit.pr_url or commit.commit_url, commit.oid != before)
 
 
-def _library() -> dict[str, str]:
+def _library() -> dict[str, Any]:
     """Return how the user agent names this library."""
     from d3hr_datasets import __version__
 
@@ -224,7 +224,7 @@ def _is_right(path: Path, sha256: str | None) -> bool:
         return True
     if sha256 is not None:
         return file_sha256(path) == sha256
-    blob: Any = path.resolve()
+    blob = path.resolve()
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         return file_sha256(blob) == blob.name
     if COMMIT.fullmatch(blob.name):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from d3hr_datasets import Artifact, D3HRDataset, __version__
-from d3hr_datasets.artifact import METADATA, STATISTICS
 from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError, ConfigError
+from d3hr_datasets.metadata import METADATA, STATISTICS
 from tests.hub_server import TOKEN, Fault, HubServer
 from tests.tampering import flip_byte
 from tests.workers import file_digests
