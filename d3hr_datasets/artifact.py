@@ -5,7 +5,7 @@ A folder, which is also a Hub dataset repository, in format 1:
     d3hr.json                what it describes, with the SHA-256 of every other file
     statistics.safetensors   count (K,), and tT.mean and tT.variance (K, C, H, W) per timestep T; where
                              classes have M modes also modes.count (K, M), tT.modes.mean (K, M, C, H, W)
-                             and tT.modes.variance (K, C, H, W)
+                             and tT.modes.variance (K, C, H, W); as integers, each with NAME.scale
     model/                   optional: the diffusion model, in diffusers' layout
     README.md                dataset card
 
@@ -16,42 +16,56 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from pathlib import Path, PurePosixPath
-from typing import Any
+import shutil
+from pathlib import Path
 
 from safetensors.torch import save_file
 
+from d3hr_datasets import hub
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.errors import (
-    ArtifactFormatError,
     ArtifactIntegrityError,
-    ArtifactNotFoundError,
     ConfigError,
     ModelNotFoundError,
 )
 from d3hr_datasets.gaussians import ClassGaussians, ClassModes
+from d3hr_datasets.metadata import (
+    FORMAT,
+    METADATA,
+    STATISTICS,
+    file_digests,
+    needed_files,
+    read_metadata,
+    replace_file,
+)
+from d3hr_datasets.safe_files import check_model_file, file_sha256, path_inside
 from d3hr_datasets.statistics import check_stored, pack_statistics, read_gaussians, read_modes
-
-FORMAT = 1
-METADATA = "d3hr.json"
-STATISTICS = "statistics.safetensors"
-MAX_METADATA_BYTES = 16 * 2**20
 
 
 class Artifact:
-    """An artifact on disk. `Artifact.load` opens one, `Artifact.save` writes one.
+    """An artifact on disk. `from_pretrained` and `load` open one, `save` and `save_pretrained` write one.
 
     Args:
         folder: The folder.
         info: What it describes.
         sha256: Checksum in hexadecimal of every other file, by relative POSIX path.
+        repo_id: Where it is from on the Hub, or None.
+        revision: The commit of `repo_id`, always a whole hash.
     """
 
-    def __init__(self, folder: Path, info: ArtifactInfo, sha256: dict[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        info: ArtifactInfo,
+        sha256: dict[str, str],
+        repo_id: str | None = None,
+        revision: str | None = None,
+    ) -> None:
         self.folder = folder
         self.info = info
         self.sha256 = sha256
+        self.repo_id = repo_id
+        self.revision = revision
         self._checked: set[str] = set()
 
     def __repr__(self) -> str:
@@ -59,54 +73,119 @@ class Artifact:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that name the contents (the card left out)."""
-        files = {path: digest for path, digest in self.sha256.items() if not path.endswith(".md")}
+        """Sixteen hexadecimal digits that name what decides images (cards and pictures left out)."""
+        files = {name: self.sha256[name] for name in needed_files(self.info, self.sha256)}
         text = json.dumps([self.info.to_dict(), files], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod
+    def from_pretrained(
+        cls,
+        repo_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        sha256: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        cache_dir: str | Path | None = None,
+    ) -> Artifact:
+        """Open an artifact in a folder or on the Hub.
+
+        From the Hub comes what generating images needs, and each new file is compared with its checksum. A
+        folder that holds `d3hr.json` is taken as it is, also where its name could be one on the Hub.
+
+        Args:
+            repo_or_path: A folder, "ORG/NAME" (its newest commit) or "ORG/NAME@REVISION".
+            revision: Commit, branch or tag on the Hub; not with "@REVISION" or a folder. The attribute
+                `revision` is the commit it names.
+            sha256: Checksum that the `d3hr.json` of a repository must have.
+            token: Of the Hub; the user's own (`HF_TOKEN`, `hf auth login`) by default.
+            local_files_only: Do not ask the Hub, as with HF_HUB_OFFLINE=1.
+            cache_dir: Folder of downloads; the Hub's cache by default.
+
+        Raises:
+            ConfigError: `revision` goes with a folder or another revision.
+            ArtifactNotFoundError: It is neither, or the Hub does not give it and it is not cached.
+            ArtifactFormatError: As `load`.
+            ArtifactIntegrityError: The Hub gives other files than the artifact lists.
+        """
+        folder = Path(repo_or_path).expanduser()
+        found = hub.split_repository(repo_or_path) if isinstance(repo_or_path, str) else None
+        is_folder = (folder / METADATA).is_file() or found is None
+        if revision is not None and (is_folder or (found and found[1])):
+            raise ConfigError(
+                f"revision={revision!r} goes with 'ORG/NAME' on the Hub, and {str(repo_or_path)!r} is a "
+                "folder or has a revision already"
+            )
+        if is_folder or found is None:
+            return cls.load(folder)
+        snapshot = hub.download_artifact(
+            found[0],
+            revision or found[1],
+            sha256=sha256,
+            token=token,
+            local_files_only=local_files_only,
+            cache_dir=cache_dir,
+        )
+        return cls(snapshot, *read_metadata(snapshot), found[0], snapshot.name)
+
+    def save_pretrained(self, folder: str | Path) -> Artifact:
+        """Copy the artifact, each file checked; what is only on the Hub (card, preview) is left out.
+
+        Raises:
+            ArtifactIntegrityError: A file is missing or differs from its checksum.
+        """
+        folder = Path(folder)
+        needed = needed_files(self.info, self.sha256)
+        sha256 = {
+            n: digest for n, digest in self.sha256.items() if n in needed or (self.folder / n).is_file()
+        }
+        for name in sha256:
+            source = self.check(name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            replace_file(folder / name, lambda path, source=source: shutil.copyfile(source, path))  # type: ignore[misc]
+        return Artifact(folder, self.info, sha256)._write()
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        token: str | bool | None = None,
+        commit_message: str = "Publish a D3HR artifact",
+    ) -> hub.Published:
+        """Upload `d3hr.json` and every file it lists to a dataset repository, after checking all of them.
+
+        `d3hr publish` does the same, and looks first at what should be there besides.
+
+        Raises:
+            ArtifactFormatError: A file or the statistics are not what `d3hr.json` says; likewise
+                `ArtifactIntegrityError`, `StatisticsError` and `ModelNotFoundError`.
+            PublishError: The Hub does not take it.
+        """
+        self.verify()
+        for name in self.sha256:  # of an artifact from the Hub, `verify` looks at what is needed only
+            self.check(name)
+        return hub.upload(
+            self.folder,
+            [METADATA, *self.sha256],
+            repo_id,
+            private=private,
+            create_pr=create_pr,
+            token=token,
+            commit_message=commit_message,
+        )
+
+    @classmethod
     def load(cls, folder: str | Path) -> Artifact:
-        """Open an artifact. Reads `d3hr.json` only.
+        """Open an artifact in a folder. Reads `d3hr.json` only.
 
         Raises:
             ArtifactNotFoundError: There is none.
             ArtifactFormatError: It is of another format, or a field has a value that is not accepted.
         """
-        folder = Path(folder)
-        path = folder / METADATA
-        if not path.is_file():
-            raise ArtifactNotFoundError(
-                f"{path} does not exist: {folder} is no artifact. Give a folder that holds {METADATA}, as "
-                "`hf download ORG/NAME --repo-type dataset` brings it"
-            )
-        if path.stat().st_size > MAX_METADATA_BYTES:
-            raise ArtifactFormatError(f"{path}: more than {MAX_METADATA_BYTES} bytes")
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ArtifactFormatError(f"{path} is no JSON: {error}; download it again") from error
-        if not isinstance(document, dict) or "format" not in document:
-            raise ArtifactFormatError(f"{path}: field 'format' is missing; accepted: {FORMAT}")
-        if document["format"] != FORMAT:
-            raise ArtifactFormatError(
-                f"{path}: format = {document['format']!r}; accepted: {FORMAT}. If it is newer: "
-                "`pip install --upgrade d3hr-datasets`"
-            )
-        info, sha256 = document.get("info"), document.get("sha256")
-        if not isinstance(info, dict) or not isinstance(sha256, dict):
-            raise ArtifactFormatError(f"{path}: fields 'info' and 'sha256' must be objects")
-        for name, digest in sha256.items():
-            parts = PurePosixPath(name)
-            if parts.is_absolute() or ".." in parts.parts or not isinstance(digest, str) or len(digest) != 64:
-                raise ArtifactFormatError(
-                    f"{path}: sha256[{name!r}] = {digest!r} is no checksum of a file in it"
-                )
-        if STATISTICS not in sha256:
-            raise ArtifactFormatError(f"{path}: field 'sha256' does not list {STATISTICS}")
-        try:
-            return cls(folder, ArtifactInfo.from_dict(info), sha256)
-        except ConfigError as error:
-            raise ArtifactFormatError(f"{path}: {error}") from error
+        return cls(Path(folder), *read_metadata(Path(folder)))
 
     @classmethod
     def save(
@@ -130,30 +209,29 @@ class Artifact:
         folder = Path(folder)
         tensors = pack_statistics(info, gaussians, modes or {})
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / STATISTICS, lambda path: save_file(tensors, path))
+        replace_file(folder / STATISTICS, lambda path: save_file(tensors, path))
         cls(folder, info, {}).write_metadata()
         return cls.load(folder)
 
     def write_metadata(self) -> None:
         """Write `d3hr.json` anew, with the checksums of the files that are there now."""
-        files = {path.relative_to(self.folder): path for path in sorted(self.folder.rglob("*"))}
-        sha256 = {
-            relative.as_posix(): file_sha256(path)
-            for relative, path in files.items()
-            if path.is_file() and path.name != METADATA and not relative.parts[0].startswith(".")
-        }
-        document = {"format": FORMAT, "info": self.info.to_dict(), "sha256": sha256}
+        self.sha256 = file_digests(self.folder)
+        self._write()
+
+    def _write(self) -> Artifact:
+        document = {"format": FORMAT, "info": self.info.to_dict(), "sha256": self.sha256}
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-        _replace(self.folder / METADATA, lambda path: path.write_text(text, encoding="utf-8"))
-        self.sha256 = sha256
+        replace_file(self.folder / METADATA, lambda path: path.write_text(text, encoding="utf-8"))
+        self._checked.clear()
+        return self
 
     def check(self, name: str) -> Path:
         """Return the path of a file of the artifact after comparing its checksum, once per object.
 
         Raises:
-            ArtifactIntegrityError: It is missing, or is not the file `d3hr.json` describes.
+            ArtifactIntegrityError: It is missing, lies elsewhere, or is not the file `d3hr.json` describes.
         """
-        path = self.folder / name
+        path = path_inside(self.folder, name)
         if name not in self._checked:
             if not path.is_file():
                 raise ArtifactIntegrityError(
@@ -162,21 +240,29 @@ class Artifact:
             if name not in self.sha256 or file_sha256(path) != self.sha256[name]:
                 raise ArtifactIntegrityError(
                     f"{path} is not the file that {METADATA} describes (SHA-256 differs): truncated, damaged "
-                    "or changed; download the artifact again"
+                    f"or changed; {self._mend(path)}"
                 )
             self._checked.add(name)
         return path
 
+    def _mend(self, path: Path) -> str:
+        if self.repo_id is None:
+            return "download the artifact again"
+        return f"remove {path.resolve()}, and it is downloaded again"
+
     def verify(self) -> None:
-        """Check every file and all statistics.
+        """Check every file and all statistics. Of an artifact from the Hub, what generating images needs.
 
         Raises:
             ArtifactIntegrityError: A file differs.
             ArtifactFormatError: Statistics have another shape or dtype than `d3hr.json` says.
             StatisticsError: Statistics are no Gaussians.
         """
+        needed = needed_files(self.info, self.sha256)
         for name in self.sha256:
-            self.check(name)
+            if self.repo_id is None or name in needed:
+                self.check(name)
+        self.model_folder()
         for timestep in self.info.inversion.timesteps:
             self.gaussians(timestep)
             if self.info.num_modes > 1:
@@ -200,13 +286,13 @@ class Artifact:
             )
         for path in (self.folder / relative).rglob("*"):
             name = path.relative_to(self.folder).as_posix()
-            if path.is_file() and name not in self.sha256 and path.suffix != ".md":
+            if not path.is_dir() and name not in self.sha256 and path.suffix != ".md":
                 raise ArtifactIntegrityError(
                     f"{path} is not listed in {METADATA}; remove it, it may not be read"
                 )
         for name in names:
             if not name.endswith(".md"):
-                self.check(name)
+                check_model_file(self.check(name))
         return self.folder / relative
 
     def gaussians(self, timestep: int, class_label: int | None = None) -> ClassGaussians:
@@ -238,19 +324,3 @@ class Artifact:
                 "one with modes"
             )
         return read_modes(self.check(STATISTICS), self.info, timestep, class_label)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write a file through a temporary of this process, so that no half file is ever at `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from d3hr_datasets.config import (
 from d3hr_datasets.errors import ConfigError
 
 ImageMode = Literal["L", "RGB"]
-StatisticsDtype = Literal["float16", "bfloat16", "float32"]
+StatisticsDtype = Literal["float16", "bfloat16", "float32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class ArtifactInfo:
         source: Where the images come from, with a `fingerprint`; free text otherwise.
         producer: Name and version of what wrote it.
         wnids: WordNet IDs of the classes, or None.
-        dtype: How means and variances are stored.
+        dtype: How means and variances are stored; "int8" is half the size of "float16": integers, with a step
+            for each channel of each class or mode.
         num_modes: Modes per class whose means are stored beside the class Gaussians; 1 stores none.
     """
 

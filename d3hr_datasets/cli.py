@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from d3hr_datasets import __version__
 from d3hr_datasets.cli_build import build, import_statistics
 from d3hr_datasets.cli_cache import JsonOption, RootOption, cache_app, format_bytes, print_json
+from d3hr_datasets.cli_publish import add_publish_commands
 from d3hr_datasets.cli_report import report
 from d3hr_datasets.errors import D3HRError
 
@@ -51,6 +52,7 @@ app.add_typer(cache_app, name="cache")
 app.command()(build)
 app.command("import")(import_statistics)
 app.command()(report)
+add_publish_commands(app)
 
 
 def _names(incomplete: str) -> list[str]:
@@ -151,7 +153,6 @@ def verify(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> No
     result = {"folder": str(found.folder), "fingerprint": found.fingerprint, "num_files": len(found.sha256)}
     try:
         found.verify()
-        found.model_folder()  # also refuses files that are not listed
     except D3HRError as error:
         if as_json:
             print_json({**result, "sound": False, "error": str(error)})
@@ -230,10 +231,9 @@ def export(
 
 def _load_artifact(where: str | None) -> Artifact:
     from d3hr_datasets.artifact import Artifact
-    from d3hr_datasets.hub import resolve_artifact
     from d3hr_datasets.registry import registered_artifact
 
-    return Artifact.load(resolve_artifact(registered_artifact(DEFAULT_NAME) if where is None else where))
+    return Artifact.from_pretrained(registered_artifact(DEFAULT_NAME) if where is None else where)
 
 
 def _make_dataset(

@@ -183,7 +183,7 @@ class InversionConfig(_Fingerprinted):
         return values
 
     def __post_init__(self) -> None:
-        check_int("num_train_timesteps", self.num_train_timesteps, 1)
+        check_int("num_train_timesteps", self.num_train_timesteps, 1, 65_536)
         check_int("num_inference_steps", self.num_inference_steps, 1, self.num_train_timesteps)
         _set_number(self, "guidance_scale")
         check_choice("noise_timestep", self.noise_timestep, NoiseTimestep)

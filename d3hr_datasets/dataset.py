@@ -32,11 +32,13 @@ from d3hr_datasets.generation import (
     to_pil,
 )
 from d3hr_datasets.group_sampling import NESTED_BLOCK
-from d3hr_datasets.hub import resolve_artifact
 from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
 
 if TYPE_CHECKING:
+    import datasets
+
     from d3hr_datasets.diffusion import LatentDiffusion
+    from d3hr_datasets.hub import Published
 
 CHUNK = 64  # images in the model at a time
 
@@ -113,7 +115,7 @@ class D3HRDataset(DatasetFolder):
         self.ipc = check_int("ipc", ipc, 1)
         self.seed = check_int("seed", seed, 0)
         if not isinstance(artifact, Artifact):
-            artifact = Artifact.load(resolve_artifact(artifact))
+            artifact = Artifact.from_pretrained(artifact)
         self.artifact = artifact
         info = self.artifact.info
         self.sampling, self.decode = resolve_settings(info, sampling, decode, seed)
@@ -151,6 +153,8 @@ class D3HRDataset(DatasetFolder):
         settings = {
             "artifact": info.name,
             "artifact_fingerprint": self.artifact.fingerprint,
+            "artifact_repo_id": self.artifact.repo_id,
+            "artifact_revision": self.artifact.revision,
             "seed": self.seed,
             "classes": class_names,
             "sampling": self.sampling.to_dict(),
@@ -282,6 +286,18 @@ class D3HRDataset(DatasetFolder):
                     bar.update(len(labels[start : start + step]))
         wait_for_other_processes()
         return self.image_folder
+
+    def to_hf_dataset(self, *, progress: bool = True) -> datasets.Dataset:
+        """Return the images as a `datasets.Dataset`; see `export.to_hf_dataset`."""
+        from d3hr_datasets.export import to_hf_dataset
+
+        return to_hf_dataset(self, progress=progress)
+
+    def push_images_to_hub(self, repo_id: str, **options: Any) -> Published:
+        """Publish the images as Parquet, for timm's `hfds/ORG/NAME`; see `publish.publish_images`."""
+        from d3hr_datasets.publish import publish_images
+
+        return publish_images(self, repo_id, **options)
 
     def sample_latents(self, label: int) -> torch.Tensor:
         """Return the group of inverted latents of a label, (ipc, C, H, W) float32."""

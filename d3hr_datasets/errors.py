@@ -69,3 +69,7 @@ class TeacherError(D3HRError, ValueError):
 
 class SoftLabelsError(D3HRError, ValueError):
     """Stored soft labels are not those of the data set, or cannot be read."""
+
+
+class PublishError(D3HRError, RuntimeError):
+    """The Hub does not take what should be published, or it is not fit to be."""

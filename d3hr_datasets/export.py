@@ -22,6 +22,8 @@ from d3hr_datasets.errors import CacheError, D3HRError, ExportError
 from d3hr_datasets.processes import process_share
 
 if TYPE_CHECKING:
+    import datasets
+
     from d3hr_datasets.dataset import D3HRDataset
 
 ROWS_PER_GROUP = 100  # of a Parquet file, as `datasets` writes images
@@ -69,17 +71,10 @@ def export_parquet(dataset: D3HRDataset, output: str | Path, *, progress: bool =
     Raises:
         ExportError: `output` holds something, cannot be written, or `datasets` is not installed.
     """
-    try:
-        import datasets
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ExportError(
-            f"Parquet needs the library datasets: {error}; `pip install 'd3hr-datasets[export]'`"
-        ) from error
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(dataset.classes))}
-    )
+    features = _features(dataset)
+    import pyarrow
+    from pyarrow import parquet
+
     with new_folder(output) as folder:
         dataset.materialize(progress=progress)
         (folder / "data").mkdir()
@@ -90,6 +85,24 @@ def export_parquet(dataset: D3HRDataset, output: str | Path, *, progress: bool =
                 rows = [_row(dataset, *item) for item in items[start : start + ROWS_PER_GROUP]]
                 writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
     return Path(output)
+
+
+def to_hf_dataset(dataset: D3HRDataset, *, progress: bool = True) -> datasets.Dataset:
+    """Return a `datasets.Dataset` of the images, as `export_parquet` writes them, in memory as PNG.
+
+    Args:
+        dataset: The data set; what is missing of it is generated first.
+        progress: Show a progress bar on stderr while generating.
+
+    Raises:
+        ExportError: `datasets` is not installed.
+    """
+    features = _features(dataset)
+    import datasets
+
+    dataset.materialize(progress=progress)
+    rows = [_row(dataset, *item) for item in _items(dataset)]
+    return datasets.Dataset.from_list(rows, features=features, split=SPLIT)
 
 
 def export_webdataset(
@@ -140,6 +153,19 @@ def export_webdataset(
         text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
         (folder / "_info.json").write_text(text, encoding="utf-8")
     return Path(output)
+
+
+def _features(dataset: D3HRDataset) -> datasets.Features:
+    try:
+        import datasets
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"Parquet needs the library datasets: {error}; `pip install 'd3hr-datasets[export]'`"
+        ) from error
+    return datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(dataset.classes))}
+    )
 
 
 def _items(dataset: D3HRDataset) -> list[tuple[int, int]]:

@@ -1,70 +1,234 @@
-"""The Hugging Face Hub: "ORG/NAME" or "ORG/NAME@REVISION" -> a folder with an artifact.
+"""The Hugging Face Hub: a repository -> a folder of the Hub's cache, and a folder -> a repository.
 
-What is downloaded are the files that its `d3hr.json` lists, and they are checked like those of any other
-artifact: by the checksums there.
+What is downloaded is checked before it is used, and does not stay in the cache if it is wrong. All of the
+Hub's environment variables (`HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_TOKEN`, ...) are
+honoured.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from d3hr_datasets.artifact import METADATA, Artifact
-from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError
+from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError, ConfigError, PublishError
+from d3hr_datasets.metadata import METADATA, needed_files, read_metadata
+from d3hr_datasets.safe_files import file_sha256
+
+logger = logging.getLogger(__name__)
 
 _REPOSITORY = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def resolve_artifact(artifact: str | Path, sha256: str | None = None) -> Path:
-    """Return the folder of an artifact, downloaded to the Hub's cache if it is not one here.
-
-    A folder that holds `d3hr.json` is taken as it is, also where its name could be one on the Hub.
-    `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN` are honoured.
+@dataclass(frozen=True)
+class Published:
+    """What publishing did.
 
     Args:
-        artifact: A folder, "ORG/NAME" (its newest commit) or "ORG/NAME@REVISION".
-        sha256: Checksum that the `d3hr.json` of a repository must have.
+        repo_id: "ORG/NAME".
+        revision: The commit that holds the files now.
+        url: Where to look at it: the commit, or the pull request.
+        changed: Whether there was anything to change.
+    """
+
+    repo_id: str
+    revision: str
+    url: str
+    changed: bool
+
+
+def split_repository(text: str) -> tuple[str, str | None] | None:
+    """Return repository and revision of "ORG/NAME" or "ORG/NAME@REVISION", or None if it is neither."""
+    match = _REPOSITORY.fullmatch(text)
+    return (match["repo_id"], match["revision"]) if match else None
+
+
+def download_artifact(
+    repo_id: str,
+    revision: str | None,
+    *,
+    sha256: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """Bring what generating images needs of an artifact; arguments, result and errors as `download`.
 
     Raises:
-        ArtifactNotFoundError: It is neither, or the Hub does not give it.
-        ArtifactIntegrityError: The `d3hr.json` is another one than `sha256` tells.
+        ArtifactFormatError: Its `d3hr.json` cannot be read by this version.
     """
-    folder = Path(artifact).expanduser()
-    match = _REPOSITORY.fullmatch(artifact) if isinstance(artifact, str) else None
-    if (folder / METADATA).is_file() or match is None:
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    options: Any = {"token": token, "local_files_only": local_files_only, "cache_dir": cache_dir}
+    folder = download(repo_id, revision, {METADATA: sha256}, **options)
+    info, checksums = read_metadata(folder)
+    # The folder's name is the commit, so that all files are of the same one.
+    needed = {name: checksums[name] for name in needed_files(info, checksums)}
+    return download(repo_id, folder.name, {METADATA: sha256, **needed}, **options)
 
+
+def download(
+    repo_id: str,
+    revision: str | None,
+    sha256: Mapping[str, str | None],
+    *,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """Bring files of a dataset repository to the Hub's cache, and check those that are new.
+
+    A file that arrives wrong is removed. Then, or when the connection breaks, it is tried once more.
+
+    Args:
+        repo_id: "ORG/NAME".
+        revision: A commit, branch or tag; the newest commit of `main` by default.
+        sha256: Checksum by name of each file to bring; None where only the Hub has one.
+        token: Of the Hub, where the user's own is not to be used.
+        local_files_only: Do not ask the Hub.
+        cache_dir: The Hub's cache by default.
+
+    Returns:
+        The folder of the commit, which is named by its hash.
+
+    Raises:
+        ArtifactNotFoundError: The Hub does not give the files, and they are not cached.
+        ArtifactIntegrityError: It gives another file than the checksum says, twice.
+    """
+    from huggingface_hub import snapshot_download
+
+    known: Path | None = None
+    if revision is not None and COMMIT.fullmatch(revision):
+        known = _snapshot_folder(repo_id, revision, cache_dir)
+    names = list(sha256)
+    before = {name for name in names if known is not None and (known / name).exists()}
+    for attempt in ("first", "second"):
+        try:
+            folder = Path(
+                snapshot_download(
+                    repo_id,
+                    repo_type="dataset",
+                    revision=revision,
+                    allow_patterns=_as_patterns(names),
+                    token=token,
+                    local_files_only=local_files_only,
+                    cache_dir=cache_dir,
+                    **_library(),
+                )
+            )
+        except Exception as error:  # the client lets those of its own libraries through
+            if attempt == "first" and _may_pass(error):
+                logger.warning("%s was not downloaded: %s; trying again", repo_id, _reason(error))
+                continue
+            raise ArtifactNotFoundError(
+                f"the Hub does not give {repo_id}@{revision or 'main'}, and there is no such folder: "
+                f"{_reason(error)}. Check name and revision, the connection (HF_HUB_OFFLINE, HF_ENDPOINT) "
+                "and the access (HF_TOKEN, `hf auth login`)"
+            ) from error
+        wrong = [name for name in names if name not in before and not _is_right(folder / name, sha256[name])]
+        if not wrong:
+            return folder
+        for name in wrong:
+            logger.warning("%s of %s arrived wrong at the %s attempt; it is removed", name, repo_id, attempt)
+            (folder / name).resolve().unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
+    raise ArtifactIntegrityError(
+        f"{wrong} of {repo_id}@{folder.name} is not what its checksum says, twice: the repository is "
+        "damaged, or the connection changes what it carries. Tell its authors, or try another connection"
+    )
+
+
+def upload(
+    folder: Path,
+    names: Iterable[str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    create_pr: bool = False,
+    token: str | bool | None = None,
+    commit_message: str,
+) -> Published:
+    """Upload files of a folder to a dataset repository, which is made if it is missing.
+
+    No commit is made where nothing differs. Files that are there and not in `names` stay.
+
+    Raises:
+        ConfigError: `repo_id` is no "ORG/NAME".
+        PublishError: The Hub does not take them.
+    """
+    from huggingface_hub import HfApi
+
+    if split_repository(repo_id) is None or "@" in repo_id:
+        raise ConfigError(f"a repository is named ORG/NAME, not {repo_id!r}")
+    api = HfApi(token=token, **_library())
+    try:
+        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        before = api.repo_info(repo_id, repo_type="dataset").sha
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            repo_type="dataset",
+            folder_path=folder,
+            allow_patterns=_as_patterns(names),
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )
+    except Exception as error:  # as above; ValueError where the Hub finds the card's YAML wrong
+        raise PublishError(
+            f"the Hub does not take {repo_id}: {_reason(error)}. Check the connection and the token and "
+            "its right to write there (HF_TOKEN, `hf auth login`), then publish again: what was uploaded is "
+            "not uploaded twice"
+        ) from error
+    return Published(repo_id, commit.oid, commit.pr_url or commit.commit_url, commit.oid != before)
+
+
+def _library() -> dict[str, Any]:
+    """Return how the user agent names this library."""
     from d3hr_datasets import __version__
 
-    def download(revision: str | None, files: list[str]) -> Path:
-        return Path(
-            snapshot_download(
-                match["repo_id"],
-                repo_type="dataset",
-                revision=revision,
-                allow_patterns=[re.sub(r"([*?[])", r"[\1]", name) for name in files],
-                library_name="d3hr-datasets",
-                library_version=__version__,
-            )
-        )
+    return {"library_name": "d3hr-datasets", "library_version": __version__}
 
-    try:
-        path = download(match["revision"], [METADATA])
-        found = hashlib.sha256((path / METADATA).read_bytes()).hexdigest()
-        if sha256 not in (None, found):
-            raise ArtifactIntegrityError(
-                f"{METADATA} of {artifact} has the SHA-256 {found}, not the expected {sha256}: it is not "
-                "what this version of d3hr-datasets was released with. Remove it from the Hub's cache and "
-                "try again; if it stays so, do not use it"
-            )
-        # The folder's name is the commit, so that all files are of the same one.
-        return download(path.name, [METADATA, *Artifact.load(path).sha256])
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ArtifactNotFoundError(
-            f"{artifact!r} is no folder with a {METADATA}, and the Hub does not give it: {error}. Accepted: "
-            "a folder, 'ORG/NAME' or 'ORG/NAME@REVISION' of a dataset repository; check name and revision, "
-            "the connection (HF_HUB_OFFLINE) and the access (HF_TOKEN)"
-        ) from error
+
+def _as_patterns(names: Iterable[str]) -> list[str]:
+    """Return patterns that match these names alone."""
+    return [re.sub(r"([*?[])", r"[\1]", name) for name in names]
+
+
+def _reason(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return text if error.__cause__ is None else f"{text} ({_reason(error.__cause__)})"
+
+
+def _may_pass(error: Exception) -> bool:
+    """Say whether trying again may help: not where the Hub refuses, or is not asked."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    status = getattr(getattr(error, "response", None), "status_code", 500)
+    return status >= 500 and not isinstance(error, LocalEntryNotFoundError)
+
+
+def _snapshot_folder(repo_id: str, commit: str, cache_dir: str | Path | None) -> Path:
+    from huggingface_hub import constants
+
+    root = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser()
+    return root / f"datasets--{repo_id.replace('/', '--')}" / "snapshots" / commit
+
+
+def _is_right(path: Path, sha256: str | None) -> bool:
+    """Say whether a file has its checksum, or, without one, that which its blob is named by.
+
+    A missing file counts as right: the repository has none, which its reader says.
+    """
+    if not path.exists():
+        return True
+    if sha256 is not None:
+        return file_sha256(path) == sha256
+    blob = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        return file_sha256(blob) == blob.name
+    if COMMIT.fullmatch(blob.name):
+        data = blob.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == blob.name
+    return True  # a cache without symbolic links

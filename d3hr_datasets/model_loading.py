@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from d3hr_datasets.errors import ModelFormatError, ModelNotFoundError
+from d3hr_datasets.model_size import check_config, check_size
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
@@ -46,6 +47,11 @@ def load_parts(
     where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only or is_folder}
     weights = {**where, "torch_dtype": torch_dtype, "may_pickle": allow_bin or not is_folder}
     try:
+        if is_folder:
+            for kind, part in ((DiTTransformer2DModel, "transformer"), (AutoencoderKL, "vae")):
+                if list((folder / part).glob(f"{WEIGHTS}.safetensors")):
+                    check_size(kind, folder / part)
+            check_config(folder / "scheduler" / "scheduler_config.json")
         transformer = _load(DiTTransformer2DModel, str(model), "transformer", **weights)
         vae = _load(AutoencoderKL, str(model), "vae", **weights)
         scheduler = DDIMScheduler.from_pretrained(str(model), subfolder="scheduler", **where)

@@ -14,7 +14,6 @@ from d3hr_datasets.class_list import ClassList, packaged_subset
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.hub import resolve_artifact
 from d3hr_datasets.registry import REGISTRY, registered_artifact
 
 
@@ -68,10 +67,11 @@ class NamedDataset(D3HRDataset):
                 raise ConfigError(f"give classes or subset, not both: {list(classes)[:5]}, {subset!r}")
             classes = packaged_subset(self.registry_name, subset)
         if artifact is None:
-            place, sha256 = registered_artifact(self.registry_name), REGISTRY[self.registry_name].sha256
-            artifact = Artifact.load(resolve_artifact(place, sha256))
+            artifact = Artifact.from_pretrained(
+                registered_artifact(self.registry_name), sha256=REGISTRY[self.registry_name].sha256
+            )
         elif not isinstance(artifact, Artifact):
-            artifact = Artifact.load(resolve_artifact(artifact))
+            artifact = Artifact.from_pretrained(artifact)
         ClassList.packaged(self.registry_name).check_artifact(artifact.info)
         super().__init__(
             artifact,

@@ -14,6 +14,8 @@ from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.config import check_int
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError
 from d3hr_datasets.gaussians import ClassGaussians, ClassModes
+from d3hr_datasets.quantization import dequantize, is_variance, quantize, scale_name
+from d3hr_datasets.safe_files import read_header
 
 SAFETENSORS_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
@@ -51,13 +53,19 @@ def pack_statistics(
         tensors[f"t{timestep}.modes.mean"] = mode.mean
         tensors[f"t{timestep}.modes.variance"] = mode.variance
         tensors["modes.count"] = mode.count
+    stored = {}
     for name, tensor in tensors.items():
-        if tensor.is_floating_point():
-            tensors[name] = tensor.to(getattr(torch, info.dtype))
-            if not tensors[name].isfinite().all():
-                raise StatisticsError(f"{name} overflows {info.dtype}; use dtype='float32'")
-        tensors[name] = tensors[name].contiguous()
-    return tensors
+        if info.dtype == "int8" and tensor.is_floating_point():
+            stored[name], stored[scale_name(name)] = quantize(name, tensor)
+        elif tensor.is_floating_point():
+            stored[name] = tensor.to(getattr(torch, info.dtype))
+        else:
+            stored[name] = tensor
+    for name, tensor in stored.items():
+        if not tensor.isfinite().all():
+            raise StatisticsError(f"{name} overflows {info.dtype}; use dtype='float32'")
+        stored[name] = tensor.contiguous()
+    return stored
 
 
 def check_stored(info: ArtifactInfo, timestep: int, class_label: int | None) -> None:
@@ -102,18 +110,29 @@ def _read(
 ) -> list[torch.Tensor]:
     rows = slice(None) if class_label is None else slice(class_label, class_label + 1)
     tensors = []
+    read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            for name, shape in names.items():
+
+            def read(name: str, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
                 found = file.get_slice(name)
-                dtype = "I64" if name.endswith("count") else SAFETENSORS_DTYPES[info.dtype]
                 if tuple(found.get_shape()) != shape or found.get_dtype() != dtype:
                     raise ArtifactFormatError(
                         f"{path}: {name} is {found.get_dtype()} {found.get_shape()}; accepted: "
                         f"{dtype} {list(shape)}"
                     )
-                tensor = found[rows]
-                tensors.append(tensor.float() if tensor.is_floating_point() else tensor)
+                tensor: torch.Tensor = found[rows]
+                return tensor
+
+            for name, shape in names.items():
+                if name.endswith("count"):
+                    tensors.append(read(name, shape, "I64"))
+                elif info.dtype == "int8":
+                    values = read(name, shape, "U8" if is_variance(name) else "I8")
+                    scale = read(scale_name(name), (*shape[:-2], 1, 1), "F32")
+                    tensors.append(dequantize(name, values, scale))
+                else:
+                    tensors.append(read(name, shape, SAFETENSORS_DTYPES[info.dtype]).float())
     except SafetensorError as error:
         raise ArtifactFormatError(f"{path}: {error}; download the artifact again") from error
     return tensors

@@ -19,10 +19,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2
 from torchvision.utils import save_image
 from tqdm import tqdm
 
-from d3hr_datasets.artifact import file_sha256
 from d3hr_datasets.config import DecodeConfig
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.reading import to_model_range
+from d3hr_datasets.safe_files import file_sha256
 from recipes.common import (
     ExponentialMovingAverage,
     Run,

@@ -29,7 +29,7 @@ from accelerate import Accelerator
 from timm.models import save_for_hf
 from tqdm import tqdm
 
-from d3hr_datasets.artifact import file_sha256
+from d3hr_datasets.safe_files import file_sha256
 from d3hr_datasets.students.labels import SoftLabels, images_digest
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.teachers import Teacher, load_teacher

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets import Artifact
+from d3hr_datasets.card import format_cell, format_score
+from d3hr_datasets.card import markdown_table as table
 
 RESULTS = Path("hub/results")
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
@@ -35,21 +37,6 @@ def read(name: str) -> dict[str, Any]:
     return results
 
 
-def table(header: list[str], rows: list[list[Any]]) -> str:
-    """Return a Markdown table; floats with three significant digits."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _score(score: dict[str, Any]) -> str:
-    spread = "" if score["std"] is None else f" ± {score['std']:.1f}"
-    return f"{score['mean']:.1f}{spread} ({len(score['values'])} seeds)"
-
-
 def training_table() -> str:
     """Return how long the models were trained."""
     rows = [[name, *values.values()] for name, values in read("training").items()]
@@ -59,7 +46,9 @@ def training_table() -> str:
 def vae_table() -> str:
     """Return the VAE's figures."""
     results = read("vae")
-    rows = [[name.replace("_", " "), _score(v) if isinstance(v, dict) else v] for name, v in results.items()]
+    rows = [
+        [name.replace("_", " "), format_score(v) if isinstance(v, dict) else v] for name, v in results.items()
+    ]
     return table(["VAE, test set", ""], rows)
 
 
@@ -67,6 +56,13 @@ def precision_table() -> str:
     """Return what storing weights in half precision costs."""
     rows = [[name.replace("_", " "), value] for name, value in read("precision").items()]
     return table(["weights in half instead of single precision", ""], rows)
+
+
+def storage_table() -> str:
+    """Return what storing statistics in fewer bits costs."""
+    rows = [[name, *values.values()] for name, values in read("storage").items()]
+    header = ["statistics as", "bytes", "mean difference of 255", "largest difference of 255", "PSNR, dB"]
+    return table(header, rows)
 
 
 def diffusion_table() -> str:
@@ -105,7 +101,7 @@ def students_table() -> str:
     """Return the accuracies of students: those that chose the settings, then those of the test set."""
     tables = []
     for name, tested_on in (("selection", "held-out training images"), ("students", "the real test set")):
-        rows = [[key, _score(score)] for key, score in sorted(read(name).items())]
+        rows = [[key, format_score(score)] for key, score in sorted(read(name).items())]
         tables.append(table(["student's training set", f"accuracy on {tested_on}, %"], rows))
     return "\n\n".join(tables)
 
@@ -115,7 +111,9 @@ def dataset_table() -> str:
     rows = []
     for name, values in read("dataset").items():
         parts = values.items() if isinstance(values, dict) else [("", values)]
-        rows.append([name, ", ".join(f"{key} {_cell(value)}" for key, value in parts if "sha256" not in key)])
+        rows.append(
+            [name, ", ".join(f"{key} {format_cell(value)}" for key, value in parts if "sha256" not in key)]
+        )
     return table(["embedded set, ipc 10", ""], rows)
 
 
@@ -128,7 +126,7 @@ def _section(section: Callable[[], str]) -> str:
 
 def main() -> None:
     sections = [
-        training_table, vae_table, precision_table, diffusion_table, inversion_tables,
+        training_table, vae_table, precision_table, storage_table, diffusion_table, inversion_tables,
         inversion_methods_table, students_table, dataset_table,
     ]  # fmt: skip
     figures = "\n\n".join(_section(section) for section in sections)

@@ -7,9 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from tests.hub_server import HubServer
 
 HOME = Path(tempfile.gettempdir()) / f"d3hr-tests-{os.getpid()}"
 
@@ -56,6 +60,29 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     save_tiny_artifact(folder / "artifact", folder / "work")
     return folder / "artifact"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """Serve a Hub that this process uses, with an empty cache below the test's folder.
+
+    huggingface_hub read its environment when it was imported: what it read is replaced. Other processes get
+    `tests.hub_server.environment`.
+    """
+    from huggingface_hub import close_session, constants
+
+    from tests.hub_server import TOKEN, HubServer
+
+    with HubServer() as server:
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(tmp_path / "home" / "hub"),
+        }.items():  # fmt: skip
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
+        close_session()
 
 
 @pytest.fixture

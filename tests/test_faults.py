@@ -19,3 +19,13 @@ def test_a_few_rounds_of_the_fault_campaign() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every promise kept" in done.stdout and "     3  kill: rounds\n" in done.stdout
+
+
+def test_a_few_rounds_of_the_hubs_fault_campaign() -> None:
+    # In a process of its own: huggingface_hub reads where the Hub is when it is imported.
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.hub", "--rounds", "6"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=1200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every promise kept" in done.stdout and "upload: " in done.stdout

@@ -20,10 +20,10 @@ from d3hr_datasets import (
     sample_group,
     sample_modes,
 )
-from d3hr_datasets.artifact import STATISTICS
 from d3hr_datasets.build import build_artifact
 from d3hr_datasets.clustering import fit_centroids, nearest_mode
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError
+from d3hr_datasets.metadata import STATISTICS
 from d3hr_datasets.mode_sampling import allocate
 from tests.tampering import change_statistics
 from tests.tiny import TIMESTEPS, TinyImages, tiny_info, tiny_model, tiny_pipeline

@@ -1,0 +1,88 @@
+"""`d3hr.json` of an artifact: the file <-> its description and the checksums of the other files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from d3hr_datasets.artifact_info import ArtifactInfo
+from d3hr_datasets.errors import ArtifactFormatError, ArtifactNotFoundError, ConfigError
+from d3hr_datasets.safe_files import file_sha256, is_safe_name, path_inside, read_json
+
+FORMAT = 1
+METADATA = "d3hr.json"
+STATISTICS = "statistics.safetensors"
+
+
+def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
+    """Return what an artifact describes, and the checksum of every other file by relative POSIX path.
+
+    Raises:
+        ArtifactNotFoundError: There is none.
+        ArtifactFormatError: It is of another format, or a field has a value that is not accepted.
+    """
+    path = folder / METADATA
+    if not path.is_file():
+        raise ArtifactNotFoundError(
+            f"{path} does not exist: {folder} is no artifact. Give a folder that holds {METADATA}, as "
+            "`hf download ORG/NAME --repo-type dataset` brings it"
+        )
+    document = read_json(path_inside(folder, METADATA))
+    if "format" not in document:
+        raise ArtifactFormatError(f"{path}: field 'format' is missing; accepted: {FORMAT}")
+    if document["format"] != FORMAT or isinstance(document["format"], bool):
+        raise ArtifactFormatError(
+            f"{path}: format = {document['format']!r}; accepted: {FORMAT}. If it is newer: "
+            "`pip install --upgrade d3hr-datasets`"
+        )
+    info, sha256 = document.get("info"), document.get("sha256")
+    if not isinstance(info, dict) or not isinstance(sha256, dict):
+        raise ArtifactFormatError(f"{path}: fields 'info' and 'sha256' must be objects")
+    for name, digest in sha256.items():
+        if not is_safe_name(name) or not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ArtifactFormatError(f"{path}: sha256[{name!r}] = {digest!r} is no checksum of a file in it")
+    if STATISTICS not in sha256:
+        raise ArtifactFormatError(f"{path}: field 'sha256' does not list {STATISTICS}")
+    try:
+        return ArtifactInfo.from_dict(info), sha256
+    except ConfigError as error:
+        raise ArtifactFormatError(f"{path}: {error}") from error
+
+
+def needed_files(info: ArtifactInfo, sha256: dict[str, str]) -> list[str]:
+    """Return the names of the files that generating images reads: statistics, and the model if it is inside.
+
+    The others are for people: cards, pictures, a preview.
+    """
+    inside = f"{info.model.path}/"
+    return [
+        name
+        for name in sha256
+        if name == STATISTICS or (name.startswith(inside) and not name.endswith(".md"))
+    ]
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the checksums of the files of an artifact as they are now, those in hidden folders left out.
+
+    Raises:
+        ArtifactIntegrityError: One leads out of the folder.
+    """
+    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*"))}
+    return {
+        relative.as_posix(): file_sha256(path_inside(folder, relative.as_posix()))
+        for relative, path in files.items()
+        if path.is_file() and path.name != METADATA and not relative.parts[0].startswith(".")
+    }
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file through a temporary of this process, so that no half file is ever at `path`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
