@@ -78,8 +78,16 @@ def build(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the whole DDIM grid.")] = 50,
     guidance_scale: Annotated[float, typer.Option(help="Guidance while inverting; 1 is none.")] = 1.0,
+    inversion: Annotated[
+        Literal["fixed_point", "ddim"],
+        typer.Option(help="The more exact inversion, or the paper's, at the same cost."),
+    ] = "fixed_point",
+    evaluations_per_step: Annotated[
+        int, typer.Option(min=1, help="Of the model, in each step of fixed_point.")
+    ] = 1,
     noise_timestep: Annotated[
-        Literal["source", "target"], typer.Option(help="Where a step evaluates the model; the paper: target.")
+        Literal["source", "target"],
+        typer.Option(help="Where a step of ddim evaluates the model; the paper: target."),
     ] = "source",
     latent: Annotated[
         Literal["mean", "sample"], typer.Option(help="Of the VAE's posterior; the paper: sample.")
@@ -161,6 +169,8 @@ def build(
             noise_timestep=noise_timestep,
             latent=latent,
             seed=seed,
+            method=inversion,
+            evaluations_per_step=evaluations_per_step,
         ),
         decode=DecodeConfig(
             kept[-1] if decode_timestep is None else decode_timestep, steps, decode_guidance_scale

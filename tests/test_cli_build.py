@@ -59,9 +59,24 @@ def test_build_makes_an_artifact_that_opens(scene: Path, tmp_path: Path) -> None
     assert len(D3HRDataset(output, tmp_path / "cache", ipc=2, device="cpu")) == 6
 
 
+def test_papers_inversion_is_one_flag_away(scene: Path, tmp_path: Path) -> None:
+    order = ("--class-order", "same")
+    plain = tmp_path / "plain"
+    succeed(*_arguments(scene, tmp_path / "best", *order, "--evaluations-per-step", 2))
+    succeed(*_arguments(scene, plain, *order, "--inversion", "ddim", "--noise-timestep", "target"))
+    best, paper = (Artifact.load(folder) for folder in (tmp_path / "best", plain))
+    assert (best.info.inversion.method, best.info.inversion.evaluations_per_step) == ("fixed_point", 2)
+    assert (paper.info.inversion.method, paper.info.inversion.noise_timestep) == ("ddim", "target")
+    assert not torch.equal(best.gaussians(400).mean, paper.gaussians(400).mean)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        (
+            ("--class-order", "same", "--noise-timestep", "target"),
+            "noise_timestep is of the method 'ddim'",
+        ),
         ((), "nothing says which classes the model knows"),
         (("--class-list", "{scene}/list.json"), "'bee_wasp'.*--class-map"),
         (("--class-order", "same", "--image-size", "13"), "even frame"),
