@@ -1,4 +1,4 @@
-"""Summarise both trainings: run folders -> `hub/results/training.json`, for the model's card.
+"""Summarise the trainings: run folders -> `hub/results/training.json`, for the model's card.
 
 python -m recipes.summarize_training
 """
@@ -37,11 +37,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--vae", type=Path, default=Path("runs/vae-fashion-mnist"))
+    parser.add_argument("--decoder", type=Path, default=Path("runs/decoder-fashion-mnist"))
     parser.add_argument("--dit", type=Path, default=Path("runs/dit-fashion-mnist"))
     parser.add_argument("--output", default="hub/results/training.json")
     arguments = parser.parse_args()
     settings, results = {}, {}
-    for name, folder in (("VAE", arguments.vae), ("DiT", arguments.dit)):
+    for name, folder in (("VAE", arguments.vae), ("decoder", arguments.decoder), ("DiT", arguments.dit)):
         settings[name], results[name] = summarize(folder)
     write_results(arguments.output, settings, results)
     print(results)
