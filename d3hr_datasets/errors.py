@@ -35,6 +35,10 @@ class ModelFormatError(D3HRError, ValueError):
     """A diffusion model cannot be used with this artifact or by this library."""
 
 
+class BuildError(D3HRError, RuntimeError):
+    """A build cannot go on, because another of its processes has ended."""
+
+
 class StatisticsError(D3HRError, ValueError):
     """Statistics are not those of a class Gaussian (not finite, negative, too few images)."""
 
