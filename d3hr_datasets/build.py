@@ -26,7 +26,7 @@ from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.build_progress import BuildProgress
 from d3hr_datasets.config import check_int
 from d3hr_datasets.diffusion import LatentDiffusion
-from d3hr_datasets.errors import ConfigError, StatisticsError, UnreadableImageError
+from d3hr_datasets.errors import BuildError, ConfigError, StatisticsError, UnreadableImageError
 from d3hr_datasets.gaussians import RunningMoments
 from d3hr_datasets.inverting import ChunkBuilder, find_centroids
 from d3hr_datasets.processes import process_share
@@ -84,6 +84,7 @@ def build_artifact(
             into memory, modes are asked for without random access, or Accelerate is not installed.
         ModelFormatError: The model's latents, classes or images are not those of `info`.
         StatisticsError: A class has fewer than two images, or a latent is not finite.
+        BuildError: Another process has ended before its work was done.
     """
     check_int("batch_size", batch_size, 1)
     check_int("chunk_size", chunk_size, 1)
@@ -104,7 +105,7 @@ def build_artifact(
     key = _chunk_key(source, model, info, chunk_size)
     if processes.is_main_process:
         (work / f"{key}.json").write_text(json.dumps(info.to_dict(), indent=1), encoding="utf-8")
-    processes.wait_for_everyone()
+    _wait(processes)
     if not (work / f"{key}.json").is_file():
         raise ConfigError(f"{work} is not the folder of the first process; give one that all machines share")
     centroids = None
@@ -119,10 +120,10 @@ def build_artifact(
     with BuildProgress(build.count_finished, images.num_images, show) as progress_bar:
         for _ in build.chunks(processes.process_index, processes.num_processes, progress_bar.advance):
             pass
-        processes.wait_for_everyone()
+        _wait(processes)
     if processes.is_main_process:
         _merge(build, Path(output))
-    processes.wait_for_everyone()
+    _wait(processes)
     return Artifact.load(output)
 
 
@@ -147,6 +148,16 @@ def join_processes() -> Any:
             "`accelerate launch` or `torchrun`, and make no PartialState of your own before"
         )
     return state
+
+
+def _wait(processes: Any) -> None:
+    try:
+        processes.wait_for_everyone()
+    except RuntimeError as error:
+        raise BuildError(
+            f"another process of this build has ended ({str(error).splitlines()[0]}); run it again: finished "
+            "chunks are kept"
+        ) from error
 
 
 def _check_targets(source: ImageSource, info: ArtifactInfo) -> None:

@@ -39,6 +39,10 @@ class TeacherMismatchError(D3HRError, ValueError):
     """A teacher's classes are not those of a data set, or in another order."""
 
 
+class BuildError(D3HRError, RuntimeError):
+    """A build cannot go on, because another of its processes has ended."""
+
+
 class StatisticsError(D3HRError, ValueError):
     """Statistics are not those of a class Gaussian (not finite, negative, too few images)."""
 

@@ -64,6 +64,13 @@ def download_artifact(
     """
     options: Any = {"token": token, "local_files_only": local_files_only, "cache_dir": cache_dir}
     folder = download(repo_id, revision, {METADATA: sha256}, **options)
+    found = file_sha256(folder / METADATA) if (folder / METADATA).exists() else None
+    if sha256 not in (None, found):  # one that was in the cache already
+        raise ArtifactIntegrityError(
+            f"{METADATA} of {repo_id}@{folder.name} has the SHA-256 {found}, not the expected {sha256}: it is "
+            "not what this version of d3hr-datasets was released with. Remove it from the Hub's cache and try "
+            "again; if it stays so, do not use it"
+        )
     info, checksums = read_metadata(folder)
     # The folder's name is the commit, so that all files are of the same one.
     needed = {name: checksums[name] for name in needed_files(info, checksums)}

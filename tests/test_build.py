@@ -339,6 +339,7 @@ def test_model_of_other_classes_is_refused(tmp_path: Path) -> None:
 
 
 def test_colour_images_make_a_colour_artifact(tmp_path: Path) -> None:
+    tiny_pipeline(channels=3).save_pretrained(tmp_path / "artifact" / "model")
     artifact = _build(tiny_model(channels=3), tmp_path / "artifact", info=tiny_info(image_mode="RGB"))
     assert artifact.info.image_mode == "RGB" and artifact.info.classes == CLASSES
     artifact.verify()

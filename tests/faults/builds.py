@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 from d3hr_datasets.build import build_artifact
+from d3hr_datasets.errors import BuildError
 from tests.faults.kills import dying
 from tests.faults.scene import TIMEOUT, Scene, fork, identities, promise, wait
 from tests.tampering import STATISTICS
 from tests.tiny import TinyImages, tiny_info, tiny_model
 
 CHUNK_SIZE = 2  # six chunks
+LEFT = 3  # exit code of a process that another one has left alone
 MODEL = tiny_model()
 
 
@@ -64,9 +66,10 @@ def _launch(root: Path, processes: int, victim: int = -1, at: int = 0, after: bo
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid in running:
             rank, code = running.pop(pid), os.waitstatus_to_exitcode(status)
-            if code != 0:
-                promise(rank == victim and code == -signal.SIGKILL, f"rank {rank} ended with {code}")
-                killed += 1
+            died = rank == victim and code == -signal.SIGKILL
+            promise(died or code == 0 or (victim >= 0 and code == LEFT), f"rank {rank} ended with {code}")
+            killed += died
+            if died:
                 for other in running:
                     os.kill(other, signal.SIGKILL)
                     os.waitpid(other, 0)
@@ -86,10 +89,13 @@ def _build(root: Path, rank: int, processes: int, port: int) -> None:
             RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), OMP_NUM_THREADS="1",
             LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
         )  # fmt: skip
-    build_artifact(
-        TinyImages(), MODEL, root / "artifact", tiny_info(dtype="float32"), root / "work", batch_size=2,
-        chunk_size=CHUNK_SIZE, progress=False,
-    )  # fmt: skip
+    try:
+        build_artifact(
+            TinyImages(), MODEL, root / "artifact", tiny_info(dtype="float32"), root / "work", batch_size=2,
+            chunk_size=CHUNK_SIZE, progress=False,
+        )  # fmt: skip
+    except BuildError:
+        os._exit(LEFT)
     state = PartialState()
     promise(state.num_processes == processes and state.process_index == rank, "not joined")
     state.destroy_process_group()
