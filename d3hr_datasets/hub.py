@@ -67,9 +67,9 @@ def download_artifact(
     found = file_sha256(folder / METADATA) if (folder / METADATA).exists() else None
     if sha256 not in (None, found):  # one that was in the cache already
         raise ArtifactIntegrityError(
-            f"{METADATA} of {repo_id}@{folder.name} has the SHA-256 {found}, not the expected {sha256}: it is "
-            "not what this version of d3hr-datasets was released with. Remove it from the Hub's cache and try "
-            "again; if it stays so, do not use it"
+            f"{METADATA} of {repo_id}@{folder.name} has the SHA-256 {found}, not the expected {sha256}: it "
+            "is not what this version of d3hr-datasets was released with. Remove it from the Hub's cache and "
+            "try again; if it stays so, do not use it"
         )
     info, checksums = read_metadata(folder)
     # The folder's name is the commit, so that all files are of the same one.
