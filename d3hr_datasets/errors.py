@@ -35,10 +35,6 @@ class ModelFormatError(D3HRError, ValueError):
     """A diffusion model cannot be used with this artifact or by this library."""
 
 
-class TeacherMismatchError(D3HRError, ValueError):
-    """A teacher's classes are not those of a data set, or in another order."""
-
-
 class StatisticsError(D3HRError, ValueError):
     """Statistics are not those of a class Gaussian (not finite, negative, too few images)."""
 

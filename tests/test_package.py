@@ -67,7 +67,7 @@ def test_errors_derive_from_the_library_and_from_a_builtin(
 
 def test_every_error_is_one_of_the_library() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(kinds) == 13 and all(issubclass(kind, errors.D3HRError) for kind in kinds)
+    assert len(kinds) == 16 and all(issubclass(kind, errors.D3HRError) for kind in kinds)
 
 
 def test_unreadable_image_is_no_os_error() -> None:
