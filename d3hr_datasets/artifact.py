@@ -36,9 +36,8 @@ from d3hr_datasets.metadata import (
     file_digests,
     needed_files,
     read_metadata,
-    replace_file,
 )
-from d3hr_datasets.safe_files import check_model_file, file_sha256, path_inside
+from d3hr_datasets.safe_files import check_model_file, file_sha256, path_inside, replace_file
 from d3hr_datasets.statistics import check_stored, pack_statistics, read_gaussians, read_modes
 
 

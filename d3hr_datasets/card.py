@@ -20,9 +20,9 @@ from d3hr_datasets.config import check_int
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.export import export_parquet
-from d3hr_datasets.metadata import replace_file
 from d3hr_datasets.named import named_dataset
 from d3hr_datasets.registry import REGISTRY
+from d3hr_datasets.safe_files import replace_file
 
 CARD, SHEET, PREVIEW = "README.md", "contact-sheet.png", "preview/train-00000-of-00001.parquet"
 NOTES = "<!-- notes: what follows is yours and stays when the card is written again -->"

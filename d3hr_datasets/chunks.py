@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from d3hr_datasets.gaussians import RunningMoments
+from d3hr_datasets.safe_files import replace_file
 
 PARTS = ("count", "mean", "squares")
 
@@ -111,12 +111,8 @@ def read_chunk(path: Path, timesteps: Sequence[int], identity: str = "") -> Chun
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file through a temporary of this process, synced before it gets its name."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a safetensors file, whole or not at all."""
+    replace_file(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:

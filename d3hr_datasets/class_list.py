@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,10 @@ class ClassList:
         Raises:
             ModelFormatError: A label has the name of another class.
         """
-        ours = self._labels_by_name()
-        times = Counter(name for value in label_map.values() for name in plain_names(str(value)))
+        times = Counter(name for value in label_map.values() for name in _synonyms(str(value)))
         for key, value in label_map.items():
-            names = [name for name in plain_names(str(value)) if times[name] == 1]
-            meant = set().union(*(ours.get(name, set()) for name in names))
+            names = [name for name in _synonyms(str(value)) if times[name] == 1]
+            meant = set().union(*(self._meanings.get(name, set()) for name in names))
             if meant and (not str(key).isdecimal() or int(key) not in meant):
                 other = min(meant)
                 raise ModelFormatError(
@@ -118,18 +118,31 @@ class ClassList:
                     "use the model and the class order that belong together"
                 )
 
-    def knows(self, names: Iterable[str]) -> bool:
-        """Say whether any of these names, or of their synonyms, is that of a class here."""
-        ours = self._labels_by_name()
-        return any(plain_names(name) & ours.keys() for name in names)
+    @cached_property
+    def labels_by_name(self) -> dict[str, int]:
+        """Class labels by every way to name a class that names no other: name, synonym, WordNet ID."""
+        return {key: min(labels) for key, labels in self._meanings.items() if len(labels) == 1}
 
-    def _labels_by_name(self) -> dict[str, set[int]]:
-        ours: dict[str, set[int]] = {}
+    def find(self, name: str) -> int | None:
+        """Return the class label of a name, of its synonyms or of a WordNet ID; None if that is not one.
+
+        Names are compared without regard to case and "_", as a whole first, else by the synonyms that are
+        known here, which must all mean one class. What could be two classes is none.
+        """
+        known = self.labels_by_name
+        for key in (name, _plain(name)):
+            if key in known:
+                return known[key]
+        meant = {known[key] for key in _synonyms(name) if key in known}
+        return meant.pop() if len(meant) == 1 else None
+
+    @cached_property
+    def _meanings(self) -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {}
         for label, name in enumerate(self.names):
-            keys = plain_names(name) | ({self.wnids[label]} if self.wnids is not None else set())
-            for key in keys:
-                ours.setdefault(key, set()).add(label)
-        return ours
+            for key in {_plain(name), *_synonyms(name)}:
+                found.setdefault(key, set()).add(label)
+        return {**found, **{wnid: {label} for label, wnid in enumerate(self.wnids or ())}}
 
 
 def packaged_subset(name: str, subset: str) -> list[str]:
@@ -152,9 +165,13 @@ def _read(name: str) -> dict[str, Any]:
     return values
 
 
-def plain_names(names: str) -> set[str]:
+def _synonyms(names: str) -> set[str]:
     """Return the names in "tench, Tinca tinca", without regard to case and "_"."""
-    return {name.strip().replace("_", " ").lower() for name in names.split(",")}
+    return {_plain(name) for name in names.split(",")}
+
+
+def _plain(name: str) -> str:
+    return name.strip().replace("_", " ").lower()
 
 
 def _shown(name: str, wnid: str | None) -> str:

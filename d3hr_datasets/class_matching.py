@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.class_list import ClassList, plain_names
+from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.errors import ConfigError
 
 # What the source calls a class (its label, or its name where labels are strings) -> class label of the
@@ -65,10 +65,11 @@ def match_classes(
         )
     if class_map is not None:
         return model, _mapped(source, model, class_map)
-    lookup = _lookup(model)
     if source is None:
-        return model, dict(lookup)  # strings that come as they come; an unknown one is an error then
-    found: LabelMap = {label: _find(name, lookup) for label, name in enumerate(source)}
+        return model, dict(
+            model.labels_by_name
+        )  # strings that come as they come; an unknown one is an error then
+    found: LabelMap = {label: model.find(name) for label, name in enumerate(source)}
     unknown = [name for name, label in zip(source, found.values(), strict=True) if label is None]
     if unknown:
         raise ConfigError(
@@ -158,9 +159,8 @@ def _same_order(
         )
     if model is None:
         return ClassList(tuple(source)), {label: label for label in range(num_classes)}
-    lookup = _lookup(model)
     for label, name in enumerate(source):
-        meant = _find(name, lookup)
+        meant = model.find(name)
         if meant is not None and meant != label:
             raise ConfigError(
                 f"--class-order same: label {label} of the source is {name!r}, which is class label {meant} "
@@ -170,14 +170,13 @@ def _same_order(
 
 
 def _mapped(source: Sequence[str] | None, model: ClassList, class_map: Mapping[str, Any]) -> LabelMap:
-    lookup = _lookup(model)
     labels: dict[str, int | None] = {}
     for name, value in class_map.items():
         if value is None:
             labels[name] = None
             continue
         is_label = isinstance(value, int) and not isinstance(value, bool)
-        label = value if is_label else _find(value, lookup) if isinstance(value, str) else None
+        label = value if is_label else model.find(value) if isinstance(value, str) else None
         if label is None or not 0 <= label < len(model.names):
             raise ConfigError(
                 f"the class map says {name!r}: {value!r}; accepted: a class label 0 to "
@@ -198,27 +197,6 @@ def _mapped(source: Sequence[str] | None, model: ClassList, class_map: Mapping[s
             + "; null leaves a class out"
         )
     return dict(found)
-
-
-def _lookup(model: ClassList) -> dict[str, int]:
-    """Return every way to name a class of the model that names no other."""
-    found: dict[str, set[int]] = {}
-    for label, name in enumerate(model.names):
-        whole = name.strip().replace("_", " ").lower()
-        for key in {whole, *plain_names(name)}:
-            found.setdefault(key, set()).add(label)
-    for label, wnid in enumerate(model.wnids or ()):
-        found[wnid] = {label}
-    return {key: labels.pop() for key, labels in found.items() if len(labels) == 1}
-
-
-def _find(name: str, lookup: Mapping[str, int]) -> int | None:
-    """Return the class label of a name, whole or of all synonyms that are known; None if that is not one."""
-    whole = name.strip().replace("_", " ").lower()
-    if name in lookup or whole in lookup:
-        return lookup.get(name, lookup.get(whole))
-    meant = {lookup[key] for key in plain_names(name) if key in lookup}
-    return meant.pop() if len(meant) == 1 else None
 
 
 def _count(found: LabelMap, label: int | None) -> int:

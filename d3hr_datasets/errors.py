@@ -35,10 +35,6 @@ class ModelFormatError(D3HRError, ValueError):
     """A diffusion model cannot be used with this artifact or by this library."""
 
 
-class TeacherMismatchError(D3HRError, ValueError):
-    """A teacher's classes are not those of a data set, or in another order."""
-
-
 class BuildError(D3HRError, RuntimeError):
     """A build cannot go on, because another of its processes has ended."""
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,9 +14,10 @@ from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.cache import ImageCache
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_on_grid
-from d3hr_datasets.errors import ConfigError, ModelFormatError, ModelNotFoundError
+from d3hr_datasets.errors import ConfigError, ModelFormatError
 from d3hr_datasets.group_sampling import sample_group, sample_nested
 from d3hr_datasets.mode_sampling import sample_modes
+from d3hr_datasets.model_loading import read_label_map
 from d3hr_datasets.processes import generation_device
 
 if TYPE_CHECKING:
@@ -53,37 +52,9 @@ def load_model(
         where, revision=info.model.revision, device=generation_device(device), torch_dtype=torch_dtype
     )
     model.check_fits(info)
-    label_map = _label_map(folder, info.model.repo_id, info.model.revision)
+    label_map = read_label_map(where, info.model.revision)
     (class_list or ClassList.of_artifact(info)).check_label_map(label_map, f"the diffusion model {where}")
     return model
-
-
-def _label_map(folder: Path | None, repo_id: str | None, revision: str | None) -> dict[str, str]:
-    """Return `id2label` of a pipeline's `model_index.json`; empty if it has none."""
-    if folder is None:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            path = Path(hf_hub_download(str(repo_id), "model_index.json", revision=revision))
-        except (HfHubHTTPError, OSError) as error:
-            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-                return {}  # the Hub says that there is none
-            raise ModelNotFoundError(
-                f"model_index.json of {repo_id} at {revision}, which may hold its label map, could not be "
-                f"loaded: {error}. Check the connection, or HF_HUB_OFFLINE and the Hub's cache"
-            ) from error
-    else:
-        path = folder / "model_index.json"
-        if not path.is_file():
-            return {}
-    try:
-        label_map = json.loads(path.read_text(encoding="utf-8")).get("id2label") or {}
-    except (ValueError, AttributeError) as error:
-        raise ModelFormatError(f"{path} is no JSON object: {error}; download or save it again") from error
-    if not isinstance(label_map, dict):
-        raise ModelFormatError(f"{path}: id2label must be an object, not {label_map!r:.80}")
-    return label_map
 
 
 def resolve_settings(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from d3hr_datasets.artifact_info import ArtifactInfo
@@ -76,13 +74,3 @@ def file_digests(folder: Path) -> dict[str, str]:
         for relative, path in files.items()
         if path.is_file() and path.name != METADATA and not relative.parts[0].startswith(".")
     }
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file through a temporary of this process, so that no half file is ever at `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

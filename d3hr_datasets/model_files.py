@@ -5,10 +5,8 @@ In: a folder in diffusers' layout or "ORG/NAME@COMMIT". Out: a `ModelReference`,
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,9 +15,9 @@ from d3hr_datasets.class_matching import parse_class_list, read_class_list
 from d3hr_datasets.config import ModelReference
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, ModelNotFoundError
+from d3hr_datasets.model_loading import INDEX, read_label_map
 
 PARTS = ("transformer", "vae", "scheduler")
-INDEX = "model_index.json"
 # What an artifact's folder may hold before it is built.
 EXPECTED = {"d3hr.json", "statistics.safetensors", "model", "README.md", ".gitattributes", ".gitignore"}
 
@@ -104,14 +102,16 @@ def model_classes(model: str, class_list: str | None) -> ClassList | None:
 
     Raises:
         ConfigError: The list or the label map is none.
-        ModelFormatError: The model's label map tells another order than the list.
+        ModelNotFoundError: The Hub cannot be asked for the label map.
+        ModelFormatError: It cannot be read, or the model's label map tells another order than the list.
     """
-    label_map = _label_map(model)
+    reference = model_reference(model)
+    where = Path(model).expanduser() if reference.repo_id is None else reference.repo_id
+    label_map = read_label_map(where, reference.revision)
     if class_list is None:
-        return None if label_map is None else parse_class_list(label_map, f"the label map of {model}")
+        return parse_class_list(label_map, f"the label map of {model}") if label_map else None
     classes = read_class_list(class_list)
-    if label_map is not None:
-        classes.check_label_map(label_map, f"the model {model}")
+    classes.check_label_map(label_map, f"the model {model}")
     return classes
 
 
@@ -127,30 +127,3 @@ def padding_of(image_size: int, sample_size: int) -> int:
             f"--image-size {sample_size}, or less by an even number"
         )
     return (sample_size - image_size) // 2
-
-
-def _label_map(model: str) -> dict[str, Any] | None:
-    path: Path | None = Path(model).expanduser() / INDEX
-    reference = model_reference(model)
-    if reference.repo_id is not None:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            path = Path(hf_hub_download(reference.repo_id, INDEX, revision=reference.revision))
-        except LocalEntryNotFoundError as error:
-            raise ModelNotFoundError(
-                f"the label map of {model} is not in the cache, and the Hub cannot be asked: {error}"
-            ) from error
-        except EntryNotFoundError:
-            path = None
-        except (HfHubHTTPError, OSError) as error:
-            raise ModelNotFoundError(f"the Hub does not give {INDEX} of {model}: {error}") from error
-    if path is None or not path.is_file():
-        return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is no JSON: {error}; save or download the model again") from error
-    found = values.get("id2label") if isinstance(values, dict) else None
-    return found if isinstance(found, dict) and found else None

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from d3hr_datasets.errors import ModelFormatError, ModelNotFoundError
+from d3hr_datasets.errors import ArtifactFormatError, ModelFormatError, ModelNotFoundError
 from d3hr_datasets.model_size import check_config, check_size
+from d3hr_datasets.safe_files import read_json
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
 WEIGHTS = "diffusion_pytorch_model*"
+INDEX = "model_index.json"
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,42 @@ def load_parts(
             "Download or save it again"
         ) from error
     return transformer, vae, scheduler
+
+
+def read_label_map(model: str | Path, revision: str | None) -> dict[str, Any]:
+    """Return `id2label` of a model's `model_index.json`: class label -> name. Empty if it has none.
+
+    Args:
+        model: A folder, or "ORG/NAME" on the Hub.
+        revision: The commit of the latter.
+
+    Raises:
+        ModelNotFoundError: The Hub cannot be asked.
+        ModelFormatError: The file is no JSON object, or `id2label` is none.
+    """
+    path = Path(model) / INDEX
+    if revision is not None:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(str(model), INDEX, revision=revision))
+        except (HfHubHTTPError, OSError) as error:
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                return {}  # the Hub says that there is none
+            raise ModelNotFoundError(
+                f"{INDEX} of {model} at {revision}, which may hold its label map, could not be loaded: "
+                f"{error}. Check the connection, or HF_HUB_OFFLINE and the Hub's cache"
+            ) from error
+    if not path.is_file():
+        return {}
+    try:
+        label_map = read_json(path).get("id2label") or {}
+    except ArtifactFormatError as error:
+        raise ModelFormatError(str(error)) from error
+    if not isinstance(label_map, dict):
+        raise ModelFormatError(f"{path}: id2label must be an object, not {label_map!r:.80}")
+    return label_map
 
 
 def _check_folder(folder: Path, revision: str | None, allow_bin: bool) -> None:

@@ -1,4 +1,4 @@
-"""Looks at files of others before a library reads them: their place, their size, their header.
+"""Looks at files of others before a library reads them, and writes files whole or not at all.
 
 An artifact or a model may come from anybody. In: a path. Out: the path, JSON, or the header of tensors, or an
 error before anything large is allocated. Nothing here reads a format that could run code.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -117,6 +119,23 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file through a temporary of this process, synced before it gets its name: there is no half one.
+
+    Args:
+        path: The file.
+        write: Writes a file at the path it is given.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Teachers: which output of a classifier stands for which label of a data set.
 
-In: a data set and a teacher that carries its label names. Out: the teacher's output of each label, or an
-error where the names tell another order: soft labels of other classes give chance accuracy, and no complaint.
+In: classes and a teacher that carries its label names. Out: the teacher's output of each label, or an error:
+soft labels of other classes give chance accuracy, and no complaint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.dataset import D3HRDataset
-from d3hr_datasets.errors import TeacherMismatchError
+from d3hr_datasets.errors import TeacherError
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +37,17 @@ def check_teacher(dataset: D3HRDataset, teacher: Any) -> torch.Tensor:
         (K,) int64: `teacher(images)[:, outputs]` are the logits of labels 0..K-1.
 
     Raises:
-        TeacherMismatchError: It has another number of classes, other classes, or another order.
+        TeacherError: It has another number of classes, other classes, or another order.
 
     Example:
         >>> check_teacher(D3HRImageNet(artifact=..., subset="imagenette"), ResNet18_Weights.IMAGENET1K_V1)
     """
-    names, count = _label_names(teacher)
+    names, count = label_names(teacher)
     whole, kept = dataset.class_list, dataset.class_labels
     shown = repr(teacher) if isinstance(teacher, (str, Sequence, Mapping)) else type(teacher).__name__
     owner = f"the teacher {shown:.60}"
     if count is not None and count not in (len(whole.names), len(kept)):
-        raise TeacherMismatchError(
+        raise TeacherError(
             f"{owner} has {count} classes, the data set keeps {len(kept)} of {len(whole.names)}; use a "
             "teacher of either, or keep the teacher's classes with classes=[...]"
         )
@@ -66,21 +66,50 @@ def check_teacher(dataset: D3HRDataset, teacher: Any) -> torch.Tensor:
     raise errors[0]
 
 
-def _difference(space: ClassList, names: Mapping[int, str], owner: str) -> TeacherMismatchError | None:
-    if not space.knows(names.values()):
-        return TeacherMismatchError(
+def find_outputs(classes: ClassList, names: Mapping[int, str]) -> list[int | None]:
+    """Return the output of a teacher that each class is, by WordNet ID or by name (`ClassList.find`).
+
+    Args:
+        classes: The classes.
+        names: The teacher's, by output.
+
+    Returns:
+        An output for each class; None where no name, or more than one, is that of the class.
+    """
+    outputs, teacher = list(names), ClassList(tuple(names.values()))
+    found: list[int | None] = []
+    for label, name in enumerate(classes.names):
+        keys = [name] if classes.wnids is None else [classes.wnids[label], name]
+        place = next((place for place in map(teacher.find, keys) if place is not None), None)
+        found.append(None if place is None else outputs[place])
+    return found
+
+
+def _difference(space: ClassList, names: Mapping[int, str], owner: str) -> TeacherError | None:
+    """Return what is wrong with a teacher whose outputs should be the classes in their order."""
+    found = find_outputs(space, names)
+    if all(output is None for output in found):
+        return TeacherError(
             f"{owner} knows other classes, such as {next(iter(names.values()))!r}; the data set has "
             f"{list(space.names[:5])}. Use a teacher of these"
         )
-    try:
-        space.check_label_map({str(label): name for label, name in names.items()}, owner)
-    except ValueError as error:
-        return TeacherMismatchError(str(error))
+    wrong = [(o, label) for label, o in enumerate(found) if o is not None and o != label]
+    if wrong:
+        output, label = min(wrong)
+        return TeacherError(
+            f"{owner} calls class label {output} {names[output]!r}, here that is class label {label} "
+            f"({space.names[label]!r}); their orders differ, and labels would mean other classes: use a "
+            "teacher of this order, or `students.teachers.load_teacher`, which puts outputs in order"
+        )
     return None
 
 
-def _label_names(teacher: Any) -> tuple[dict[int, str], int | None]:
-    """Return the names by output, none if the teacher carries none, and the number of outputs, if known."""
+def label_names(teacher: Any) -> tuple[dict[int, str], int | None]:
+    """Return the names by output, none if the teacher carries none, and the number of outputs, if known.
+
+    Args:
+        teacher: As `check_teacher` takes it.
+    """
     meta = getattr(teacher, "meta", None)
     id2label = getattr(getattr(teacher, "config", None), "id2label", None)
     found: Any = None

@@ -23,6 +23,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from d3hr_datasets.safe_files import replace_file
+
 Settings = TypeVar("Settings")
 
 
@@ -108,9 +110,7 @@ class Run:
         return self.folder / "checkpoint.pt"
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        temporary = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.checkpoint)
+        replace_file(self.checkpoint, lambda temporary: torch.save(state, temporary))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return the newest checkpoint, or None where the run is new."""
@@ -206,7 +206,6 @@ def cached_tensors(path: Path, make: Callable[[], dict[str, torch.Tensor]]) -> d
     """Return the tensors of `path`, made and written first where the file is missing."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({name: tensor.contiguous() for name, tensor in make().items()}, temporary)
-        temporary.replace(path)
+        tensors = {name: tensor.contiguous() for name, tensor in make().items()}
+        replace_file(path, lambda temporary: save_file(tensors, temporary))
     return load_file(path)

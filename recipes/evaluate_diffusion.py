@@ -19,9 +19,10 @@ import torch
 from d3hr_datasets import D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.config import GroupSamplingMethod
 from d3hr_datasets.generation import load_model
+from d3hr_datasets.students.selection import random_per_class
 from recipes.common import write_results
 from recipes.data import load_images
-from recipes.evaluation import dataset_tensors, raw_samples, real_classifier, sample_real
+from recipes.evaluation import dataset_tensors, raw_samples, real_classifier
 from recipes.metrics import frechet_distance, recall_and_coverage
 from recipes.students import Classifier, accuracy, features_of
 
@@ -54,8 +55,9 @@ def main() -> None:
     results: dict[str, dict[str, float]] = {}
     train, train_labels, _ = load_images("fashion-mnist", "train+held-out", 28, 1)
     # As many real images as generated ones: recall and coverage depend on both numbers.
-    real = features_of(classifier, sample_real(test, test_labels, arguments.ipc, 0)[0])
-    results["random real"] = measure(classifier, *sample_real(train, train_labels, arguments.ipc, 0), real)
+    real = features_of(classifier, test[random_per_class(test_labels, arguments.ipc, 0)])
+    chosen = random_per_class(train_labels, arguments.ipc, 0)
+    results["random real"] = measure(classifier, train[chosen], train_labels[chosen], real)
     with tempfile.TemporaryDirectory() as root:
         base = D3HRDataset(arguments.artifact, root, arguments.ipc)
         model = load_model(base.artifact)

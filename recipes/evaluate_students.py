@@ -27,9 +27,10 @@ import torch
 from d3hr_datasets import D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.config import GroupSamplingMethod
 from d3hr_datasets.generation import load_model
+from d3hr_datasets.students.selection import random_per_class
 from recipes.common import write_results
 from recipes.data import load_images
-from recipes.evaluation import dataset_tensors, mean_std, raw_samples, reconstruct, sample_real
+from recipes.evaluation import dataset_tensors, mean_std, raw_samples, reconstruct
 from recipes.students import StudentSettings, accuracy, train_student
 
 CANDIDATES = 2000  # of "search"
@@ -76,7 +77,8 @@ def make_images(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
         if task.source == "raw diffusion":
             return raw_samples(dataset, model, task.ipc, task.seed, task.decode.guidance_scale)
     images, labels, _ = load_images("fashion-mnist", "train" if task.select else "train+held-out", 28, 1)
-    images, labels = sample_real(images, labels, task.ipc, task.seed)
+    index = random_per_class(labels, task.ipc, task.seed)
+    images, labels = images[index], labels[index]
     if task.source == "reconstructed random real":
         images = reconstruct(model, images)
     return images, labels

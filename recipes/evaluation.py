@@ -1,4 +1,4 @@
-"""What the evaluation scripts share: the classifier of real images, random real sets, student scores."""
+"""What the evaluation scripts share: the classifier of real images, images, student scores."""
 
 from __future__ import annotations
 
@@ -29,20 +29,6 @@ def real_classifier() -> Classifier:
     network = Classifier()
     network.load_state_dict(cached_tensors(CLASSIFIER, make))
     return network.eval()
-
-
-def sample_real(
-    images: torch.Tensor, labels: torch.Tensor, ipc: int, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `ipc` random images of every class."""
-    generator = torch.Generator().manual_seed(seed)
-    index = torch.cat(
-        [
-            members[torch.randperm(len(members), generator=generator)[:ipc]]
-            for members in ((labels == label).nonzero().flatten() for label in labels.unique())
-        ]
-    )
-    return images[index], labels[index]
 
 
 def dataset_tensors(dataset: D3HRDataset) -> tuple[torch.Tensor, torch.Tensor]:

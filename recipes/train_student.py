@@ -29,7 +29,7 @@ from accelerate import Accelerator
 from timm.models import save_for_hf
 from tqdm import tqdm
 
-from d3hr_datasets.safe_files import file_sha256
+from d3hr_datasets.safe_files import file_sha256, replace_file
 from d3hr_datasets.students.labels import SoftLabels, images_digest
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.teachers import Teacher, load_teacher
@@ -257,21 +257,22 @@ def run_student(
     if accelerator.is_main_process:
         if settings.export:
             export_student(model, settings, images.classes, result)
-        temporary = finished.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(finished)
+        text = json.dumps(result, indent=2) + "\n"
+        replace_file(finished, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         run.checkpoint.unlink(missing_ok=True)
     return result
 
 
 def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
     """Write rows of the same columns, whole or not at all."""
-    temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+    replace_file(path, write)
 
 
 def main() -> None:

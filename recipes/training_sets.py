@@ -21,7 +21,7 @@ from d3hr_datasets import D3HRDataset, GroupSamplingConfig
 from d3hr_datasets.class_list import packaged_subset
 from d3hr_datasets.config import CLEAN
 from d3hr_datasets.generation import load_model
-from d3hr_datasets.students.selection import herding, k_center, select_per_class
+from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
 from d3hr_datasets.students.views import Images, TensorImages
 from recipes.common import RecipeError
 from recipes.data import load_images
@@ -201,12 +201,7 @@ def _subset(settings: TrainingSet, real: ImageSet, root: str | Path, features: F
         method = herding if settings.source == "herding" else k_center
         index = select_per_class(method, features(real.images), targets, settings.ipc)
     else:
-        generator = torch.Generator().manual_seed(settings.seed)
-
-        def random(members: torch.Tensor, number: int) -> torch.Tensor:
-            return torch.randperm(len(members), generator=generator)[:number]
-
-        index = select_per_class(random, targets, targets, settings.ipc)
+        index = random_per_class(targets, settings.ipc, settings.seed)
     if settings.source != "reconstructed":
         return dataclasses.replace(real, images=Subset(real.images, index.tolist()))  # type: ignore[arg-type]
     dataset = open_artifact(settings, root)

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from d3hr_datasets.config import check_choice, check_int
 from d3hr_datasets.errors import SoftLabelsError
+from d3hr_datasets.safe_files import replace_file
 from d3hr_datasets.students.views import Images
 
 Storage = Literal["float16", "int8"]
@@ -142,9 +143,8 @@ class SoftLabels:
             "digest": self.digest,
         }
         tensors = {name: getattr(self, name) for name in ("values", "scale", "lowest", "indices")}
-        temporary = Path(path).with_name(f".{Path(path).name}.tmp")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-        temporary.replace(path)
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        replace_file(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> SoftLabels:

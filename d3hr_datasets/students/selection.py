@@ -48,6 +48,20 @@ def k_center(features: torch.Tensor, number: int) -> torch.Tensor:
     return torch.tensor(chosen)
 
 
+def random_per_class(labels: torch.Tensor, ipc: int, seed: int) -> torch.Tensor:
+    """Return `ipc` random positions of every class, class by class.
+
+    Raises:
+        ConfigError: A class has fewer images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose(members: torch.Tensor, number: int) -> torch.Tensor:
+        return torch.randperm(len(members), generator=generator)[:number]
+
+    return select_per_class(choose, labels, labels, ipc)
+
+
 def select_per_class(
     method: Callable[[torch.Tensor, int], torch.Tensor],
     features: torch.Tensor,

@@ -6,7 +6,7 @@ accuracy without a complaint: so its classes are looked up by name, and a teache
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from timm.models import load_state_dict
 from torch import nn
 from torch.nn import functional as F
 
+from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.errors import TeacherError
 from d3hr_datasets.students import models  # registers the students, which can be teachers too
+from d3hr_datasets.teacher import find_outputs, label_names
 
-__all__ = ["Teacher", "load_teacher", "models", "teacher_classes"]
+__all__ = ["Teacher", "load_teacher", "models"]
 
 
 class Teacher(nn.Module):
@@ -103,52 +105,37 @@ def load_teacher(
         ) from error
     if weights is not None:
         _load_weights(model, weights)
-    names = list(class_names) if class_names is not None else teacher_classes(model)
-    return Teacher(model.float(), _columns(name, names, classes, wnids), name, image_size)
+    names = _label_names(model) if class_names is None else label_names(class_names)[0]
+    wanted = ClassList(tuple(classes), None if wnids is None else tuple(wnids))
+    return Teacher(model.float(), _columns(name, names, wanted), name, image_size)
 
 
-def teacher_classes(model: nn.Module) -> list[str] | None:
-    """Return the names of a timm model's classes in its own order, or None if it does not tell them.
+def _label_names(model: nn.Module) -> Mapping[int, str]:
+    """Return the names of a timm model's classes by output, none if it does not tell them.
 
-    Those of its config (`label_names`); for models of timm's own with ImageNet's number of classes, WordNet
-    IDs in ImageNet's order.
+    For models of timm's own with ImageNet's number of classes, WordNet IDs in ImageNet's order.
     """
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    names = cfg.get("label_names")
-    if names:
-        return list(names.values()) if isinstance(names, dict) else list(names)
-    subset = infer_imagenet_subset(model)
-    return list(ImageNetInfo(subset).label_names()) if subset else None
+    names, _ = label_names(model)
+    subset = None if names else infer_imagenet_subset(model)
+    return dict(enumerate(ImageNetInfo(subset).label_names())) if subset else names
 
 
-def _columns(
-    teacher: str, names: list[str] | None, classes: Sequence[str], wnids: Sequence[str] | None
-) -> list[int]:
-    if names is None:
+def _columns(teacher: str, names: Mapping[int, str], classes: ClassList) -> list[int]:
+    if not names:
         raise TeacherError(
             f"the teacher {teacher!r} does not tell its classes, so their order cannot be checked; give "
             "class_names, in the order of its logits"
         )
-    known = {_plain(name): index for index, name in enumerate(names)}
-    if len(known) != len(names):
-        raise TeacherError(f"the teacher {teacher!r} has classes of the same name; give class_names")
-    columns, missing = [], []
-    for label, name in enumerate(classes):
-        keys = [name] if wnids is None else [wnids[label], name]
-        found = [known[key] for key in map(_plain, keys) if key in known]
-        columns += found[:1]
-        missing += [] if found else [name]
+    found = find_outputs(classes, names)
+    missing = [name for name, output in zip(classes.names, found, strict=True) if output is None]
     if missing:
         raise TeacherError(
-            f"the teacher {teacher!r} does not know the classes {missing[:5]} "
-            f"({len(missing)} of {len(classes)}); its own: {names[:5]} ... ({len(names)}). Use a teacher of "
-            "this data set, or give its class_names as the data set spells them"
+            f"the teacher {teacher!r} does not know the classes {missing[:5]} ({len(missing)} of "
+            f"{len(found)}), or has several of that name; its own: {list(names.values())[:5]} ... "
+            f"({len(names)}). Use a teacher of this data set, or give its class_names as the data set spells "
+            "them"
         )
-    return columns
-
-
-def _plain(name: str) -> str:
-    return name.strip().replace("_", " ").lower()
+    return [output for output in found if output is not None]
 
 
 def _load_weights(model: nn.Module, path: str | Path) -> None:
