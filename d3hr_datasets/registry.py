@@ -72,7 +72,7 @@ def registered_artifact(name: str) -> str | Path:
         f"no artifact of {name} is published yet. Give one with artifact=FOLDER or artifact='ORG/NAME', or "
         f"build it from {row.num_images:,} training images x {row.num_evaluations} model evaluations "
         f"({total:,} in all):\n"
-        f"  d3hr build FOLDER --class-list {name} --model MODEL --output d3hr-{name}\n"
+        f"  d3hr build FOLDER --class-list {name} --model MODEL --name {name} --output d3hr-{name}\n"
         f"  d3hr card d3hr-{name} ORG/d3hr-{name}\n"
         f"  d3hr publish d3hr-{name} ORG/d3hr-{name}"
     )

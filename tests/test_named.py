@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import timm.data
 import torch
+import typer
 from huggingface_hub import constants
 from PIL import Image
 from torchvision.datasets import FashionMNIST, Imagenette
@@ -26,6 +27,7 @@ from d3hr_datasets import (
     D3HRTinyImageNet,
 )
 from d3hr_datasets.class_list import ClassList, packaged_subset
+from d3hr_datasets.cli import app
 from d3hr_datasets.errors import (
     ArtifactFormatError,
     ArtifactIntegrityError,
@@ -130,6 +132,15 @@ def test_sets_without_subsets_say_so(tmp_path: Path) -> None:
 def test_what_is_not_published_says_how_to_build_it(cls: type[D3HRDataset], tmp_path: Path) -> None:
     with pytest.raises(ArtifactNotFoundError, match=r"(?s)d3hr build .*d3hr publish") as error:
         cls(root=tmp_path)  # type: ignore[call-arg]
+    group: Any = typer.main.get_command(app)
+    # What is printed is parsed, and not run.
+    commands = [line.split() for line in str(error.value).splitlines() if line.startswith("  d3hr ")]
+    assert [name for _, name, *_ in commands] == ["build", "card", "publish"]
+    parsed = [group.commands[name].make_context(name, rest).params for _, name, *rest in commands]
+    build, *others = parsed
+    assert (build["name"], build["class_list"]) == (cls.registry_name, cls.registry_name)  # type: ignore[attr-defined]
+    for values in others:
+        assert values["artifact"] == build["output"] and values["repo_id"] == f"ORG/{build['output']}"
     assert ("1,281,167 training images x 31 model evaluations" in str(error.value)) == (cls is D3HRImageNet)
 
 
