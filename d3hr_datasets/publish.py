@@ -16,6 +16,7 @@ from d3hr_datasets.card import CARD, images_card
 from d3hr_datasets.errors import PublishError
 from d3hr_datasets.export import export_parquet
 from d3hr_datasets.metadata import METADATA, file_digests
+from d3hr_datasets.safe_files import file_sha256
 
 if TYPE_CHECKING:
     from d3hr_datasets.dataset import D3HRDataset
@@ -104,7 +105,7 @@ def registry_row(artifact: Artifact, published: hub.Published) -> str:
     info = artifact.info
     return (
         f'RegistryRow("{info.name}", repo_id="{published.repo_id}", revision="{published.revision}", '
-        f"num_images={sum(info.counts):_}),"
+        f'num_images={sum(info.counts):_}, sha256="{file_sha256(artifact.folder / METADATA)}"),'
     )
 
 
