@@ -105,7 +105,7 @@ def registry_row(artifact: Artifact, published: hub.Published) -> str:
     info = artifact.info
     return (
         f'RegistryRow("{info.name}", repo_id="{published.repo_id}", revision="{published.revision}", '
-        f'sha256="{file_sha256(artifact.folder / METADATA)}", num_images={sum(info.counts):_}),'
+        f'num_images={sum(info.counts):_}, sha256="{file_sha256(artifact.folder / METADATA)}"),'
     )
 
 

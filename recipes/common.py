@@ -15,7 +15,7 @@ import platform
 import time
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,20 +87,30 @@ def _convert(path: str | Path, key: str, value: Any, hint: Any) -> Any:
 
 
 class Run:
-    """A folder of one run: resolved settings, `metrics.csv` and one checkpoint, replaced atomically."""
+    """A folder of one run: resolved settings, `metrics.csv` and one checkpoint, replaced atomically.
 
-    def __init__(self, folder: str | Path, settings: Any) -> None:
+    Args:
+        folder: The folder.
+        settings: A dataclass.
+        free: Settings that may differ from those of the run that is gone on with.
+
+    Raises:
+        RecipeError: The folder holds a run with other settings.
+    """
+
+    def __init__(self, folder: str | Path, settings: Any, free: Sequence[str] = ("epochs",)) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         resolved = dataclasses.asdict(settings)
         target = self.folder / "settings.yaml"
         before = yaml.safe_load(target.read_text(encoding="utf-8")) if target.exists() else None
         if before is not None:
-            changed = [key for key in resolved if key != "epochs" and resolved[key] != before.get(key)]
+            changed = [key for key in resolved if key not in free and resolved[key] != before.get(key)]
             if changed:
                 raise RecipeError(
-                    f"{self.folder} holds a run with other settings of {changed} (only epochs may change); "
-                    "give another --set output=FOLDER, or delete that folder to start again"
+                    f"{self.folder} holds a run with other settings of {changed} (what may change: "
+                    f"{', '.join(free)}); give another --set output=FOLDER, or delete that folder to start "
+                    "again"
                 )
         if before != resolved:  # of several processes only the first writes
             target.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")

@@ -86,12 +86,16 @@ NOT_OF_THE_RESULT = ("output", "export", "workers", "minutes_between_checkpoints
 
 
 def fingerprints(settings: StudentSettings) -> dict[str, str]:
-    """Return the SHA-256 of what a student depends on beside its settings: statistics and teacher."""
+    """Return what tells the inputs of a student beside its settings: artifact, teacher, folder of images."""
     found = {}
-    if settings.source not in REAL and not settings.source.startswith("folder:"):
-        found["statistics"] = open_artifact(settings, settings.output).artifact.sha256[
-            "statistics.safetensors"
-        ]
+    if settings.source.startswith("folder:"):
+        folder = Path(settings.source.removeprefix("folder:"))
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        listed = [[name, files[name].stat().st_size] for name in sorted(files)]
+        found["images"] = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    elif settings.source not in REAL or settings.source == "reconstructed":
+        # Statistics and, where it is inside, the model.
+        found["artifact"] = open_artifact(settings, settings.output).artifact.fingerprint
     teacher = settings.teacher_weights or settings.teacher.removeprefix("local-dir:")
     if teacher and Path(teacher).exists():
         path = Path(teacher) / "model.safetensors" if Path(teacher).is_dir() else Path(teacher)
@@ -150,8 +154,10 @@ tags: [image-classification, timm]
 # {student} trained on {dataset}
 
 Top-1 {top1:.2f} % on the {tested_on} ({images} images) after the last of {epochs} epochs, seed {seed}, by
-`recipes.train_student` of d3hr-datasets. Weights are in half precision; classes are in `config.json`.
+`recipes.train_student` of d3hr-datasets. Weights were rounded to half precision after that; classes are in
+`config.json`.
 
+    import timm
     import d3hr_datasets.students.models  # registers architectures that timm does not have
     model = timm.create_model("local-dir:FOLDER", pretrained=True)
 """
@@ -178,14 +184,25 @@ def run_student(
     accelerator = accelerator or Accelerator(mixed_precision=settings.mixed_precision)
     if settings.labels != "hard" and not settings.teacher:
         raise RecipeError(f"labels {settings.labels!r} need a teacher; --set teacher=local-dir:FOLDER, say")
+    place = settings.teacher.removeprefix("local-dir:")
+    if place != settings.teacher and not Path(place).is_dir():
+        raise RecipeError(
+            f"there is no teacher in {place}; a file of recipes/configs/students/teacher/ trains one: "
+            f"`python -m recipes.train_student FILE --set export={place}`"
+        )
     inputs = fingerprints(settings)
     folder = run_folder(settings, inputs)
     finished = folder / "result.json"
     if finished.exists():
+        if settings.export and not (Path(settings.export) / "model.safetensors").exists():
+            raise RecipeError(
+                f"this student was trained before, and its weights were not kept: remove {folder} to train "
+                f"it again and export it to {settings.export}"
+            )
         result: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
         return result
     with accelerator.main_process_first():
-        run = Run(folder, settings)
+        run = Run(folder, settings, NOT_OF_THE_RESULT)
     cache = Path(settings.output) / "images"
     teacher = None
     if settings.source in {"herding", "k_center"}:  # they choose among all real images

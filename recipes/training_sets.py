@@ -55,7 +55,7 @@ class TrainingSet:
             model from noise; "vae_gaussians" draws from class Gaussians in VAE space (timestep -1);
             "independent" draws from those at the artifact's timestep; "search", "moment_matched" and "modes"
             are group sampling, and "default" is what the artifact does by default.
-        ipc: Images per class; 0 for "whole" and folders.
+        ipc: Images per class; 0 for "whole", and for folders where it is not to be checked.
         seed: Of the images and of the training.
         artifact: Folder of the artifact, or "ORG/NAME" on the Hub.
         subset: A usual subset of ImageNet: "imagenette", "imagewoof", "imagenet100".
@@ -114,7 +114,7 @@ def training_set(settings: TrainingSet, root: str | Path, features: Features | N
     """
     source = settings.source
     if source.startswith("folder:"):
-        return _folder(Path(source.removeprefix("folder:")), settings.subset)
+        return _folder_to_train_on(settings, Path(source.removeprefix("folder:")))
     if source not in SOURCES:
         raise RecipeError(f"source = {source!r} must be one of {list(SOURCES)} or folder:PATH")
     if (settings.ipc == 0) != (source == "whole"):
@@ -134,6 +134,23 @@ def training_set(settings: TrainingSet, root: str | Path, features: Features | N
     if len(dataset) <= IN_MEMORY:
         images_of = TensorImages(*dataset_tensors(dataset), dataset.classes)
     return ImageSet(images_of, dataset.classes, dataset.wnids or None)
+
+
+def _folder_to_train_on(settings: TrainingSet, path: Path) -> ImageSet:
+    """Return an image folder with the classes of the real images, where its folders are named after them."""
+    found = _folder(path, settings.subset)
+    targets: list[int] = found.images.targets  # type: ignore[attr-defined]
+    counts = torch.tensor(targets).bincount(minlength=len(found.classes))
+    if settings.ipc and set(counts.tolist()) != {settings.ipc}:
+        raise RecipeError(
+            f"{path} has {int(counts.min())} to {int(counts.max())} images per class, not ipc "
+            f"{settings.ipc}; set ipc to that number, or to 0"
+        )
+    real = real_images(settings, train=False)
+    named = [re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") for name in real.classes]  # as `d3hr export` does
+    if found.classes == named and real.wnids is None:
+        return dataclasses.replace(found, classes=real.classes)
+    return found
 
 
 def images_to_test_on(settings: TrainingSet, training: ImageSet) -> ImageSet:

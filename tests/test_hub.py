@@ -78,6 +78,15 @@ def test_commit_stays_when_the_branch_moves(hub: HubServer, commit: str, artifac
     assert pinned.fingerprint != newest.fingerprint
 
 
+def test_a_description_that_was_cached_wrong_is_brought_again(hub: HubServer, commit: str) -> None:
+    """Nothing of the artifact lists the checksum of `d3hr.json`, but the Hub's cache names the file by it."""
+    path = Artifact.from_pretrained(f"org/tiny@{commit}").folder / METADATA
+    right = path.read_bytes()
+    path.resolve().write_bytes(right + b"\n")
+    Artifact.from_pretrained(f"org/tiny@{commit}")
+    assert path.read_bytes() == right
+
+
 def test_warm_cache_needs_no_hub(hub: HubServer, commit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     online = Artifact.from_pretrained("org/tiny")
     hub.faults.append(Fault(503, ".", times=1000))

@@ -25,7 +25,6 @@ from d3hr_datasets.errors import ArtifactFormatError, ConfigError, PublishError
 from d3hr_datasets.metadata import METADATA
 from d3hr_datasets.publish import plan_artifact, publish_artifact
 from d3hr_datasets.registry import RegistryRow, embedded_artifact
-from d3hr_datasets.safe_files import file_sha256
 from recipes import release
 from tests.hub_card import card_errors
 from tests.hub_server import Fault, HubServer, environment
@@ -138,10 +137,11 @@ def test_publishing_twice_makes_one_commit(hub: HubServer, described: Path) -> N
     assert first.exit_code == again.exit_code == 0, first.output + again.output
     repository = hub.repository(REPO)
     sha = repository.refs["main"]
-    sha256 = file_sha256(described / METADATA)
-    row = f'RegistryRow("tiny", repo_id="{REPO}", revision="{sha}", sha256="{sha256}", num_images=12),\n'
-    assert eval(row, {"RegistryRow": RegistryRow})[0].sha256 == sha256  # a row that the registry takes
+    digest = file_digests(described)[METADATA]
+    row = f'RegistryRow("tiny", repo_id="{REPO}", revision="{sha}", num_images=12, sha256="{digest}"),\n'
     assert first.stdout == again.stdout == row
+    (pinned,) = eval(row, {"RegistryRow": RegistryRow})  # the registry takes it
+    assert (pinned.revision, pinned.sha256) == (sha, digest)
     assert "nothing to change" in again.stderr and repository.private and len(repository.trees) == 2
     assert Artifact.from_pretrained(f"{REPO}@{sha}").fingerprint == Artifact.load(described).fingerprint
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,21 @@ import torch
 import yaml
 from PIL import Image
 
-from d3hr_datasets import D3HRDataset
+from d3hr_datasets import Artifact, D3HRDataset
 from recipes import evaluate_table, train_student
 from recipes.common import RecipeError, load_settings
 from recipes.evaluate_table import expand, load_table, markdown, score, train_all, write_table
 from recipes.rank_architectures import correlations
 from recipes.train_student import StudentSettings, export_student, run_folder, run_student
-from recipes.training_sets import IN_MEMORY, SOURCES, TrainingSet, images_to_test_on, training_set
+from recipes.training_sets import (
+    IN_MEMORY,
+    SOURCES,
+    TrainingSet,
+    images_to_test_on,
+    real_images,
+    training_set,
+)
+from tests.tampering import flip_byte
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 STUDENTS = RECIPES / "configs" / "students"
@@ -85,6 +94,8 @@ def test_configs_are_the_published_protocols(path: Path) -> None:
     if name in {"rded", "d3hr"}:
         assert soft == ("soft", 20, "half_cosine", 1, "matrices") and settings.teacher
         assert (settings.optimizer, settings.learning_rate, settings.weight_decay) == ("adamw", 1e-3, 0.01)
+        if "fashion" not in path.stem:
+            assert (settings.resize or settings.image_size) == settings.image_size // 7 * 8
     if name == "rded":
         batches = {1: 10, 10: 50, 50: 100}[settings.ipc] * (2 if classes in {100, 1000} else 1)
         assert settings.epochs == 300
@@ -206,6 +217,8 @@ def test_a_student_from_settings_to_result(
 
     monkeypatch.setattr(train_student, "evaluate", None)
     assert run_student(settings, progress=False) == result  # not trained again
+    with pytest.raises(RecipeError, match="weights were not kept"):
+        run_student(dataclasses.replace(settings, export=str(tmp_path / "exported")), progress=False)
     monkeypatch.undo()
 
     write_csv, interrupted = (
@@ -222,6 +235,7 @@ def test_a_student_from_settings_to_result(
     with pytest.raises(KeyboardInterrupt):
         run_student(interrupted, progress=False)
     monkeypatch.undo()
+    interrupted = dataclasses.replace(interrupted, minutes_between_checkpoints=2.0)  # of no account
     assert run_student(interrupted, progress=False)["top1"] == result["top1"]
     losses = []
     for path in (folder, run_folder(interrupted, {})):
@@ -245,6 +259,8 @@ def test_soft_labels_from_an_exported_teacher(real: Path, teacher: Path, tmp_pat
     assert (herding["num_images"], herding["teacher"]) == (3, None)
     with pytest.raises(RecipeError, match="need a teacher"):
         run_student(student(real, tmp_path, labels="soft"))
+    with pytest.raises(RecipeError, match=r"no teacher in nowhere; .*--set export=nowhere"):
+        run_student(student(real, tmp_path, labels="soft", teacher="local-dir:nowhere"))
 
 
 def test_a_changed_teacher_is_another_student(real: Path, teacher: Path, tmp_path: Path) -> None:
@@ -253,6 +269,41 @@ def test_a_changed_teacher_is_another_student(real: Path, teacher: Path, tmp_pat
     assert set(inputs) == {"teacher"} and len(inputs["teacher"]) == 64
     assert run_folder(settings, inputs) != run_folder(settings, {"teacher": "0"})
     assert run_folder(settings, inputs) == run_folder(dataclasses.replace(settings, workers=2), inputs)
+
+
+def test_changed_images_are_another_student(real: Path, tiny_artifact: Path, tmp_path: Path) -> None:
+    """Results of another decoder, which leaves the statistics alone, or of other files, are not taken."""
+    folder = tmp_path / "artifact"
+    shutil.copytree(tiny_artifact, folder)
+    for source in ("default", "reconstructed"):
+        settings = student(real, tmp_path, source=source, ipc=1, artifact=str(folder))
+        before = train_student.fingerprints(settings)
+        flip_byte(folder / "model" / "vae" / "diffusion_pytorch_model.safetensors", -1)
+        Artifact.load(folder).write_metadata()
+        assert train_student.fingerprints(settings) != before
+    images = tmp_path / "images"
+    shutil.copytree(real / "train", images)
+    settings = student(real, tmp_path, source=f"folder:{images}", ipc=0)
+    before = train_student.fingerprints(settings)
+    next(images.rglob("*.png")).unlink()
+    assert train_student.fingerprints(settings) != before
+
+
+def test_exported_folders_have_the_classes_of_the_real_images(
+    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label, name in enumerate(CLASSES):
+        shutil.copytree(real / "train" / name, tmp_path / "out" / f"{label:03d}-{name}_or_so")
+    classes = [f"{name}/or so" for name in CLASSES]
+    testing = real_images(TrainingSet(dataset=str(real), source="whole"), train=False)
+    monkeypatch.setattr(
+        "recipes.training_sets.real_images", lambda *_, **__: dataclasses.replace(testing, classes=classes)
+    )
+    settings = TrainingSet(dataset=str(real), source=f"folder:{tmp_path / 'out'}", ipc=4)
+    images = training_set(settings, tmp_path)
+    assert images.classes == images_to_test_on(settings, images).classes == classes
+    with pytest.raises(RecipeError, match="4 to 4 images per class, not ipc 3"):
+        training_set(dataclasses.replace(settings, ipc=3), tmp_path)
 
 
 @pytest.fixture

@@ -130,6 +130,12 @@ def test_protocols_are_checked(changes: dict[str, Any], message: str) -> None:
 def test_schedules() -> None:
     steps = protocol(epochs=6, milestones=[2 / 3, 5 / 6], gamma=0.2)
     assert [steps.learning_rate_factor(epoch) for epoch in range(6)] == pytest.approx([1, 1, 1, 1, 0.2, 0.04])
+    long = protocol(
+        epochs=1500, milestones=[0.6666666667, 0.8333333333], gamma=0.2
+    )  # as Minimax's file has it
+    assert [long.learning_rate_factor(epoch) for epoch in (999, 1000, 1249, 1250)] == pytest.approx(
+        [1, 0.2, 0.2, 0.04]
+    )
     cosine = protocol(epochs=300, schedule="half_cosine", milestones=[])
     assert cosine.learning_rate_factor(0) == 1
     assert cosine.learning_rate_factor(150) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))

@@ -38,9 +38,9 @@ class Protocol:
         momentum: Of "sgd".
         weight_decay: Of the parameters `decayed`.
         decayed: "all" parameters, or "matrices": those of two or more dimensions only.
-        schedule: "step" (times `gamma` at each of `milestones`, fractions of the epochs), "half_cosine"
-            (0.5 * (1 + cos(pi * epoch / (2 * epochs))), which ends near one half) or "one_cycle" (a linear
-            rise over a fifth of the epochs, then a half cosine to zero).
+        schedule: "step" (times `gamma` at each of `milestones`, fractions of the epochs, rounded down),
+            "half_cosine" (0.5 * (1 + cos(pi * epoch / (2 * epochs))), which ends near one half) or
+            "one_cycle" (a linear rise over a fifth of the epochs, then a half cosine to zero).
         milestones: Of "step".
         gamma: Of "step".
         resize: Shorter side that test images are resized to before the centre crop; 0 is `image_size`.
@@ -141,5 +141,6 @@ class Protocol:
             if epoch < rise:
                 return (epoch + 1) / (rise + 1)
             return 0.5 * (1 + math.cos(math.pi * (epoch - rise) / (self.epochs - rise)))
-        passed = sum(epoch >= milestone * self.epochs for milestone in self.milestones)
+        # Rounded down as public code does (2 * epochs // 3), also where 2 / 3 is written with a few digits.
+        passed = sum(epoch >= int(milestone * self.epochs + 1e-6) for milestone in self.milestones)
         return float(self.gamma**passed)
