@@ -86,33 +86,47 @@ def write_chunk(path: Path, chunk: Chunk) -> None:
     tensors["rows"] = chunk.rows
     tensors["pixels"] = torch.tensor(list(chunk.pixels.to_bytes(32, "big")), dtype=torch.uint8)
     notes = {"last": chunk.last, "identity": chunk.identity, "unreadable": chunk.unreadable}
-    save_tensors(path, tensors, {"d3hr": json.dumps(notes), "sha256": _digest(tensors)})
+    save_tensors(path, tensors, {"d3hr": json.dumps(notes)})
 
 
 def read_chunk(path: Path, timesteps: Sequence[int], identity: str = "") -> Chunk | None:
     """Return a finished chunk, or None if there is none, it is damaged or of other images."""
+    loaded = load_tensors(path)
+    if loaded is None:
+        return None
+    tensors, metadata = loaded
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            notes = json.loads(metadata.get("d3hr", "{}"))
-            if notes.get("identity", "") != identity:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata.get("sha256") not in (None, _digest(tensors)):
+        notes = json.loads(metadata.get("d3hr", "{}"))
+        if notes.get("identity", "") != identity:
             return None
         states = {timestep: {name: tensors[f"{timestep}.{name}"] for name in PARTS} for timestep in timesteps}
-        # Files of earlier versions have all rows, and no checksum.
+        # Files of earlier versions have all rows.
         rows = tensors.get("rows", torch.arange(len(states[timesteps[0]]["count"])))
         pixels = int.from_bytes(bytes(tensors["pixels"].tolist()), "big")
-    except (OSError, SafetensorError, KeyError, ValueError):
+    except (KeyError, ValueError):
         return None
     moments = {timestep: RunningMoments.from_state_dict(state) for timestep, state in states.items()}
     return Chunk(rows, moments, pixels, notes.get("last", False), identity, list(notes.get("unreadable", [])))
 
 
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all."""
-    replace_file(path, lambda temporary: save_file(tensors, temporary, metadata))
+def save_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file with its checksum, whole or not at all."""
+    whole = {**(metadata or {}), "sha256": _digest(tensors)}
+    replace_file(path, lambda temporary: save_file(tensors, temporary, whole))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
+    """Return tensors and metadata of a file of `save_tensors`, or None if it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+    # Files of earlier versions have no checksum.
+    return None if metadata.get("sha256") not in (None, _digest(tensors)) else (tensors, metadata)
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -13,11 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from d3hr_datasets.artifact_info import ArtifactInfo
-from d3hr_datasets.chunks import Chunk, ChunkMoments, read_chunk, save_tensors, write_chunk
+from d3hr_datasets.chunks import Chunk, ChunkMoments, load_tensors, read_chunk, save_tensors, write_chunk
 from d3hr_datasets.clustering import fit_centroids, nearest_mode
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, UnreadableImageError
@@ -211,10 +209,9 @@ def find_centroids(
     skip_unreadable: bool,
 ) -> torch.Tensor:
     """Find the centroids in a random part of the images, or read those an earlier run found."""
-    try:
-        return load_file(path)["centroids"]
-    except (FileNotFoundError, SafetensorError):
-        pass
+    loaded = load_tensors(path)
+    if loaded is not None:
+        return loaded[0]["centroids"]
     seed = derive_seed(info.inversion.seed, "modes")
     order = torch.randperm(images.num_images, generator=torch.Generator().manual_seed(seed))
     chosen = order[: IMAGES_FOR_MODES * len(info.classes)].sort().values.tolist()
@@ -233,7 +230,7 @@ def find_centroids(
                 latents.append(model.encode(torch.stack([image for image, _ in items])).cpu())
                 labels += [label for _, label in items]
     centroids = fit_centroids(torch.cat(latents), torch.tensor(labels), len(info.classes), info.num_modes)
-    save_tensors(path, {"centroids": centroids}, {})
+    save_tensors(path, {"centroids": centroids})
     return centroids
 
 

@@ -135,7 +135,8 @@ def _open_torchvision(name: str, options: SourceOptions) -> OpenedSource:
             f"torchvision's {name} cannot be opened in {options.root!r}: {error}. Give --root, the folder it "
             "is in, and --download where torchvision can download it"
         ) from error
-    classes = getattr(images, "classes", None) or ()
+    # ImageNet's classes are tuples of names, which two cranes share; its WordNet IDs tell all apart.
+    classes = getattr(images, "wnids", None) or getattr(images, "classes", None) or ()
     named = len(classes) > 0 and all(isinstance(entry, str) for entry in classes)
     for attribute in ("targets", "labels", "_labels"):
         targets = getattr(images, attribute, None)

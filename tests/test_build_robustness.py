@@ -120,6 +120,23 @@ def test_chunk_with_a_changed_byte_is_made_again(model: LatentDiffusion, images:
     assert _build(model, images, source=TinyImages()).sha256 == expected.sha256
 
 
+def test_centroids_with_a_changed_byte_are_sought_again(model: LatentDiffusion, images: Path) -> None:
+    folder = images.parent
+    info = tiny_info(dtype="float32", num_modes=2)
+
+    def build() -> dict[str, str]:
+        work = folder / "work"
+        return build_artifact(TinyImages(), model, folder / "artifact", info, work, progress=False).sha256
+
+    expected = build()
+    (path,) = (folder / "work").glob("*-modes.safetensors")
+    sound = path.read_bytes()
+    flip_byte(path)
+    for chunk in (folder / "work").glob("*[0-9].safetensors"):
+        chunk.unlink()
+    assert build() == expected and path.read_bytes() == sound
+
+
 def test_chunks_store_only_the_classes_they_have(model: LatentDiffusion, images: Path) -> None:
     class Sorted(TinyImages):
         def __getitem__(self, index: int) -> Any:

@@ -89,6 +89,19 @@ def test_torchvision_data_set_by_name(tmp_path: Path, monkeypatch: pytest.Monkey
         open_source("torchvision:FashionMNIST", SourceOptions(split="validation"))
 
 
+def test_torchvisions_imagenet_is_matched_by_wordnet_ids(tmp_path: Path) -> None:
+    names = {"n02012849": ("crane",), "n03126707": ("crane",), "n01440764": ("tench", "Tinca tinca")}
+    torch.save((names, []), tmp_path / "meta.bin")
+    for wnid in names:
+        (tmp_path / "train" / wnid).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "train" / wnid / "0.png")
+    opened = open_source("torchvision:ImageNet", SourceOptions(root=str(tmp_path)))
+    imagenet = ClassList.packaged("imagenet")
+    _, labels = match_classes(opened.classes, imagenet, 1000)
+    assert imagenet.wnids is not None
+    assert [imagenet.wnids[labels[label] or 0] for label in range(3)] == sorted(names)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("labels", ["classes", "numbers", "strings"])
 def test_parquet(streaming: bool, labels: str, tmp_path: Path) -> None:
