@@ -228,7 +228,7 @@ def test_distance_is_in_standard_errors() -> None:
 class Labelled(VisionDataset[Any]):
     """A data set of torchvision's kind with any classes."""
 
-    def __init__(self, classes: list[str], targets: list[int]) -> None:
+    def __init__(self, classes: list[Any], targets: list[int]) -> None:
         self.classes, self.targets = classes, targets
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
@@ -242,6 +242,9 @@ def test_classes_are_matched_by_name() -> None:
     assert images.read(2, 10, 14, "L").flatten(1)[:, 0].tolist() == [0, 40]
     with pytest.raises(ConfigError, match="class label 0 has 0 images"):
         images.read(0, 10, 14, "L")
+    labelled: Any = Labelled([("crane",), ("crane", "bird")], [0, 1, 0])  # as torchvision's ImageNet
+    labelled.wnids = ["n03", "n01"]
+    assert RealImages(labelled, class_list).read(2, 10, 14, "L").flatten(1)[:, 0].tolist() == [0, 20]
 
 
 @pytest.mark.parametrize(

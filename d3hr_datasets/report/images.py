@@ -42,7 +42,9 @@ class RealImages:
         if targets is None:
             raise ConfigError(f"{type(self.dataset).__name__} has no `targets`: its labels are not known")
         self.targets = [int(target) for target in targets]
-        names = getattr(self.dataset, "classes", None) or list(map(str, range(max(self.targets) + 1)))
+        # ImageNet's classes are tuples of names, which two cranes share; its WordNet IDs tell all apart.
+        names = getattr(self.dataset, "wnids", None) or getattr(self.dataset, "classes", None)
+        names = names or list(map(str, range(max(self.targets) + 1)))
         self._members: dict[int, list[int]] = {}
         by_target = _match(names, class_list)
         for index, target in enumerate(self.targets):
