@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -139,9 +140,23 @@ def join_processes() -> Any:
         raise ConfigError(
             "building needs Accelerate, which is not installed: `pip install 'd3hr-datasets[build]'`"
         ) from error
+    _, size = process_share()
+    if size > 1 and not torch.distributed.is_initialized():
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
+
+        # After a restart torchrun's store still has the addresses of the processes that were there before.
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        start = f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        torch.distributed.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo",
+            store=PrefixStore(start, store),
+            rank=rank,
+            world_size=size,
+            timeout=PATIENCE,
+        )
     # Unless it is told that there is only the CPU, Accelerate takes each of several processes to be alone.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
-    _, size = process_share()
     if state.num_processes != size:
         raise ConfigError(
             f"{size} processes were launched, but Accelerate sees {state.num_processes}; start them with "
