@@ -49,15 +49,14 @@ def build(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder with one folder per class, torchvision:NAME, or datasets:NAME (on the Hub, a "
-            "folder, a Parquet or tar file).",
+            help="A folder with one folder per class, torchvision:NAME[:ROOT] (ROOT: data), or "
+            "datasets:NAME (on the Hub, a folder, a Parquet or tar file).",
         ),
     ],
     model: ModelOption,
     output: OutputOption,
     name: NameOption = None,
     split: Annotated[str, typer.Option(help="Split of a torchvision or datasets source.")] = "train",
-    root: Annotated[str, typer.Option(help="Folder of a torchvision data set.")] = "data",
     download: Annotated[bool, typer.Option("--download", help="Let torchvision download it.")] = False,
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Read a datasets source without storing it.")
@@ -138,9 +137,7 @@ def build(
     check_output(output)
     processes = join_processes()
     with processes.main_process_first():  # it may download
-        opened = open_source(
-            source, SourceOptions(split, root, download, streaming, image_column, label_column)
-        )
+        opened = open_source(source, SourceOptions(split, download, streaming, image_column, label_column))
     diffusion = load_model(model, device or processes.device, dtype, allow_bin=allow_bin)
     known = model_classes(model, class_list)
     classes, labels = match_classes(

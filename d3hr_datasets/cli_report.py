@@ -22,8 +22,8 @@ def report(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Real images, for normality and projections: a folder with one folder per class, or "
-            "torchvision:NAME:ROOT.",
+            help="Real images, for normality and projections: a folder with one folder per class, "
+            "torchvision:NAME[:ROOT], or datasets:NAME, as `d3hr build` takes them.",
         ),
     ] = None,
     images_per_class: Annotated[int, typer.Option(min=2, help="Real images of each class.")] = 100,

@@ -44,7 +44,7 @@ class StatisticsError(D3HRError, ValueError):
 
 
 class SourceError(D3HRError, ValueError):
-    """The images to build from could not be opened."""
+    """Real images could not be opened."""
 
 
 class UnreadableImageError(D3HRError, ValueError):

@@ -151,31 +151,45 @@ def to_model_range(pixels: torch.Tensor, padding: int) -> torch.Tensor:
     return F.pad(pixels.float() / 127.5 - 1, [padding] * 4, fill=-1.0)
 
 
-def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, int]:
+def read_pixels(record: ImageRecord, image_size: int, image_mode: str) -> tuple[torch.Tensor, Any]:
     """Read an image.
 
     Returns:
-        (C, S, S) float32 in [-1, 1] with its frame, and its class label.
+        (C, S, S) uint8, S = `image_size`, and what the source says is its label.
 
     Raises:
         UnreadableImageError: It cannot be read; the message says which and why.
-        ConfigError: The source gives no PIL image, or a label that is no class of `info`.
+        ConfigError: The source gives no PIL image.
     """
     try:
         image, label = record.read()
         is_image = isinstance(image, Image.Image)
-        pixels = resize_and_crop(image, info.image_size, info.image_mode) if is_image else None
+        pixels = resize_and_crop(image, image_size, image_mode) if is_image else None
     except D3HRError:
         raise
     except _DAMAGE as error:
         raise UnreadableImageError(
-            f"{record.where} cannot be read: {reason_of(error)}. Mend or remove it and run the build again; "
-            "finished chunks are kept. Or leave it out, on record: --skip-unreadable N"
+            f"{record.where} cannot be read: {reason_of(error)}. Mend or remove it and run this again; a "
+            "build keeps finished chunks, and leaves images out, on record, with --skip-unreadable N"
         ) from error
     if pixels is None:
         raise ConfigError(
             f"{record.where} is a {type(image).__name__}; accepted: PIL images (leave out `transform`)"
         )
+    return pixels, label
+
+
+def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, int]:
+    """Read an image for a model.
+
+    Returns:
+        (C, S, S) float32 in [-1, 1] with its frame, and its class label.
+
+    Raises:
+        UnreadableImageError: As `read_pixels`.
+        ConfigError: Likewise, or it has a label that is no class of `info`.
+    """
+    pixels, label = read_pixels(record, info.image_size, info.image_mode)
     try:
         number = operator.index(label)
     except TypeError:

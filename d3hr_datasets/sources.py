@@ -1,6 +1,6 @@
-"""Where images to build from come from: an image folder, a torchvision data set, or one of `datasets`.
+"""Where real images come from: an image folder, a torchvision data set, or one of `datasets`.
 
-In: "FOLDER", "torchvision:NAME" or "datasets:NAME". Out: a source for `build_artifact` whose labels are
+In: "FOLDER", "torchvision:NAME:ROOT" or "datasets:NAME". Out: a source for `build_artifact` whose labels are
 those of the source, and `relabel`, which makes them the model's.
 """
 
@@ -20,7 +20,8 @@ from d3hr_datasets.errors import ConfigError, SourceError
 from d3hr_datasets.hub_sources import open_dataset
 from d3hr_datasets.reading import ImageRecord, ImageSource, ImageStream
 
-FORMS = "a folder with one folder per class, 'torchvision:NAME', or 'datasets:NAME_OR_FOLDER'"
+FORMS = "a folder with one folder per class, 'torchvision:NAME[:ROOT]', or 'datasets:NAME_OR_FOLDER'"
+ROOT = "data"  # of torchvision's data sets, unless another is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,6 @@ class SourceOptions:
 
     Args:
         split: Split of a torchvision data set ("train", "test", ...) or of one of `datasets`.
-        root: Folder of a torchvision data set.
         download: Let torchvision download it.
         streaming: Read a data set of `datasets` without storing it.
         image_column: Its column of images, if there is more than one.
@@ -37,11 +37,13 @@ class SourceOptions:
     """
 
     split: str = "train"
-    root: str = "data"
     download: bool = False
     streaming: bool = False
     image_column: str | None = None
     label_column: str | None = None
+
+
+DEFAULT = SourceOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +61,13 @@ class OpenedSource:
     description: dict[str, Any]
 
 
-def open_source(where: str, options: SourceOptions) -> OpenedSource:
+def open_source(where: str, options: SourceOptions = DEFAULT) -> OpenedSource:
     """Open a source.
 
     Args:
-        where: A folder with one folder per class, "torchvision:NAME", or "datasets:" and a name on the Hub
-            (with "@REVISION" if wished), a folder, or a Parquet or tar file.
+        where: A folder with one folder per class; "torchvision:NAME", whose files are in "data", or
+            "torchvision:NAME:ROOT"; or "datasets:" and a name on the Hub (with "@REVISION" if wished), a
+            folder, or a Parquet or tar file.
         options: How.
 
     Raises:
@@ -72,14 +75,15 @@ def open_source(where: str, options: SourceOptions) -> OpenedSource:
     """
     kind, _, name = where.partition(":")
     if kind == "torchvision" and name:
-        return _open_torchvision(name, options)
+        name, _, root = name.partition(":")
+        return _open_torchvision(name, root or ROOT, options)
     if kind == "datasets" and name:
         return OpenedSource(
             *open_dataset(name, options.split, options.streaming, options.image_column, options.label_column)
         )
     folder = Path(where).expanduser()
     if not folder.is_dir():
-        raise SourceError(f"there is no folder {where!r} to build from; accepted: {FORMS}")
+        raise SourceError(f"there is no folder {where!r} of images; accepted: {FORMS}")
     return _open_folder(folder)
 
 
@@ -112,7 +116,16 @@ def _load(path: str) -> Image.Image:
         return image
 
 
-def _open_torchvision(name: str, options: SourceOptions) -> OpenedSource:
+def targets_of(images: Any) -> list[int] | None:
+    """Return the labels of a torchvision data set, which has them under one of several names; None if not."""
+    for attribute in ("targets", "labels", "_labels"):
+        targets = getattr(images, attribute, None)
+        if targets is not None and len(targets) == len(images):
+            return [int(target) for target in targets]
+    return None
+
+
+def _open_torchvision(name: str, root: str, options: SourceOptions) -> OpenedSource:
     from torchvision import datasets
 
     kind = getattr(datasets, name, None)
@@ -129,20 +142,18 @@ def _open_torchvision(name: str, options: SourceOptions) -> OpenedSource:
     if "download" in arguments:
         values["download"] = options.download
     try:
-        images: Any = kind(options.root, **values)
+        images: Any = kind(root, **values)
     except Exception as error:  # whatever a data set raises: it is not this library's
         raise SourceError(
-            f"torchvision's {name} cannot be opened in {options.root!r}: {error}. Give --root, the folder it "
-            "is in, and --download where torchvision can download it"
+            f"torchvision's {name} cannot be opened in {root!r}: {error}. Give torchvision:{name}:ROOT, "
+            "the folder it is in; `d3hr build --download` downloads what torchvision can"
         ) from error
     # ImageNet's classes are tuples of names, which two cranes share; its WordNet IDs tell all apart.
     classes = getattr(images, "wnids", None) or getattr(images, "classes", None) or ()
     named = len(classes) > 0 and all(isinstance(entry, str) for entry in classes)
-    for attribute in ("targets", "labels", "_labels"):
-        targets = getattr(images, attribute, None)
-        if targets is not None and len(targets) == len(images):
-            images.targets = [int(target) for target in targets]
-            break
+    targets = targets_of(images)
+    if targets is not None:
+        images.targets = targets
     return OpenedSource(images, tuple(classes) if named else None, {"name": name, "split": options.split})
 
 

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from d3hr_datasets import D3HRDataset, GroupSamplingConfig, group_score
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.cli import app
-from d3hr_datasets.errors import ConfigError, ExportError, UnreadableImageError
+from d3hr_datasets.errors import ConfigError, ExportError, SourceError, UnreadableImageError
 from d3hr_datasets.report import write_report
 from d3hr_datasets.report.images import RealImages
 from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
@@ -231,6 +231,9 @@ class Labelled(VisionDataset[Any]):
     def __init__(self, classes: list[Any], targets: list[int]) -> None:
         self.classes, self.targets = classes, targets
 
+    def __len__(self) -> int:
+        return len(self.targets)
+
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         return Image.new("L", (14, 14), 10 * index), self.targets[index]
 
@@ -253,14 +256,14 @@ def test_classes_are_matched_by_name() -> None:
         (Labelled(["dog", "cow"], [0, 1]), "no class of the images is one of the artifact"),
         (Labelled(["cat", "002-cat"], [0, 1]), "could be several classes"),
         (object(), "has no `targets`"),
-        ("nowhere", "there are no images in nowhere"),
-        ("torchvision:FashionMNIST:nowhere", "Nothing is downloaded here"),
-        ("torchvision:FashionMNIST", "names no data set of torchvision"),
-        ("torchvision:load_image:x", "names no data set of torchvision"),
+        ("nowhere", "there is no folder 'nowhere' of images"),
+        ("torchvision:FashionMNIST:nowhere", "cannot be opened in 'nowhere'"),
+        ("torchvision:NothingLikeThis:x", "has no data set 'NothingLikeThis'"),
+        ("torchvision:load_image:x", "has no data set 'load_image'"),
     ],
 )
 def test_wrong_images_are_refused(source: Any, message: str, dataset: D3HRDataset, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, SourceError), match=message):
         write_report(dataset, tmp_path / "report", source, progress=False)
     assert not list(tmp_path.glob("report*"))
 

@@ -83,8 +83,8 @@ def test_torchvision_data_set_by_name(tmp_path: Path, monkeypatch: pytest.Monkey
     assert opened.classes is None and opened.description["name"] == "FakeData"
     with pytest.raises(SourceError, match=r"NothingLikeThis.*CIFAR10"):
         open_source("torchvision:NothingLikeThis", SourceOptions())
-    with pytest.raises(SourceError, match=r"--root.*--download"):
-        open_source("torchvision:FashionMNIST", SourceOptions(root=str(tmp_path)))
+    with pytest.raises(SourceError, match=r"torchvision:FashionMNIST:ROOT.*--download"):
+        open_source(f"torchvision:FashionMNIST:{tmp_path}")
     with pytest.raises(SourceError, match="splits 'train' and 'test', not 'validation'"):
         open_source("torchvision:FashionMNIST", SourceOptions(split="validation"))
 
@@ -95,7 +95,7 @@ def test_torchvisions_imagenet_is_matched_by_wordnet_ids(tmp_path: Path) -> None
     for wnid in names:
         (tmp_path / "train" / wnid).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / "train" / wnid / "0.png")
-    opened = open_source("torchvision:ImageNet", SourceOptions(root=str(tmp_path)))
+    opened = open_source(f"torchvision:ImageNet:{tmp_path}")
     imagenet = ClassList.packaged("imagenet")
     _, labels = match_classes(opened.classes, imagenet, 1000)
     assert imagenet.wnids is not None

@@ -57,6 +57,7 @@ def write_report(
 
     Raises:
         ConfigError: matplotlib or scikit-learn is missing, or the images are not of the artifact's classes.
+        SourceError: There are no such images.
         ExportError: `output` holds something, or cannot be written.
         UnreadableImageError: A real image cannot be read.
     """
@@ -171,7 +172,7 @@ def _images(dataset: D3HRDataset, inverted: InvertedImages | None, show: _Show) 
 def _needs_images(dataset: D3HRDataset) -> str:
     return missing(
         "Not measured: an artifact holds means and variances only, so this needs real images. Give a folder "
-        "with one folder per class, or a data set of torchvision:",
+        "with one folder per class, or what else `d3hr build` takes, such as a data set of torchvision:",
         f"d3hr report {dataset.artifact.folder} --output NEW_FOLDER --images FOLDER_OR_torchvision:NAME:ROOT",
     )
 

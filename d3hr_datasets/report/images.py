@@ -1,4 +1,4 @@
-"""The real images of a report: where they are -> PIL images by class label of the artifact.
+"""The real images of a report: where they are -> pixels by class label of the artifact.
 
 Classes are matched by name, never by position: where an order differs, nothing else would tell.
 """
@@ -11,43 +11,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torchvision import datasets
 
 from d3hr_datasets.class_list import ClassList
-from d3hr_datasets.errors import ConfigError, UnreadableImageError
+from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.group_sampling import derive_seed
-from d3hr_datasets.reading import resize_and_crop
-
-ACCEPTED = "a folder with one folder per class, or torchvision:NAME:ROOT"
+from d3hr_datasets.reading import IndexedImages, read_pixels
+from d3hr_datasets.sources import open_source, targets_of
 
 
 class RealImages:
     """Labelled real images whose classes are those of an artifact.
 
     Args:
-        source: A folder with one folder per class, each named like the class (as "Dress", "003-Dress" or its
-            WordNet ID; what is no letter or digit does not count), "torchvision:NAME:ROOT", or a data set of
-            (PIL image, int) with `targets` and `classes`, as torchvision's are.
+        source: What `sources.open_source` takes, as `d3hr build` does, or a data set of (PIL image, int)
+            with `targets` and `classes`, as torchvision's are. Classes are named as the artifact's are, by a
+            synonym or by WordNet ID; of folders, also as exports spell them ("003-Bee_wasp").
         class_list: The artifact's.
 
     Raises:
-        ConfigError: There are no such images, or none of their classes is the artifact's, or two of them
-            are the same.
+        SourceError: There are no such images.
+        ConfigError: Their labels are not known, none of their classes is the artifact's, or two of them are
+            the same.
     """
 
     def __init__(self, source: Any, class_list: ClassList) -> None:
-        self.dataset = _open(source) if isinstance(source, (str, Path)) else source
-        targets = getattr(self.dataset, "targets", getattr(self.dataset, "labels", None))
+        names: Sequence[str] | None
+        if isinstance(source, (str, Path)):
+            opened = open_source(str(source))
+            images: Any = opened.images
+            names = opened.classes
+        else:
+            # ImageNet's classes are tuples of names, which two cranes share; its WordNet IDs tell all apart.
+            images = source
+            names = getattr(source, "wnids", None) or getattr(source, "classes", None)
+        targets = targets_of(images)
         if targets is None:
-            raise ConfigError(f"{type(self.dataset).__name__} has no `targets`: its labels are not known")
-        self.targets = [int(target) for target in targets]
-        # ImageNet's classes are tuples of names, which two cranes share; its WordNet IDs tell all apart.
-        names = getattr(self.dataset, "wnids", None) or getattr(self.dataset, "classes", None)
-        names = names or list(map(str, range(max(self.targets) + 1)))
+            raise ConfigError(f"{type(images).__name__} has no `targets`: its labels are not known")
+        self._images = IndexedImages(images)
         self._members: dict[int, list[int]] = {}
-        by_target = _match(names, class_list)
-        for index, target in enumerate(self.targets):
+        by_target = _match(names or list(map(str, range(max(targets) + 1))), class_list)
+        for index, target in enumerate(targets):
             if target in by_target:
                 self._members.setdefault(by_target[target], []).append(index)
 
@@ -69,54 +72,22 @@ class RealImages:
             )
         generator = torch.Generator().manual_seed(derive_seed(0, class_label, "report"))
         order = torch.randperm(len(members), generator=generator)[:count].sort().values.tolist()
-        pixels = [self._read(members[position], image_size, image_mode) for position in order]
-        return torch.stack(pixels)
-
-    def _read(self, index: int, image_size: int, image_mode: str) -> torch.Tensor:
-        try:
-            return resize_and_crop(self.dataset[index][0], image_size, image_mode)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            samples = getattr(self.dataset, "samples", None)
-            where = f" ({samples[index][0]})" if samples else ""
-            raise UnreadableImageError(
-                f"image {index}{where} cannot be read: {error}; mend or remove it"
-            ) from error
-
-
-def _open(source: str | Path) -> Any:
-    kind, _, rest = str(source).partition(":")
-    if kind == "torchvision":
-        name, _, root = rest.partition(":")
-        found = getattr(datasets, name, None)
-        if not isinstance(found, type) or not issubclass(found, datasets.VisionDataset) or not root:
-            raise ConfigError(f"{str(source)!r} names no data set of torchvision; accepted: {ACCEPTED}")
-        try:
-            return found(root)
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"torchvision's {name} cannot be opened in {root}: {error}. Nothing is downloaded here; "
-                f"accepted: {ACCEPTED}"
-            ) from error
-    try:
-        return datasets.ImageFolder(str(source))
-    except OSError as error:
-        raise ConfigError(f"there are no images in {source}: {error}; accepted: {ACCEPTED}") from error
+        records = [next(self._images.records(0, members[position])) for position in order]
+        return torch.stack([read_pixels(record, image_size, image_mode)[0] for record in records])
 
 
 def _match(names: Sequence[str], class_list: ClassList) -> dict[int, int]:
-    """Return the class label of each target whose name is that of a class."""
-    known: dict[str, set[int]] = {}
-    for label, name in enumerate(class_list.names):
-        known.setdefault(_plain(name), set()).add(label)
-    for label, wnid in enumerate(class_list.wnids or ()):
-        known.setdefault(wnid, set()).add(label)
+    """Return the class label of each target whose name, or that of its folder, is that of a class."""
+    folders = ClassList(tuple(map(_letters, class_list.names)))
     matched: dict[int, int] = {}
     for target, name in enumerate(names):
-        labels = known.get(_plain(name)) or known.get(_plain(re.sub(r"^\d{3,}-", "", name))) or set()
-        if len(labels) > 1 or labels & set(matched.values()):
+        plain = re.sub(r"^\d{3,}-", "", name)
+        tried = (class_list.find(name), class_list.find(plain), folders.find(_letters(plain)))
+        label = next((label for label in tried if label is not None), None)
+        if label in matched.values():
             raise ConfigError(f"the class {name!r} of the images could be several classes; rename its folder")
-        if labels:
-            matched[target] = next(iter(labels))
+        if label is not None:
+            matched[target] = label
     if not matched:
         raise ConfigError(
             f"no class of the images is one of the artifact: {list(names)[:10]} against "
@@ -125,5 +96,5 @@ def _match(names: Sequence[str], class_list: ClassList) -> dict[int, int]:
     return matched
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^\w]|_", "", name).lower()
+def _letters(name: str) -> str:
+    return re.sub(r"[^\w]|_", "", name)
