@@ -97,6 +97,9 @@ DeviceOption = Annotated[
 DtypeOption = Annotated[
     Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the diffusion model.")
 ]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Use torch.compile, which takes a minute: for large sets.")
+]
 
 
 @app.callback()
@@ -176,6 +179,7 @@ def materialize(
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in the model at a time.")] = 64,
+    compiled: CompileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate a set and print its folder.
@@ -184,7 +188,7 @@ def materialize(
     each process generates its share of the classes.
     """
     dataset = _make_dataset(artifact, name, ipc, seed, root, classes, subset, nested, device, dtype)
-    folder = dataset.materialize(batch_size)
+    folder = dataset.materialize(batch_size, torch_compile=compiled)
     if as_json:
         print_json({"folder": str(folder), **_describe(dataset)})
     else:

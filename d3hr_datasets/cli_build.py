@@ -109,7 +109,9 @@ def build(
     ] = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
-    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Use torch.compile; on a CPU it needs g++.")
+    ] = False,
     allow_bin: AllowBinOption = False,
     license_name: LicenseOption = None,
     as_json: JsonOption = False,
@@ -180,7 +182,7 @@ def build(
     if processes.is_main_process:
         copy_model(model, diffusion, output)
     if compiled:
-        diffusion.transformer.compile()
+        diffusion.compile()
     artifact = build_artifact(
         relabel(opened.images, labels), diffusion, output, info,
         output.with_name(f"{output.name}.chunks") if work is None else work,

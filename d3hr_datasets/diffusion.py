@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -164,6 +166,20 @@ class LatentDiffusion:
                     f"the artifact {info.name} says {name} = {expected}, its diffusion model has {found}; "
                     "they do not belong together"
                 )
+
+    def compile(self) -> None:
+        """Compile the transformer with `torch.compile`: slow at its first batch, faster at all others.
+
+        Raises:
+            ConfigError: The device is the CPU, for which a C++ compiler is needed, and there is none.
+        """
+        compilers = (os.environ.get("CXX", "g++"), "clang++")
+        if self.device.type == "cpu" and not any(map(shutil.which, compilers)):
+            raise ConfigError(
+                "torch.compile needs a C++ compiler, and there is none; install g++ (or set CXX), "
+                "or go on without compiling"
+            )
+        self.transformer.compile()
 
     @torch.inference_mode()
     def encode(self, images: torch.Tensor, generators: list[torch.Generator] | None = None) -> torch.Tensor:

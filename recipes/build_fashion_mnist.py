@@ -44,6 +44,9 @@ def main() -> None:
         metavar="N",
         help="use N training images outside the held-out part, to choose settings",
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="use torch.compile, which needs a C++ compiler"
+    )
     parser.add_argument("--download", action="store_true", help="let torchvision download Fashion-MNIST")
     arguments = parser.parse_args()
     images = fashion_mnist(train=True, download=arguments.download)
@@ -58,6 +61,8 @@ def main() -> None:
             shutil.copytree(arguments.model / part, folder / part)
         shutil.copy(arguments.model / "model_index.json", folder)
     model = LatentDiffusion.from_pretrained(folder)
+    if arguments.compile:
+        model.compile()
     info = ArtifactInfo(
         name="fashion-mnist",
         classes=tuple(images.classes),

@@ -27,6 +27,7 @@ def pytest_configure() -> None:
         HF_MODULES_CACHE=str(HOME / "hf" / "modules"),
         XDG_CACHE_HOME=str(HOME / "cache"),
         TORCH_HOME=str(HOME / "torch"),
+        TORCHINDUCTOR_CACHE_DIR=str(HOME / "inductor"),
         HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
     )

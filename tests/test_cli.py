@@ -58,9 +58,13 @@ def fail(exit_code: int, *arguments: object) -> str:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Start the command as a process of its own, which SIGINT reaches also where this one ignores it."""
+    """Start the command as a process of its own, which SIGINT reaches also where this one ignores it.
+
+    Python itself leaves a file open where a signal comes in the middle of an import.
+    """
     listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    command = [sys.executable, "-W", "error", "-c", listen + RUN, *map(str, arguments)]
+    warnings = ["-W", "error", "-W", "ignore::ResourceWarning"]
+    command = [sys.executable, *warnings, "-c", listen + RUN, *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
@@ -192,7 +196,7 @@ def test_materialize_takes_every_option(tiny_artifact: Path, tmp_path: Path) -> 
 
 
 def test_materialize_knows_data_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(D3HRDataset, "materialize", lambda self, batch_size: self.image_folder)
+    monkeypatch.setattr(D3HRDataset, "materialize", lambda self, *args, **kwargs: self.image_folder)
     expected = d3hr_datasets.D3HRFashionMNIST(tmp_path, ipc=3)
     for name in ((), ("--name", "fashion-mnist")):
         values = succeed("materialize", *name, "--ipc", 3, "--root", tmp_path)

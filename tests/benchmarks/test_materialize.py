@@ -81,6 +81,22 @@ def test_materialize(dataset: D3HRDataset, threads: int, tmp_path: Path, benchma
     assert np.abs(found - _one_at_a_time(dataset, tmp_path)).max() <= 1
 
 
+def test_materialize_compiled(
+    dataset: D3HRDataset, threads: int, tmp_path_factory: pytest.TempPathFactory, benchmark: Any
+) -> None:
+    """After compiling, which takes half a minute and pays off for large sets."""
+    _describe(benchmark, dataset, threads, "materialize, torch.compile")
+    compiled = D3HRDataset(
+        dataset.artifact, tmp_path_factory.mktemp("compiled"), IPC, classes=[0], device="cpu"
+    )
+    compiled.materialize(progress=False, torch_compile=True)
+
+    def forget() -> None:
+        shutil.rmtree(compiled.image_folder)
+
+    benchmark.pedantic(lambda: compiled.materialize(progress=False), setup=forget, rounds=3)
+
+
 def test_matmul(dataset: D3HRDataset, threads: int, benchmark: Any) -> None:
     _describe(benchmark, dataset, threads, "matmul")
     with FlopCounterMode(display=False) as counter:

@@ -1,0 +1,46 @@
+"""torch.compile, for those who ask for it: the same images, and a clear word where it cannot work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from d3hr_datasets import D3HRDataset
+from d3hr_datasets.errors import ConfigError
+
+needs_compiler = pytest.mark.skipif(
+    "CI" not in os.environ and not any(map(shutil.which, ("g++", "clang++"))),
+    reason="there is no C++ compiler",
+)
+
+
+def _pixels(dataset: D3HRDataset) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    return np.stack([np.asarray(dataset[index][0], dtype=np.int64) for index in range(len(dataset))])
+
+
+@needs_compiler
+def test_compiling_changes_no_image_by_more_than_a_grey_level(tiny_artifact: Path, tmp_path: Path) -> None:
+    plain = D3HRDataset(tiny_artifact, tmp_path / "plain", 2, device="cpu")
+    compiled = D3HRDataset(tiny_artifact, tmp_path / "compiled", 2, device="cpu")
+    before = torch.random.get_rng_state()
+    compiled.materialize(progress=False, torch_compile=True)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert compiled.model().transformer._compiled_call_impl is not None
+    assert np.abs(_pixels(compiled) - _pixels(plain)).max() <= 1
+
+
+def test_compiling_without_a_compiler_is_refused(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    dataset = D3HRDataset(tiny_artifact, tmp_path / "root", 2, device="cpu")
+    with pytest.raises(ConfigError, match=r"install g\+\+"):
+        dataset.materialize(progress=False, torch_compile=True)
+    assert not dataset.image_folder.exists()
+    dataset.materialize(progress=False)  # nothing stays in the way
