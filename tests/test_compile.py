@@ -12,6 +12,9 @@ import torch
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.students.protocol import Protocol
+from d3hr_datasets.students.training import train_student
+from d3hr_datasets.students.views import TensorImages
 
 needs_compiler = pytest.mark.skipif(
     "CI" not in os.environ and not any(map(shutil.which, ("g++", "clang++"))),
@@ -44,3 +47,31 @@ def test_compiling_without_a_compiler_is_refused(
         dataset.materialize(progress=False, torch_compile=True)
     assert not dataset.image_folder.exists()
     dataset.materialize(progress=False)  # nothing stays in the way
+
+
+def test_students_are_compiled_for_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = Protocol(
+        student="convnet3", student_args={"width": 4}, image_size=12, channels=1, mean=[0.5], std=[0.25],
+        epochs=2, batch_size=3, optimizer="sgd", learning_rate=0.05, weight_decay=0.0, schedule="one_cycle",
+        labels="hard",
+    )  # fmt: skip
+    images = TensorImages(
+        torch.arange(6 * 144, dtype=torch.uint8).reshape(6, 1, 12, 12), torch.arange(6) % 3, list("abc")
+    )
+    batches = []
+
+    def compiled(network: torch.nn.Module, **options: object) -> object:
+        assert options == {"dynamic": False}  # a network of its own for each size of a batch
+
+        def call(inputs: torch.Tensor) -> object:
+            batches.append(len(inputs))
+            return network(inputs)
+
+        return call
+
+    plain = train_student(protocol, images, 3)
+    monkeypatch.setattr(torch, "compile", compiled)
+    student = train_student(protocol, images, 3, torch_compile=True)
+    assert batches == [3] * 4
+    for name, value in plain.state_dict().items():
+        assert torch.equal(student.state_dict()[name], value)
