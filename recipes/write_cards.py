@@ -2,8 +2,9 @@
 
     python -m recipes.write_cards
 
-Replaces what stands between `<!-- figures -->` and `<!-- end of figures -->` in each file, and writes
-the checksums of the artifact anew, since its cards are part of it.
+Replaces what stands between `<!-- NAME -->` and `<!-- end of NAME -->` in each file: "figures" in the README
+and the cards of the artifact, "systems" and "tables" (of students) in the README. Writes the checksums of the
+artifact anew, since its cards are part of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from d3hr_datasets.card import markdown_table as table
 
 RESULTS = Path("hub/results")
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
-FILES = (Path("README.md"), ARTIFACT / "README.md", ARTIFACT / "model" / "README.md")
+README = Path("README.md")
+CARDS = (ARTIFACT / "README.md", ARTIFACT / "model" / "README.md")
 INVERSION_METHODS = {  # columns
     "evaluations": "evaluations",
     "relative_error": "relative error of the round trip",
@@ -28,7 +30,6 @@ INVERSION_METHODS = {  # columns
     "excess_kurtosis": "mean abs. excess kurtosis",
     "correlation": "mean abs. correlation",
 }
-BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 def read(name: str) -> dict[str, Any]:
@@ -100,7 +101,11 @@ def inversion_methods_table() -> str:
 def students_table() -> str:
     """Return the accuracies of students: those that chose the settings, then those of the test set."""
     tables = []
-    for name, tested_on in (("selection", "held-out training images"), ("students", "the real test set")):
+    for name, tested_on in (
+        ("selection", "held-out training images"),
+        ("selection_fixed_point", "held-out training images, statistics inverted by fixed points"),
+        ("students", "the real test set"),
+    ):
         rows = [[key, format_score(score)] for key, score in sorted(read(name).items())]
         tables.append(table(["student's training set", f"accuracy on {tested_on}, %"], rows))
     return "\n\n".join(tables)
@@ -117,30 +122,90 @@ def dataset_table() -> str:
     return table(["embedded set, ipc 10", ""], rows)
 
 
-def _section(section: Callable[[], str]) -> str:
-    try:
-        return section()
-    except FileNotFoundError as error:
-        return f"Not measured yet: `{error.filename}`."
+def benchmarks_table() -> str:
+    """Return images per second of the benchmarks, side by side."""
+    rows = [
+        [group, way, values["images_per_second"], values["ratio"]]
+        for group, ways in read("benchmarks").items()
+        for way, values in ways.items()
+    ]
+    return table(["benchmark", "way", "images per second", "ratio"], rows)
+
+
+def memory_table() -> str:
+    """Return the peak of a build over the number of images."""
+    rows = [[name, values["before_mib"], values["peak_mib"]] for name, values in read("build_memory").items()]
+    return table(["build", "MiB before", "MiB at its peak"], rows)
+
+
+def dit_xl_table() -> str:
+    """Return what a model of DiT-XL/2's size costs on a CPU."""
+    results = read("dit_xl")
+    keys = (
+        "parameters", "construct_seconds", "load_seconds", "image_seconds", "model_evaluations", "threads",
+        "peak_memory_gib",
+    )  # fmt: skip
+    rows = [[key.replace("_", " "), results[key]] for key in keys]
+    return table(["first image of `D3HRImageNet`, random weights of DiT-XL/2's size", ""], rows)
+
+
+def counts_tables() -> str:
+    """Return the counts of the fault campaigns, every promise of which was kept."""
+    return "\n\n".join(
+        table([f"faults: {name}", "count"], [list(row) for row in counts.items()])
+        for name, counts in read("faults").items()
+    )
+
+
+def foreign_table() -> str:
+    """Return what came of other people's images."""
+    results = read("foreign_data")
+    columns = list(next(iter(results.values())))
+    rows = [[name, *(values[column] for column in columns)] for name, values in results.items()]
+    return table(["images", *(column.replace("_", " ") for column in columns)], rows)
+
+
+def students_tables() -> str:
+    """Return the tables of `recipes.evaluate_table` that have been measured."""
+    paths = sorted((RESULTS / "tables").glob("*.md"))
+    return "\n".join(path.read_text(encoding="utf-8").replace("# ", "#### ", 1) for path in paths).rstrip()
+
+
+def _join(*sections: Callable[[], str]) -> str:
+    parts = []
+    for section in sections:
+        try:
+            parts.append(section())
+        except FileNotFoundError as error:
+            parts.append(f"Not measured yet: `{error.filename}`.")
+    return "\n\n".join(parts)
+
+
+def replace(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks of `name` in a file."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise SystemExit(f"{path} has no {begin} ... {end}")
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:
-    sections = [
+    figures = _join(
         training_table, vae_table, precision_table, storage_table, diffusion_table, inversion_tables,
         inversion_methods_table, students_table, dataset_table,
-    ]  # fmt: skip
-    figures = "\n\n".join(_section(section) for section in sections)
+    )  # fmt: skip
     artifact = Artifact.load(ARTIFACT)
     for name in artifact.sha256:
         if not name.endswith(".md"):
             artifact.check(name)  # only cards may have changed
-    for path in FILES:
-        text = path.read_text(encoding="utf-8")
-        before, begin, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not begin or not end:
-            raise SystemExit(f"{path} has no {BEGIN} ... {END}")
-        path.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}", encoding="utf-8")
+    for path in (README, *CARDS):
+        replace(path, "figures", figures)
+    replace(
+        README, "systems", _join(benchmarks_table, memory_table, dit_xl_table, counts_tables, foreign_table)
+    )
+    replace(README, "tables", students_tables())
     artifact.write_metadata()
 
 
