@@ -32,7 +32,7 @@ class Chunk:
         pixels: Sum modulo 2^256 of the SHA-256 of each image's pixels and label: sums of chunks add up to
             the same for any batch and chunk size.
         last: No image comes after these, in their shard.
-        identity: What the source says of these images without reading them.
+        identity: What the source says of these images without reading them, and the digest of the centroids.
         unreadable: Images that were left out, each with "image" and "reason".
     """
 
@@ -113,7 +113,7 @@ def save_tensors(
     path: Path, tensors: dict[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a safetensors file with its checksum, whole or not at all."""
-    whole = {**(metadata or {}), "sha256": _digest(tensors)}
+    whole = {**(metadata or {}), "sha256": digest_tensors(tensors)}
     replace_file(path, lambda temporary: save_file(tensors, temporary, whole))
 
 
@@ -126,10 +126,11 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] |
     except (OSError, SafetensorError):
         return None
     # Files of earlier versions have no checksum.
-    return None if metadata.get("sha256") not in (None, _digest(tensors)) else (tensors, metadata)
+    return None if metadata.get("sha256") not in (None, digest_tensors(tensors)) else (tensors, metadata)
 
 
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of names and bytes of tensors in hexadecimal."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())

@@ -16,16 +16,30 @@ from typer.core import TyperGroup
 from d3hr_datasets import __version__
 from d3hr_datasets.cli_build import build, import_statistics
 from d3hr_datasets.cli_cache import JsonOption, RootOption, cache_app, format_bytes, print_json
+from d3hr_datasets.cli_dataset import (
+    DEFAULT_NAME,
+    WHERE,
+    ArtifactOption,
+    ClassesOption,
+    DeviceOption,
+    DtypeOption,
+    GuidanceOption,
+    IpcOption,
+    NameOption,
+    NestedOption,
+    SamplingOption,
+    SeedOption,
+    SubsetOption,
+    TimestepOption,
+    describe,
+    make_dataset,
+)
 from d3hr_datasets.cli_publish import add_publish_commands
 from d3hr_datasets.cli_report import report
 from d3hr_datasets.errors import D3HRError
 
 if TYPE_CHECKING:
     from d3hr_datasets.artifact import Artifact
-    from d3hr_datasets.dataset import D3HRDataset
-
-DEFAULT_NAME = "fashion-mnist"
-WHERE = "Folder of an artifact, or ORG/NAME[@REVISION] on the Hub"
 
 
 class ErrorsAsLines(TyperGroup):
@@ -55,13 +69,6 @@ app.command()(report)
 add_publish_commands(app)
 
 
-def _names(incomplete: str) -> list[str]:
-    """Complete the name of a data set."""
-    from d3hr_datasets.registry import REGISTRY
-
-    return [name for name in REGISTRY if name.startswith(incomplete)]
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"d3hr {__version__}")
@@ -71,31 +78,6 @@ def _print_version(wanted: bool) -> None:
 ArtifactArgument = Annotated[
     str | None,
     typer.Argument(metavar="ARTIFACT", help=f"{WHERE}; that of {DEFAULT_NAME} by default."),
-]
-ArtifactOption = Annotated[str | None, typer.Option("--artifact", help=f"{WHERE}.")]
-NameOption = Annotated[
-    str | None,
-    typer.Option(
-        "--name",
-        autocompletion=_names,
-        help=f"Name of a data set, by default {DEFAULT_NAME}; checks the classes of an artifact.",
-    ),
-]
-IpcOption = Annotated[int, typer.Option(min=1, help="Images per class.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the images.")]
-ClassesOption = Annotated[
-    list[str] | None,
-    typer.Option("--classes", metavar="CLASS", help="A class to keep; repeat it. All by default."),
-]
-SubsetOption = Annotated[str | None, typer.Option(help="A usual subset of a named data set: imagenette, ...")]
-NestedOption = Annotated[
-    bool, typer.Option("--nested", help="Share the first images with sets of other sizes.")
-]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="Where to generate, as in PyTorch; CUDA if there is one, else the CPU.")
-]
-DtypeOption = Annotated[
-    Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the diffusion model.")
 ]
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Use torch.compile, which takes a minute: for large sets.")
@@ -176,6 +158,9 @@ def materialize(
     classes: ClassesOption = None,
     subset: SubsetOption = None,
     nested: NestedOption = False,
+    sampling: SamplingOption = None,
+    timestep: TimestepOption = None,
+    guidance_scale: GuidanceOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images in the model at a time.")] = 64,
@@ -187,10 +172,13 @@ def materialize(
     Images that are cached and sound are kept, so that it goes on where it was interrupted. Under `torchrun`
     each process generates its share of the classes.
     """
-    dataset = _make_dataset(artifact, name, ipc, seed, root, classes, subset, nested, device, dtype)
+    dataset = make_dataset(
+        artifact, name, ipc, seed, root, classes, subset, nested, device, dtype,
+        sampling, timestep, guidance_scale,
+    )  # fmt: skip
     folder = dataset.materialize(batch_size, torch_compile=compiled)
     if as_json:
-        print_json({"folder": str(folder), **_describe(dataset)})
+        print_json({"folder": str(folder), **describe(dataset)})
     else:
         typer.echo(folder)
 
@@ -209,6 +197,9 @@ def export(
     classes: ClassesOption = None,
     subset: SubsetOption = None,
     nested: NestedOption = False,
+    sampling: SamplingOption = None,
+    timestep: TimestepOption = None,
+    guidance_scale: GuidanceOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "float32",
     shard_size: Annotated[int, typer.Option(min=1, help="Images per shard of webdataset.")] = 10_000,
@@ -220,7 +211,10 @@ def export(
     """
     from d3hr_datasets.export import export_image_folder, export_parquet, export_webdataset
 
-    dataset = _make_dataset(artifact, name, ipc, seed, root, classes, subset, nested, device, dtype)
+    dataset = make_dataset(
+        artifact, name, ipc, seed, root, classes, subset, nested, device, dtype,
+        sampling, timestep, guidance_scale,
+    )  # fmt: skip
     if form == "image-folder":
         export_image_folder(dataset, output)
     elif form == "parquet":
@@ -228,7 +222,7 @@ def export(
     else:
         export_webdataset(dataset, output, shard_size)
     if as_json:
-        print_json({"folder": str(output), "format": form, **_describe(dataset)})
+        print_json({"folder": str(output), "format": form, **describe(dataset)})
     else:
         typer.echo(output)
 
@@ -238,47 +232,3 @@ def _load_artifact(where: str | None) -> Artifact:
     from d3hr_datasets.registry import registered_artifact
 
     return Artifact.from_pretrained(registered_artifact(DEFAULT_NAME) if where is None else where)
-
-
-def _make_dataset(
-    artifact: str | None,
-    name: str | None,
-    ipc: int,
-    seed: int,
-    root: Path | None,
-    classes: list[str] | None,
-    subset: str | None,
-    nested: bool,
-    device: str | None,
-    dtype: str,
-) -> D3HRDataset:
-    import torch
-
-    from d3hr_datasets.dataset import D3HRDataset
-    from d3hr_datasets.named import named_dataset
-
-    if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise typer.BadParameter(f"--device {device}: {str(error).splitlines()[0]}") from error
-    options: dict[str, Any] = {
-        "classes": classes or None, "nested": nested, "device": device,
-        "torch_dtype": getattr(torch, dtype),
-    }  # fmt: skip
-    if name is None and artifact is not None:
-        if subset is not None:
-            raise typer.BadParameter("--subset needs --name: it names the class list")
-        return D3HRDataset(artifact, root, ipc, seed, **options)
-    kind = named_dataset(name or DEFAULT_NAME)
-    return kind(root, ipc, seed, artifact=artifact, subset=subset, **options)
-
-
-def _describe(dataset: D3HRDataset) -> dict[str, Any]:
-    return {
-        "num_images": len(dataset),
-        "classes": list(dataset.classes),
-        "ipc": dataset.ipc,
-        "seed": dataset.seed,
-        "fingerprint": dataset.fingerprint,
-    }

@@ -6,10 +6,8 @@ In: an artifact. Out: a torchvision data set of (PIL image, int).
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +17,12 @@ from torchvision.datasets import DatasetFolder, VisionDataset
 from tqdm import tqdm
 
 from d3hr_datasets.artifact import Artifact
-from d3hr_datasets.cache import ImageCache, default_root
+from d3hr_datasets.cache import default_root
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_int
 from d3hr_datasets.errors import CacheError
-from d3hr_datasets.generation import (
-    cached_images,
-    draw_latents,
-    ensure_together,
-    load_model,
-    resolve_settings,
-    to_pil,
-)
-from d3hr_datasets.group_sampling import NESTED_BLOCK
+from d3hr_datasets.generated_set import GeneratedSet
+from d3hr_datasets.generation import ensure_together, load_model, resolve_settings
 from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
 
 if TYPE_CHECKING:
@@ -41,9 +32,6 @@ if TYPE_CHECKING:
     from d3hr_datasets.hub import Published
 
 CHUNK = 64  # images in the model at a time
-
-# Raised when the same settings give other pixels than before, so that old caches are not read.
-PIXELS_VERSION = 2
 
 
 class D3HRDataset(DatasetFolder):
@@ -134,7 +122,10 @@ class D3HRDataset(DatasetFolder):
         self._images: dict[int, Image.Image] = {}
         self._model: LatentDiffusion | None = None
         folder = Path(root).expanduser() if root is not None else default_root()
-        self.cache = self._cache(folder, ipc)
+        self._set = GeneratedSet(
+            artifact, self.class_labels, self.ipc, self.sampling, self.decode, nested, torch_dtype
+        )
+        self.cache = self._set.cache(folder)
         self.extensions = (".png",)
         # Not DatasetFolder's, which looks for the images: they are not made yet.
         VisionDataset.__init__(self, str(folder), transform=transform, target_transform=target_transform)
@@ -144,39 +135,10 @@ class D3HRDataset(DatasetFolder):
         """Every class of the model by class label, also those that are not kept."""
         return ClassList.of_artifact(self.artifact.info)
 
-    def _cache(self, root: Path, ipc: int) -> ImageCache:
-        """Return the cache of this set, or of the nested one of another size."""
-        info = self.artifact.info
-        kind = "-nested" if self.nested else ""
-        name = f"{info.name}{kind}-ipc{ipc}-seed{self.seed}-{self.fingerprint}"
-        class_names = [info.classes[label] for label in self.class_labels.tolist()]
-        settings = {
-            "artifact": info.name,
-            "artifact_fingerprint": self.artifact.fingerprint,
-            "artifact_repo_id": self.artifact.repo_id,
-            "artifact_revision": self.artifact.revision,
-            "seed": self.seed,
-            "classes": class_names,
-            "sampling": self.sampling.to_dict(),
-            "decode": self.decode.to_dict(),
-            "torch_dtype": str(self.torch_dtype),
-            "nested": self.nested,
-        }
-        return ImageCache(root, name, class_names, ipc, settings=settings)
-
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that name the pixels of this set."""
-        parts = [
-            PIXELS_VERSION,
-            self.artifact.fingerprint,
-            self.decode.to_dict(),
-            self.sampling.to_dict(),
-            "nested" if self.nested else self.ipc,
-            self.class_labels.tolist(),
-            str(self.torch_dtype),
-        ]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return self._set.fingerprint
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -309,12 +271,7 @@ class D3HRDataset(DatasetFolder):
 
     def sample_latents(self, label: int) -> torch.Tensor:
         """Return the group of inverted latents of a label, (ipc, C, H, W) float32."""
-        return self._latents(label)[: self.ipc]
-
-    def _latents(self, label: int) -> torch.Tensor:
-        """Return the latents that are denoised together: the group, or the whole blocks of a nested one."""
-        class_label = int(self.class_labels[label])
-        return draw_latents(self.artifact, class_label, self.ipc, self.sampling, self.decode, self.nested)
+        return self._set.latents(label)[: self.ipc]
 
     def model(self) -> LatentDiffusion:
         """Return the diffusion model, loaded on the first call.
@@ -333,38 +290,5 @@ class D3HRDataset(DatasetFolder):
 
     def _generate(self, labels: list[int], batch_size: int) -> dict[int, list[Image.Image]]:
         with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator
-            self.model()  # says what does not fit before the statistics do
-            if self.nested:
-                return {label: self._generate_nested(label) for label in labels}
-            latents = torch.cat([self._latents(label) for label in labels])
-            images = self._decode(latents, self.class_labels[labels].repeat_interleave(self.ipc), batch_size)
-        starts = range(0, len(images), self.ipc)
-        return {label: images[i : i + self.ipc] for label, i in zip(labels, starts, strict=True)}
-
-    def _generate_nested(self, label: int) -> list[Image.Image]:
-        """Return the images of a label: those cached in a set of another size, then new ones.
-
-        Blocks are batches of their own, so that an image is the same in sets of all sizes.
-        """
-        images = cached_images(self._other_sizes(), label, self.ipc)
-        whole = len(images) // NESTED_BLOCK * NESTED_BLOCK
-        if len(images) < self.ipc:
-            latents = self._latents(label)[whole:]
-            made = self._decode(latents, self.class_labels[label].repeat(len(latents)), NESTED_BLOCK)
-            images += made[len(images) - whole :]
-        return images[: self.ipc]
-
-    def _decode(
-        self, latents: torch.Tensor, class_labels: torch.Tensor, batch_size: int
-    ) -> list[Image.Image]:
-        model = self.model()
-        clean = model.denoise(latents, class_labels, self.decode, batch_size)
-        return to_pil(model.decode(clean, batch_size), self.artifact.info.padding)
-
-    def _other_sizes(self) -> Iterator[ImageCache]:
-        """Yield the caches of this nested set at other sizes."""
-        head, tail = self.cache.folder.name.split(f"-ipc{self.ipc}-", 1)
-        for folder in self.cache.root.glob(f"{head}-ipc*-{tail}"):
-            size = folder.name.removeprefix(f"{head}-ipc").removesuffix(f"-{tail}")
-            if size.isdecimal() and int(size) != self.ipc:
-                yield self._cache(self.cache.root, int(size))
+            model = self.model()  # says what does not fit before the statistics do
+            return self._set.generate(model, labels, batch_size, self.cache.root)

@@ -15,7 +15,15 @@ from pathlib import Path
 import torch
 
 from d3hr_datasets.artifact_info import ArtifactInfo
-from d3hr_datasets.chunks import Chunk, ChunkMoments, load_tensors, read_chunk, save_tensors, write_chunk
+from d3hr_datasets.chunks import (
+    Chunk,
+    ChunkMoments,
+    digest_tensors,
+    load_tensors,
+    read_chunk,
+    save_tensors,
+    write_chunk,
+)
 from d3hr_datasets.clustering import fit_centroids, nearest_mode
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, UnreadableImageError
@@ -65,6 +73,7 @@ class ChunkBuilder:
         self.skip_unreadable = skip_unreadable
         self._num_readers = num_readers
         self._centroids = centroids
+        self._modes = "" if centroids is None else digest_tensors({"centroids": centroids})
         self._num_unreadable = 0
         self._invert = _halve_on_out_of_memory(self._invert_records, batch_size)
         self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
@@ -115,7 +124,7 @@ class ChunkBuilder:
         identity, shard_name = "", f"-{shard:05d}"
         if isinstance(self.images, IndexedImages):
             stop = min(start + self.chunk_size, self.images.num_images)
-            identity, shard_name = self.images.identity(range(start, stop)), ""
+            identity, shard_name = self.images.identity(range(start, stop)) + self._modes, ""
         path = self.prefix.with_name(f"{self.prefix.name}{shard_name}-{start:09d}.safetensors")
         chunk = read_chunk(path, self.info.inversion.timesteps, identity)
         if chunk is None or (chunk.unreadable and not self.skip_unreadable):
@@ -208,13 +217,14 @@ def find_centroids(
     num_readers: int,
     skip_unreadable: bool,
 ) -> torch.Tensor:
-    """Find the centroids in a random part of the images, or read those an earlier run found."""
-    loaded = load_tensors(path)
-    if loaded is not None:
-        return loaded[0]["centroids"]
+    """Find the centroids in a random part of the images, or read those an earlier run found in the same."""
     seed = derive_seed(info.inversion.seed, "modes")
     order = torch.randperm(images.num_images, generator=torch.Generator().manual_seed(seed))
     chosen = order[: IMAGES_FOR_MODES * len(info.classes)].sort().values.tolist()
+    identity = images.identity(chosen)
+    loaded = load_tensors(path)
+    if loaded is not None and loaded[1].get("identity") == identity:
+        return loaded[0]["centroids"]
     latents, labels = [], []
     with ThreadPoolExecutor(num_readers) as pool:
         records = [next(images.records(0, index)) for index in chosen]
@@ -230,7 +240,7 @@ def find_centroids(
                 latents.append(model.encode(torch.stack([image for image, _ in items])).cpu())
                 labels += [label for _, label in items]
     centroids = fit_centroids(torch.cat(latents), torch.tensor(labels), len(info.classes), info.num_modes)
-    save_tensors(path, {"centroids": centroids})
+    save_tensors(path, {"centroids": centroids}, {"identity": identity})
     return centroids
 
 

@@ -66,15 +66,8 @@ class NamedDataset(D3HRDataset):
             if classes is not None:
                 raise ConfigError(f"give classes or subset, not both: {list(classes)[:5]}, {subset!r}")
             classes = packaged_subset(self.registry_name, subset)
-        if artifact is None:
-            artifact = Artifact.from_pretrained(
-                registered_artifact(self.registry_name), sha256=REGISTRY[self.registry_name].sha256
-            )
-        elif not isinstance(artifact, Artifact):
-            artifact = Artifact.from_pretrained(artifact)
-        ClassList.packaged(self.registry_name).check_artifact(artifact.info)
         super().__init__(
-            artifact,
+            self.find_artifact(artifact),
             root,
             ipc,
             seed,
@@ -88,6 +81,22 @@ class NamedDataset(D3HRDataset):
             nested=nested,
             in_memory=in_memory,
         )
+
+    @classmethod
+    def find_artifact(cls, artifact: str | Path | Artifact | None = None) -> Artifact:
+        """Open the registry's artifact, or another one of the same classes.
+
+        Raises:
+            ArtifactNotFoundError: There is no artifact at `artifact`, or, without it, none is published yet.
+            ArtifactFormatError: The artifact has other classes, or another order.
+        """
+        if artifact is None:
+            row = REGISTRY[cls.registry_name]
+            artifact = Artifact.from_pretrained(registered_artifact(row.name), sha256=row.sha256)
+        elif not isinstance(artifact, Artifact):
+            artifact = Artifact.from_pretrained(artifact)
+        ClassList.packaged(cls.registry_name).check_artifact(artifact.info)
+        return artifact
 
     @property
     def class_list(self) -> ClassList:

@@ -11,7 +11,7 @@ import operator
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,7 +97,7 @@ class IndexedImages:
                 where, name = f"image {index} ({self._samples[index][0]})", self._name(index)
             yield ImageRecord(where, name, partial(self.source.__getitem__, index))
 
-    def identity(self, indices: range) -> str:
+    def identity(self, indices: Iterable[int]) -> str:
         """Return what tells these images from others without reading them: names and sizes of files."""
         if self._samples is None:
             return str(getattr(self.source, "identity", ""))

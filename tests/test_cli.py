@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 import d3hr_datasets
 import d3hr_datasets.dataset
-from d3hr_datasets import Artifact, D3HRDataset
+from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.cli import app
 from d3hr_datasets.registry import embedded_artifact
 from tests.tampering import STATISTICS, change_info, flip_byte
@@ -102,6 +102,7 @@ def test_version() -> None:
         ("d3hr ma", {"materialize"}),
         ("d3hr export --format p", {"parquet"}),
         ("d3hr export --name f", {"fashion-mnist"}),
+        ("d3hr materialize --sampling mo", {"modes", "moment_matched"}),
     ],
 )
 def test_the_shell_completes(words: str, expected: set[str]) -> None:
@@ -193,6 +194,29 @@ def test_materialize_takes_every_option(tiny_artifact: Path, tmp_path: Path) -> 
         "seed": 7, "fingerprint": dataset.fingerprint,
     }  # fmt: skip
     assert ImageFolder(values["folder"]).classes == ["000-cat", "001-bee_wasp"]
+
+
+def test_sampler_and_decoding_are_options(tiny_artifact: Path, tmp_path: Path) -> None:
+    where = ("--artifact", tiny_artifact, "--ipc", 2, "--root", tmp_path / "root", "--device", "cpu")
+    settings = ("--sampling", "search", "--timestep", 200, "--guidance-scale", 1.5)
+    folders = [
+        succeed("materialize", *where, *settings)["folder"],
+        succeed("materialize", *where, "--timestep", 200)["folder"],
+    ]
+    search, changed = GroupSamplingConfig("search"), DecodeConfig(200, 10, 1.5)
+    expected = [
+        D3HRDataset(tiny_artifact, tmp_path / "root", 2, sampling=search, decode=changed),
+        D3HRDataset(tiny_artifact, tmp_path / "root", 2, decode=DecodeConfig(200, 10, 2.0)),
+    ]
+    assert folders == [str(dataset.image_folder) for dataset in expected]
+    options = ("export", "--format", "image-folder", "--output", tmp_path / "out", *where)
+    values = succeed(*options, *settings)
+    assert values["fingerprint"] == expected[0].fingerprint
+    assert "method must be one of" in fail(1, "materialize", *where, "--sampling", "best")
+    assert "stores no modes" in fail(1, "materialize", *where, "--sampling", "modes")
+    assert "timestep 300 is not stored; stored: [-1, 200, 400]" in fail(1, *options, "--timestep", 300)
+    assert "nearest" in fail(1, "materialize", *where, "--timestep", 201)
+    assert "guidance_scale" in fail(1, "materialize", *where, "--guidance-scale", -1)
 
 
 def test_materialize_knows_data_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

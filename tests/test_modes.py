@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from torchvision.datasets import ImageFolder
 
 from d3hr_datasets import (
     Artifact,
     ClassModes,
     D3HRDataset,
     GroupSamplingConfig,
+    ModelReference,
     RunningMoments,
     sample_group,
     sample_modes,
@@ -264,6 +267,34 @@ def test_build_that_was_killed_keeps_its_modes(
     monkeypatch.setattr("d3hr_datasets.inverting.fit_centroids", None)  # not sought again
     statistics = (build(Bright()).folder / STATISTICS).read_bytes()
     assert statistics == (artifact.folder / STATISTICS).read_bytes()
+
+
+def test_modes_of_replaced_images_are_sought_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(name: str, number: int, level: int, side: int = 14) -> None:
+        path = tmp_path / "images" / name / f"{number}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (side, side), level + number).save(path)
+
+    def build(work: str) -> bytes:
+        artifact = build_artifact(
+            ImageFolder(tmp_path / "images"), tiny_model(), tmp_path / f"of-{work}",
+            tiny_info(num_modes=2, dtype="float32", model=ModelReference("a/b", "c" * 40)), tmp_path / work,
+            batch_size=5, chunk_size=2, progress=False,
+        )  # fmt: skip
+        return (artifact.folder / STATISTICS).read_bytes()
+
+    for name in "abc":
+        for number, level in enumerate((0, 40, 0, 40)):
+            write(name, number, level)
+    before = build("work")
+    with monkeypatch.context() as patch:
+        patch.setattr("d3hr_datasets.inverting.fit_centroids", None)
+        assert build("work") == before  # they are not sought again in the same images
+    # The images of the second chunk, which are those that they were, had a mode each and share one now.
+    for number in (0, 1):
+        write("a", number, 250, side=18)
+    after = build("work")
+    assert after != before and after == build("another")
 
 
 def test_artifact_without_modes_says_so(tiny_artifact: Path, tmp_path: Path) -> None:
