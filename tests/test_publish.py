@@ -220,6 +220,19 @@ def test_card_the_hub_finds_wrong_is_not_published(hub: HubServer, folder: Path)
         artifact.push_to_hub("just-a-name")
 
 
+@pytest.mark.parametrize(
+    ("number", "size"),
+    [
+        (999, "n<1K"), (1_000, "1K<n<10K"), (999_999, "100K<n<1M"), (1_000_000, "1M<n<10M"),
+        (10**8 - 1, "10M<n<100M"), (10**9, "1B<n<10B"), (10**12 - 1, "100B<n<1T"), (10**12, "n>1T"),
+        (10**14, "n>1T"),
+    ],
+)  # fmt: skip
+def test_card_names_the_size_as_the_hub_does(number: int, size: str, described: Path) -> None:
+    card = DatasetCard(card_text(Artifact.load(described), REPO, number))
+    assert card.data.to_dict()["size_categories"] == [size] and card_errors(str(card)) == []
+
+
 def test_release_publishes_all_of_the_folder(
     hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
