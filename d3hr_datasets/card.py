@@ -32,6 +32,10 @@ LICENSES = (
     "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0",
     "odbl", "odc-by", "pddl", "openrail", "unlicense",
 )  # fmt: skip
+SIZES = (
+    "n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B",
+    "10B<n<100B", "100B<n<1T", "n>1T",
+)  # fmt: skip
 
 
 def write_card(
@@ -270,10 +274,7 @@ def _license_of_model(artifact: Artifact) -> str:
 
 
 def _size_category(number: int) -> str:
-    for limit, name in ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K")):
-        if number < limit:
-            return name
-    return "100K<n<1M"
+    return SIZES[min(max(len(str(number)) - 3, 0), len(SIZES) - 1)]
 
 
 def _read_results(path: Path | None) -> dict[str, Any] | None:

@@ -2,6 +2,11 @@
 
 The only module that knows scaling factors, the [-1, 1] range, the null class, dtype and device. It
 takes diffusers' models as `model_loading` loads them from a folder or the Hub.
+
+Models predict noise or v on a schedule of betas, as DDIM takes them. Flow matching is refused: diffusers has
+no pipeline of a class-conditional flow-matching transformer, so there is no layout to load. A scheduler
+without betas (`FlowMatchEulerDiscreteScheduler`) is a `ModelFormatError` when the model is loaded, and so is
+another `prediction_type` ("flow_prediction") at the model's first evaluation.
 """
 
 from __future__ import annotations

@@ -154,12 +154,13 @@ def upload(
     names: Iterable[str],
     repo_id: str,
     *,
+    repo_type: str = "dataset",
     private: bool | None = None,
     create_pr: bool = False,
     token: str | bool | None = None,
     commit_message: str,
 ) -> Published:
-    """Upload files of a folder to a dataset repository, which is made if it is missing.
+    """Upload files of a folder to a repository ("dataset" or "model"), which is made if it is missing.
 
     No commit is made where nothing differs. Files that are there and not in `names` stay.
 
@@ -173,11 +174,11 @@ def upload(
         raise ConfigError(f"a repository is named ORG/NAME, not {repo_id!r}")
     api = HfApi(token=token, **_library())
     try:
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        before = api.repo_info(repo_id, repo_type="dataset").sha
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+        before = api.repo_info(repo_id, repo_type=repo_type).sha
         commit = api.upload_folder(
             repo_id=repo_id,
-            repo_type="dataset",
+            repo_type=repo_type,
             folder_path=folder,
             allow_patterns=_as_patterns(names),
             commit_message=commit_message,

@@ -77,24 +77,35 @@ def check_output(output: Path) -> None:
 def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
     """Put a model folder into an artifact as `model/`; does nothing for a model on the Hub.
 
-    Weights that are .bin files are saved as safetensors.
+    What was in `model/` before is replaced as a whole, so that nothing of another model stays; a copy that is
+    cut short changes nothing. Weights that are .bin files are saved as safetensors.
     """
     if model_reference(model).path is None:
         return
     source, target = Path(model).expanduser(), output / "model"
     if source.resolve() == target.resolve():
         return
-    for part in PARTS:
-        shutil.rmtree(target / part, ignore_errors=True)
-        (target / part).mkdir(parents=True)
-        for path in sorted((source / part).iterdir()):
-            if path.suffix in {".json", ".safetensors"}:
-                shutil.copy(path, target / part)
-    for part, module in (("transformer", diffusion.transformer), ("vae", diffusion.vae)):
-        if not list((target / part).glob("*.safetensors")):
-            module.save_pretrained(target / part)
-    if (source / INDEX).is_file():
-        shutil.copy(source / INDEX, target)
+    new, old = output / ".model-new", output / ".model-old"  # those of a killed run go, too
+    for folder in (new, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        for part in PARTS:
+            (new / part).mkdir(parents=True)
+            for path in sorted((source / part).iterdir()):
+                if path.suffix in {".json", ".safetensors"}:
+                    shutil.copy(path, new / part)
+        for part, module in (("transformer", diffusion.transformer), ("vae", diffusion.vae)):
+            if not list((new / part).glob("*.safetensors")):
+                module.save_pretrained(new / part)
+        for name in (INDEX, "README.md"):  # the card says which licence the model has
+            if (source / name).is_file():
+                shutil.copy(source / name, new)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def model_classes(model: str, class_list: str | None) -> ClassList | None:

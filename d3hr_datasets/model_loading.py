@@ -56,7 +56,9 @@ def load_parts(
             check_config(folder / "scheduler" / "scheduler_config.json")
         transformer = _load(DiTTransformer2DModel, str(model), "transformer", **weights)
         vae = _load(AutoencoderKL, str(model), "vae", **weights)
-        scheduler = DDIMScheduler.from_pretrained(str(model), subfolder="scheduler", **where)
+        schedule = DDIMScheduler.load_config(str(model), subfolder="scheduler", **where)
+        _check_schedule(model, schedule)
+        scheduler = DDIMScheduler.from_config(schedule)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, safetensors.SafetensorError) as error:
         if isinstance(error, ModelFormatError):
             raise
@@ -127,6 +129,17 @@ def _check_folder(folder: Path, revision: str | None, allow_bin: bool) -> None:
                 f"{folder / pattern} is missing: a model folder holds transformer/, vae/ and "
                 "scheduler/ as `DiTPipeline.save_pretrained` writes them, with safetensors"
             )
+
+
+def _check_schedule(model: str | Path, config: dict[str, Any]) -> None:
+    """Check that a scheduler's configuration has betas: diffusers reads any other as DDIM's defaults."""
+    name = config.get("_class_name", "DDIMScheduler")
+    if name != "DDIMScheduler" and "beta_schedule" not in config:
+        raise ModelFormatError(
+            f"the scheduler of the diffusion model {model} is {name}, which has no schedule of betas (flow "
+            "matching and EDM have none); DDIM inverts models that predict noise or v on one: accepted are "
+            "DDIMScheduler and those that share its betas (DDPMScheduler, EulerDiscreteScheduler, ...)"
+        )
 
 
 def _load(kind: Any, model: str, subfolder: str, *, may_pickle: bool, **options: Any) -> Any:

@@ -8,6 +8,11 @@ from pathlib import Path
 
 from d3hr_datasets.errors import ArtifactNotFoundError, ConfigError
 
+# Of DiT-XL/2 at 256 pixels: `python -m recipes.count_flops`. `recipes/IMAGENET.md` says more.
+FLOP_PER_EVALUATION = 237.3e9
+FLOP_PER_ENCODING = 272.7e9
+FLOPS_OF_H100 = 0.4 * 989e12  # peak in bfloat16 at a utilisation that is assumed
+
 
 @dataclass(frozen=True)
 class RegistryRow:
@@ -68,10 +73,12 @@ def registered_artifact(name: str) -> str | Path:
     if row.repo_id is not None:
         return f"{row.repo_id}@{row.revision}"
     total = row.num_images * row.num_evaluations
+    hours = (total * FLOP_PER_EVALUATION + row.num_images * FLOP_PER_ENCODING) / FLOPS_OF_H100 / 3600
     raise ArtifactNotFoundError(
         f"no artifact of {name} is published yet. Give one with artifact=FOLDER or artifact='ORG/NAME', or "
         f"build it from {row.num_images:,} training images x {row.num_evaluations} model evaluations "
-        f"({total:,} in all):\n"
+        f"({total:,} in all; with DiT-XL/2 at 256 pixels {hours:.1f} hours of one H100, if it reaches 40 % "
+        "of its peak, which is assumed):\n"
         f"  d3hr build FOLDER --class-list {name} --model MODEL --name {name} --output d3hr-{name}\n"
         f"  d3hr card d3hr-{name} ORG/d3hr-{name}\n"
         f"  d3hr publish d3hr-{name} ORG/d3hr-{name}"

@@ -194,10 +194,17 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
 
 
 def write_results(path: str | Path, settings: dict[str, Any], results: dict[str, Any]) -> None:
-    """Write a results file: what was measured, with which settings, on what."""
+    """Write a results file of `results_document`."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(results_document(settings, results), indent=2) + "\n"
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def results_document(settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """Return what a results file says: what was measured, with which settings, on what."""
     import diffusers
 
-    document = {
+    return {
         "results": results,
         "settings": settings,
         "machine": {
@@ -208,8 +215,6 @@ def write_results(path: str | Path, settings: dict[str, Any], results: dict[str,
         },
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def cached_tensors(path: Path, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -13,7 +13,10 @@ LICENSES = {
     "creativeml-openrail-m", "unlicense", "other", "unknown",
 }  # fmt: skip
 LISTS = ("task_categories", "size_categories", "source_datasets", "annotations_creators", "tags")
-SIZES = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"]
+SIZES = [
+    "n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B",
+    "10B<n<100B", "100B<n<1T", "n>1T",
+]  # fmt: skip
 
 
 def card_errors(text: str) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ import torch
 from d3hr_datasets import Artifact, D3HRDataset
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.importing import TIMESTEPS
+from d3hr_datasets.metadata import file_digests
+from d3hr_datasets.model_files import copy_model
 from tests.tampering import STATISTICS
 from tests.test_cli import fail, succeed
 from tests.tiny import CLASSES, TinyImages, tiny_pipeline
@@ -122,6 +125,33 @@ def test_bin_weights_are_loaded_only_if_allowed_and_never_passed_on(scene: Path,
     assert models[0].inversion_fingerprint == models[1].inversion_fingerprint
 
 
+def test_copy_of_a_model_replaces_an_earlier_one_as_a_whole(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(shutil.copytree(scene / "model", tmp_path / "model"))
+    (source / "README.md").write_text("---\nlicense: mit\n---\n")
+    (source / "model_index.json").unlink()
+    diffusion = LatentDiffusion.from_pretrained(source, device="cpu")
+    earlier = tmp_path / "out" / "model"
+    (earlier / "unet").mkdir(parents=True)
+    for name in ("model_index.json", "unet/config.json"):
+        (earlier / name).write_text("{}")
+    before = file_digests(tmp_path / "out")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
+        patch.setattr("d3hr_datasets.model_files.shutil.copy", _full_disk)
+        copy_model(str(source), diffusion, tmp_path / "out")
+    assert file_digests(tmp_path / "out") == before
+    copy_model(str(source), diffusion, tmp_path / "out")
+    assert file_digests(earlier) == file_digests(source)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model"]
+    copy_model(str(earlier), diffusion, tmp_path / "out")  # it is there already
+    assert file_digests(earlier) == file_digests(source)
+
+
+def _full_disk(*_: object) -> None:
+    raise OSError("no space left on the disk")
+
+
 def test_torchrun_restarts_a_killed_worker_and_gives_the_same_bits(scene: Path, tmp_path: Path) -> None:
     succeed(*_arguments(scene, tmp_path / "alone", "--class-order", "same"))
     command = [
@@ -135,6 +165,25 @@ def test_torchrun_restarts_a_killed_worker_and_gives_the_same_bits(scene: Path, 
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "died").exists() and json.loads(done.stdout)["counts"] == [4, 4, 4]
+    alone, together = ((tmp_path / name / STATISTICS).read_bytes() for name in ("alone", "together"))
+    assert alone == together
+
+
+def test_processes_of_accelerate_launch_give_the_bits_of_one(scene: Path, tmp_path: Path) -> None:
+    succeed(*_arguments(scene, tmp_path / "alone", "--class-order", "same"))
+    command = [
+        "accelerate", "launch", "--cpu", "--num_processes", "2", "-m", "d3hr_datasets.build",
+        *_arguments(scene, tmp_path / "together", "--class-order", "same", "--json")[1:],
+    ]  # fmt: skip
+    paths = (str(REPOSITORY), str(Path(sys.executable).parent), os.environ["PATH"])
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths[0], "PATH": os.pathsep.join(paths[1:]),
+    }  # fmt: skip
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, env=environment, timeout=1200
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"] == [4, 4, 4]
     alone, together = ((tmp_path / name / STATISTICS).read_bytes() for name in ("alone", "together"))
     assert alone == together
 

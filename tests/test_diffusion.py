@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from safetensors.torch import load_file, save_file
 
 from d3hr_datasets import DecodeConfig, InversionConfig
@@ -278,6 +284,20 @@ def test_missing_files_are_named(name: str, part: str, model_copy: Path) -> None
     with pytest.raises(ModelNotFoundError, match=part) as caught:
         LatentDiffusion.from_pretrained(model_copy, device="cpu")
     assert isinstance(caught.value, FileNotFoundError)
+
+
+@pytest.mark.parametrize("kind", [FlowMatchEulerDiscreteScheduler, EDMEulerScheduler])
+def test_schedulers_without_betas_are_refused(kind: Any, model_copy: Path) -> None:
+    kind().save_pretrained(model_copy / "scheduler")
+    with pytest.raises(ModelFormatError, match=rf"(?s)is {kind.__name__}, .*DDIMScheduler"):
+        LatentDiffusion.from_pretrained(model_copy, device="cpu")
+
+
+def test_schedulers_that_share_the_betas_are_read_as_ddim(saved: Path, model_copy: Path) -> None:
+    before = LatentDiffusion.from_pretrained(saved, device="cpu").scheduler
+    DDPMScheduler.from_config(before.config).save_pretrained(model_copy / "scheduler")
+    after = LatentDiffusion.from_pretrained(model_copy, device="cpu").scheduler
+    assert type(after) is DDIMScheduler and torch.equal(after.alphas_cumprod, before.alphas_cumprod)
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:

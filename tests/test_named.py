@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -141,6 +142,9 @@ def test_what_is_not_published_says_how_to_build_it(cls: type[D3HRDataset], tmp_
     assert (build["name"], build["class_list"]) == (cls.registry_name, cls.registry_name)  # type: ignore[attr-defined]
     for values in others:
         assert values["artifact"] == build["output"] and values["repo_id"] == f"ORG/{build['output']}"
+    hours = re.search(r"(\d+\.\d) hours of one H100", str(error.value))
+    known = {D3HRImageNet: "6.9", D3HRTinyImageNet: "0.5", D3HRCIFAR10: "0.3", D3HRCIFAR100: "0.3"}
+    assert hours is not None and hours[1] == known[cls]  # type: ignore[index]
     assert ("1,281,167 training images x 31 model evaluations" in str(error.value)) == (cls is D3HRImageNet)
 
 

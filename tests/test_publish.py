@@ -8,13 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import DatasetCard
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from d3hr_datasets import Artifact, D3HRDataset
@@ -28,7 +31,7 @@ from d3hr_datasets.registry import RegistryRow, embedded_artifact
 from recipes import release
 from tests.hub_card import card_errors
 from tests.hub_server import Fault, HubServer, environment
-from tests.tampering import change_info, flip_byte
+from tests.tampering import change_info, flip_byte, truncate
 from tests.tiny import CLASSES
 from tests.workers import file_digests
 
@@ -220,6 +223,19 @@ def test_card_the_hub_finds_wrong_is_not_published(hub: HubServer, folder: Path)
         artifact.push_to_hub("just-a-name")
 
 
+@pytest.mark.parametrize(
+    ("number", "size"),
+    [
+        (999, "n<1K"), (1_000, "1K<n<10K"), (999_999, "100K<n<1M"), (1_000_000, "1M<n<10M"),
+        (10**8 - 1, "10M<n<100M"), (10**9, "1B<n<10B"), (10**12 - 1, "100B<n<1T"), (10**12, "n>1T"),
+        (10**14, "n>1T"),
+    ],
+)  # fmt: skip
+def test_card_names_the_size_as_the_hub_does(number: int, size: str, described: Path) -> None:
+    card = DatasetCard(card_text(Artifact.load(described), REPO, number))
+    assert card.data.to_dict()["size_categories"] == [size] and card_errors(str(card)) == []
+
+
 def test_release_publishes_all_of_the_folder(
     hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +246,60 @@ def test_release_publishes_all_of_the_folder(
     sys.argv.pop()
     release.main()
     assert str(Artifact.from_pretrained("org/d3hr-tiny").revision) in capsys.readouterr().out
+
+
+@pytest.fixture
+def teacher(folder: Path) -> Path:
+    """Return a folder with a model of timm, beside that of the artifact."""
+    path = folder.parent / "tiny-teacher"
+    path.mkdir()
+    (path / "config.json").write_text('{"architecture": "convnet3"}')
+    save_file({"weight": torch.zeros(3)}, path / "model.safetensors")
+    (path / CARD).write_text("---\nlicense: apache-2.0\ntags: [timm]\n---\n# Teacher\n")
+    (path / ".gitignore").touch()
+    return path
+
+
+def test_release_publishes_models_of_timm(
+    hub: HubServer, teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["release", "org", "--hub", str(teacher.parent)])
+    release.main()
+    row, name = capsys.readouterr().out.splitlines()
+    files = {name: (teacher / name).read_bytes() for name in (CARD, "config.json", "model.safetensors")}
+    repository = hub.repository("org/tiny-teacher", "models")
+    sha = repository.refs["main"]
+    published = {path: file.data for path, file in repository.trees[sha].items() if path != ".gitattributes"}
+    assert (
+        published == files and name == f"hf-hub:org/tiny-teacher@{sha}" and 'repo_id="org/d3hr-tiny"' in row
+    )
+    release.main()
+    assert capsys.readouterr().out.splitlines() == [row, name]  # no commit was made
+    hub.requests.clear()
+    sys.argv.append("--dry-run")
+    release.main()
+    listed = {line.split()[1] for line in capsys.readouterr().out.splitlines()}
+    assert listed >= {f"org/tiny-teacher/{name}" for name in files} and not hub.requests
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "is exactly"),
+        (lambda folder: (folder / "weights.bin").touch(), "weights.bin"),
+        (lambda folder: truncate(folder / "model.safetensors", 0.99), "damaged"),
+        (lambda folder: (folder / "config.json").write_text("{"), "damaged"),
+        (lambda folder: (folder / CARD).write_text("---\ntags: [timm]\n---\n"), "names no license"),
+    ],
+)
+def test_release_refuses_a_model_before_anything_goes_up(
+    change: Callable[[Path], Any], said: str, hub: HubServer, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(teacher)
+    monkeypatch.setattr(sys, "argv", ["release", "org", "--hub", str(teacher.parent)])
+    with pytest.raises(PublishError, match=said):
+        release.main()
+    assert not hub.requests
 
 
 def test_embedded_artifact_is_fit_to_be_published() -> None:

@@ -1,6 +1,6 @@
 """Downloads from and uploads to a Hub whose answers go wrong.
 
-    python -m tests.faults.hub --rounds 100
+    python -m tests.faults.hub --rounds 100 --output hub/results/faults.json
 
 Each round puts one to three faults into the answers, downloads or publishes, and looks at what came of it:
 all of it and right, or an error of this library that says what mends it; never a wrong file in the cache,
@@ -25,6 +25,7 @@ from pathlib import Path
 from d3hr_datasets import hub
 from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError, D3HRError, PublishError
 from d3hr_datasets.metadata import METADATA, file_digests, needed_files, read_metadata
+from tests.faults.record import record
 from tests.hub_server import Fault, HubServer, environment
 
 EMBEDDED = Path(__file__).resolve().parent.parent.parent / "hub" / "d3hr-fashion-mnist"
@@ -142,6 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.hub", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=100, help="downloads; and a fifth of it uploads")
     parser.add_argument("--seed", type=int, default=0, help="of all random choices")
+    parser.add_argument("--output", type=Path, help="JSON file that gets the counts")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("d3hr_datasets").setLevel(logging.ERROR)
@@ -155,6 +157,8 @@ def main() -> None:
                     upload_round(server, Path(folder), chance, counts)
             except D3HRError as error:
                 raise BrokenPromiseError(f"round {index} fails without a fault: {error}") from error
+    settings = {"rounds": arguments.rounds, "seed": arguments.seed}
+    record(arguments.output, "hub", settings, counts, time.monotonic() - begin)
     for name, count in sorted(counts.items()):
         print(f"{count:6d}  {name}")
     print(f"every promise kept, seed {arguments.seed}, {time.monotonic() - begin:.0f} s")
