@@ -151,9 +151,13 @@ def dit_xl_table() -> str:
 
 def counts_tables() -> str:
     """Return the counts of the fault campaigns, every promise of which was kept."""
+    campaigns = json.loads((RESULTS / "faults.json").read_text(encoding="utf-8"))
     return "\n\n".join(
-        table([f"faults: {name}", "count"], [list(row) for row in counts.items()])
-        for name, counts in read("faults").items()
+        table(
+            [f"faults: {name}, rounds {campaign['settings']['rounds']}", "count"],
+            [list(row) for row in campaign["results"]["counts"].items()],
+        )
+        for name, campaign in campaigns.items()
     )
 
 
