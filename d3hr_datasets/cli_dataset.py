@@ -109,7 +109,7 @@ def make_dataset(
     else:
         kind = named_dataset(name or DEFAULT_NAME)
         found = kind.find_artifact(artifact)
-    given = {"timestep": timestep, "guidance_scale": guidance_scale}
+    given: dict[str, Any] = {"timestep": timestep, "guidance_scale": guidance_scale}
     options: dict[str, Any] = {
         "classes": classes or None, "nested": nested, "device": device, "torch_dtype": getattr(torch, dtype),
         "sampling": None if sampling is None else GroupSamplingConfig(cast(Any, sampling)),
