@@ -3,8 +3,9 @@
     python -m recipes.train_dit recipes/configs/dit_fashion_mnist.yaml
 
 Needs the VAE of `recipes.train_vae`. Resumes from `OUTPUT/checkpoint.pt`. Writes `settings.yaml`,
-`metrics.csv`, sample grids `samples-STEP.png` and, at the end, `model/` with `model_index.json`,
-`transformer/` (averaged weights), `vae/` and `scheduler/`, stored in half precision.
+`metrics.csv`, sample grids `samples-STEP.png` and, at the end, `model/` with `model_index.json` (the classes'
+names among it, so that `d3hr build` knows them), `transformer/` (averaged weights), `vae/` and `scheduler/`,
+stored in half precision.
 """
 
 from __future__ import annotations
@@ -190,7 +191,9 @@ def train(settings: DiTSettings, download: bool = False) -> None:
     model = averaged()
     save_samples(model, run.folder / f"samples-{step}.png")
     model.transformer.half(), model.vae.half()
-    DiTPipeline(model.transformer, model.vae, scheduler).save_pretrained(run.folder / "model")
+    pipeline = DiTPipeline(model.transformer, model.vae, scheduler)
+    pipeline.register_to_config(id2label={str(label): name for label, name in enumerate(classes)})
+    pipeline.save_pretrained(run.folder / "model")
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from d3hr_datasets.diffusion import LatentDiffusion
-from recipes import train_dit, train_vae
+from d3hr_datasets.model_files import model_classes
+from recipes import build_small, train_dit, train_vae
 from recipes.common import RecipeError, Run, load_settings, one_cycle, shuffled_batches
 from recipes.data import load_images
 from recipes.metrics import frechet_distance, recall_and_coverage
@@ -93,6 +94,9 @@ def test_a_model_trains_on_any_image_folder_and_resumes(
     train_dit.train(settings)
     model = LatentDiffusion.from_pretrained(tmp_path / "dit" / "model", device="cpu")
     assert (model.num_classes, model.latent_shape, model.image_channels) == (3, (2, 4, 4), 3)
+    known = model_classes(str(tmp_path / "dit" / "model"), None)
+    assert known is not None
+    assert known.names == ("blue", "green", "red")  # so that `d3hr build` need not be told
     assert (tmp_path / "dit" / "samples-12.png").is_file()
     resumed = dataclasses.replace(settings, output=str(tmp_path / "dit-parts"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -242,3 +246,38 @@ def test_convnet_is_the_published_one() -> None:
     # DC's ConvNet-3 of width 128 on one channel: convolutions, affine instance norms and a linear layer.
     convolutions = (9 + 1) * 128 + 2 * (128 * 9 + 1) * 128
     assert sum(p.numel() for p in network.parameters()) == convolutions + 3 * 2 * 128 + (128 * 9 + 1) * 10
+
+
+def test_images_of_other_packages_become_image_folders(tmp_path: Path) -> None:
+    digits = tmp_path / "digits"
+    digits.mkdir()
+    grey = [round(value / 255, 3) for value in range(256)] * 7  # as the package rounds them
+    (digits / "3.json").write_text(json.dumps({"data": grey[:1568]}), encoding="utf-8")
+    build_small.write_digits(digits, tmp_path / "digits-out")
+    images, _, names = load_images(str(tmp_path / "digits-out"), "train+held-out", 28, 1)
+    assert names == ["3"]
+    assert images.flatten().tolist() == [round(255 * value) for value in grey[:1568]]
+    assert images[0].flatten()[:256].tolist() == list(range(256))
+
+    pictures = tmp_path / "emoji" / "img" / "google" / "64"
+    pictures.mkdir(parents=True)
+    picture = Image.new("RGBA", (64, 64), (200, 0, 0, 0))  # red that nobody sees
+    picture.putpixel((5, 7), (0, 90, 0, 255))
+    picture.save(pictures / "a.png")
+    listed = [{"image": "a.png", "category": name} for name in ("Food & Drink", "Component")]
+    (tmp_path / "emoji" / "emoji.json").write_text(
+        json.dumps([*listed, {"image": "missing.png", "category": "Flags"}]), encoding="utf-8"
+    )
+    build_small.write_emoji(tmp_path / "emoji", tmp_path / "emoji-out")
+    images, _, names = load_images(str(tmp_path / "emoji-out"), "train+held-out", 64, 3)
+    assert (len(images), names) == (1, ["Food & Drink"])
+    assert images[0, :, 0, 0].tolist() == [255, 255, 255]
+    assert images[0, :, 7, 5].tolist() == [0, 90, 0]
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index, label in enumerate((0, 397, 398, 949, 999)):
+        Image.new("RGB", (8, 8)).save(photos / f"imagenet_{index:02d}_{label}.jpg")
+    build_small.write_photos(photos, tmp_path / "photos-out")
+    found = {path.name: len(list(path.iterdir())) for path in (tmp_path / "photos-out").iterdir()}
+    assert found == {"animal": 2, "artifact": 2, "fruit": 1}

@@ -27,6 +27,7 @@ from d3hr_datasets.cli import app
 from d3hr_datasets.errors import ConfigError, ExportError, SourceError, UnreadableImageError
 from d3hr_datasets.report import write_report
 from d3hr_datasets.report.images import RealImages
+from d3hr_datasets.report.inversion import measure_noise
 from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
 from d3hr_datasets.report.page import missing, page, paragraph, picture, table
 from tests.tiny import CLASSES, TinyImages
@@ -217,6 +218,18 @@ def test_quantiles_of_gaussian_latents_are_normal() -> None:
     probabilities = torch.tensor([0.025, 0.25, 0.5, 0.975], dtype=torch.float64)
     found = standardised_quantiles(latents, probabilities)
     torch.testing.assert_close(found, torch.special.ndtri(probabilities), atol=0.02, rtol=0)
+
+
+def test_noise_is_of_as_many_samples_as_each_class_has_images() -> None:
+    probabilities = torch.tensor([0.1, 0.9], dtype=torch.float64)
+    two, fifty, both, twice = (
+        measure_noise(counts, (2, 3, 3), probabilities) for counts in ([2], [50], [2, 50], [50, 50])
+    )
+    assert two[0]["skewness"] < 1e-6  # two samples lie symmetrically
+    assert fifty[0]["skewness"] > 0.1
+    assert both[0]["skewness"] == pytest.approx((two[0]["skewness"] + fifty[0]["skewness"]) / 2)
+    torch.testing.assert_close(both[1], (two[1] + fifty[1]) / 2)
+    assert twice[0] == pytest.approx(fifty[0])
 
 
 def test_distance_is_in_standard_errors() -> None:

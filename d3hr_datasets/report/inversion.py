@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +31,7 @@ class InvertedImages:
     Args:
         num_images: All that were inverted.
         normality: By timestep, measures averaged over the classes.
-        noise: The same of Gaussian noise, as many samples as the first class has images.
+        noise: The same of Gaussian noise, as many samples as each class has images.
         probabilities: (Q,) of the quantiles.
         noise_quantiles: (Q,), of the same noise.
         quantiles: By timestep, VAE space and the one that is decoded from, (classes, Q).
@@ -90,8 +92,7 @@ def measure_inversion(
             for timestep in drawn:
                 points[timestep].append(latents[timestep])
                 groups[timestep].append(_group(dataset, label, timestep))
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn((counts[0], *info.latent_shape), generator=generator)
+    noise, noise_quantiles = measure_noise(counts, info.latent_shape, probabilities)
     num_drawn = min(DRAWN_CLASSES, len(rows))
     return InvertedImages(
         num_images=sum(counts),
@@ -101,9 +102,9 @@ def measure_inversion(
             }
             for timestep in rows[0]
         },
-        noise=normality(noise),
+        noise=noise,
         probabilities=probabilities,
-        noise_quantiles=standardised_quantiles(noise, probabilities),
+        noise_quantiles=noise_quantiles,
         quantiles={timestep: torch.stack(lines) for timestep, lines in quantiles.items()},
         distance=sum(distances) / len(distances),
         spaces={t: (torch.cat(points[t]), torch.cat(groups[t])) for t in drawn},
@@ -111,6 +112,30 @@ def measure_inversion(
         group_labels=torch.arange(num_drawn).repeat_interleave(dataset.ipc),
         shown=shown,
     )
+
+
+def measure_noise(
+    counts: Sequence[int], latent_shape: Sequence[int], probabilities: torch.Tensor
+) -> tuple[dict[str, float], torch.Tensor]:
+    """Measure Gaussian noise in the place of latents, for few images differ from many.
+
+    Args:
+        counts: Images of each class, at least two.
+        latent_shape: (C, H, W).
+        probabilities: (Q,) of the quantiles.
+
+    Returns:
+        What `normality` and `standardised_quantiles` find, averaged over the classes.
+    """
+    averages: dict[str, float] = {}
+    quantiles = torch.zeros_like(probabilities)
+    for count, classes in Counter(counts).items():
+        noise = torch.randn((count, *latent_shape), generator=torch.Generator().manual_seed(0))
+        share = classes / len(counts)
+        for name, value in normality(noise).items():
+            averages[name] = averages.get(name, 0.0) + share * value
+        quantiles += share * standardised_quantiles(noise, probabilities)
+    return averages, quantiles
 
 
 def _invert(dataset: D3HRDataset, pixels: torch.Tensor, class_label: int) -> dict[int, torch.Tensor]:
