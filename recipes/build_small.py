@@ -77,7 +77,7 @@ def write_photos(source: Path, folder: Path) -> None:
 WRITERS = {"digits": write_digits, "emoji": write_emoji, "photos": write_photos}
 
 
-def train(name: str, folder: Path, work: Path, steps: int) -> tuple[float, list[float]]:
+def train(name: str, folder: Path, work: Path, steps: int) -> tuple[float, list[int]]:
     """Train a VAE and a DiT, `steps` and four times as many; return PSNR (dB) and both times (seconds)."""
     side, padding, channels, levels = SIZES[name]
     images, _, _ = load_images(str(folder), "train+held-out", side, channels)
