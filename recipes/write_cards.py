@@ -3,8 +3,8 @@
     python -m recipes.write_cards
 
 Replaces what stands between `<!-- NAME -->` and `<!-- end of NAME -->` in each file: "figures" in the README
-and the cards of the artifact, "systems" and "tables" (of students) in the README. Writes the checksums of the
-artifact anew, since its cards are part of it.
+and the cards of the artifact, "tables" (of students) in the README. Writes `hub/results/SYSTEMS.md`, and the
+checksums of the artifact anew, since its cards are part of it.
 """
 
 from __future__ import annotations
@@ -164,15 +164,32 @@ def counts_tables() -> str:
 def foreign_table() -> str:
     """Return what came of other people's images."""
     results = read("foreign_data")
-    columns = list(next(iter(results.values())))
-    rows = [[name, *(values[column] for column in columns)] for name, values in results.items()]
-    return table(["images", *(column.replace("_", " ") for column in columns)], rows)
+    rows = [
+        [key.replace("_", " "), *(_line(values[key]) for values in results.values())]
+        for key in next(iter(results.values()))
+    ]
+    return table(["foreign images", *results], rows)
+
+
+def _line(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return ", ".join(f"{name} {format_cell(part)}" for name, part in value.items())
 
 
 def students_tables() -> str:
     """Return the tables of `recipes.evaluate_table` that have been measured."""
     paths = sorted((RESULTS / "tables").glob("*.md"))
     return "\n".join(path.read_text(encoding="utf-8").replace("# ", "#### ", 1) for path in paths).rstrip()
+
+
+SYSTEMS = """# Speed, memory, faults, foreign images
+
+Written by `python -m recipes.write_cards` from the JSON files beside it, which hold settings, machine and
+date. Two CPU cores, which other machines share: rates of the same thing differ by a third from run to run.
+Each ratio is that to the first way of its benchmark, in the same run. `matmul` is the rate at which this CPU
+multiplies large matrices, in images of as many operations: no way of generating can be faster.
+"""
 
 
 def _join(*sections: Callable[[], str]) -> str:
