@@ -55,7 +55,7 @@ class RealImages:
                 self._members.setdefault(by_target[target], []).append(index)
 
     def read(self, class_label: int, count: int, image_size: int, image_mode: str) -> torch.Tensor:
-        """Return `count` random images of a class, fewer if it has fewer, always the same ones.
+        """Return `count` random images of a class, or all if it has fewer, in random order, always the same.
 
         Returns:
             (N, C, S, S) uint8, S = `image_size`.
@@ -71,7 +71,7 @@ class RealImages:
                 "images, or leave the class out with classes=[...] (--classes)"
             )
         generator = torch.Generator().manual_seed(derive_seed(0, class_label, "report"))
-        order = torch.randperm(len(members), generator=generator)[:count].sort().values.tolist()
+        order = torch.randperm(len(members), generator=generator)[:count].tolist()
         records = [next(self._images.records(0, members[position])) for position in order]
         return torch.stack([read_pixels(record, image_size, image_mode)[0] for record in records])
 

@@ -3,7 +3,7 @@
 `make bench` prints them side by side, for the embedded model. The loop is written as one would first write
 it, and as the reference code is: guidance in both halves of a doubled batch, a DataLoader for every class,
 single precision, and statistics of all latents of a class stacked. Each way after it changes one thing more.
-Compiling comes before the time that is measured: it takes half a minute, once in a process. Times are those of
+Compiling comes before the time that is measured: it takes half a minute, once in a process. Times are of
 a wall clock, so the machine must have nothing else to do.
 `python -m recipes.run_benchmarks` writes the images per second.
 """
