@@ -180,6 +180,11 @@ def _line(value: Any) -> Any:
 def students_tables() -> str:
     """Return the tables of `recipes.evaluate_table` that have been measured."""
     paths = sorted((RESULTS / "tables").glob("*.md"))
+    if not paths:
+        return (
+            "None of these tables has been measured yet: the accuracies above are those of "
+            "`recipes.evaluate_students`."
+        )
     return "\n".join(path.read_text(encoding="utf-8").replace("# ", "#### ", 1) for path in paths).rstrip()
 
 
@@ -223,9 +228,8 @@ def main() -> None:
             artifact.check(name)  # only cards may have changed
     for path in (README, *CARDS):
         replace(path, "figures", figures)
-    replace(
-        README, "systems", _join(benchmarks_table, memory_table, dit_xl_table, counts_tables, foreign_table)
-    )
+    systems = _join(benchmarks_table, memory_table, dit_xl_table, foreign_table, counts_tables)
+    (RESULTS / "SYSTEMS.md").write_text(f"{SYSTEMS}\n{systems}\n", encoding="utf-8")
     replace(README, "tables", students_tables())
     artifact.write_metadata()
 
