@@ -154,7 +154,7 @@ def counts_tables() -> str:
     campaigns = json.loads((RESULTS / "faults.json").read_text(encoding="utf-8"))
     return "\n\n".join(
         table(
-            [f"faults: {name}, rounds {campaign['settings']['rounds']}", "count"],
+            [f"faults: {name}, `--rounds {campaign['settings']['rounds']}`", "count"],
             [list(row) for row in campaign["results"]["counts"].items()],
         )
         for name, campaign in campaigns.items()
@@ -192,7 +192,7 @@ SYSTEMS = """# Speed, memory, faults, foreign images
 
 Written by `python -m recipes.write_cards` from the JSON files beside it, which hold settings, machine and
 date. Two CPU cores, which other machines share: rates of the same thing differ by a third from run to run.
-Each ratio is that to the first way of its benchmark, in the same run. `matmul` is the rate at which this CPU
+Each ratio is that to the way whose ratio is 1, in the same run. `matmul` is the rate at which this CPU
 multiplies large matrices, in images of as many operations: no way of generating can be faster.
 """
 
