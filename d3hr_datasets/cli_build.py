@@ -179,10 +179,10 @@ def build(
         source=opened.description,
         producer=f"d3hr-datasets {__version__}, d3hr build",
     )
+    if compiled:
+        diffusion.compile()  # refused, where it is, before anything is written
     if processes.is_main_process:
         copy_model(model, diffusion, output)
-    if compiled:
-        diffusion.compile()
     artifact = build_artifact(
         relabel(opened.images, labels), diffusion, output, info,
         output.with_name(f"{output.name}.chunks") if work is None else work,

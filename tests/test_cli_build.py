@@ -141,8 +141,20 @@ def test_copy_of_a_model_replaces_an_earlier_one_as_a_whole(
         patch.setattr("d3hr_datasets.model_files.shutil.copy", _full_disk)
         copy_model(str(source), diffusion, tmp_path / "out")
     assert file_digests(tmp_path / "out") == before
+    earlier.rename(earlier.with_name(".model-old"))  # as a process killed between its two renames leaves it
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
+        patch.setattr("d3hr_datasets.model_files.shutil.copy", _full_disk)
+        copy_model(str(source), diffusion, tmp_path / "out")
+    assert file_digests(tmp_path / "out") == before
     copy_model(str(source), diffusion, tmp_path / "out")
     assert file_digests(earlier) == file_digests(source)
+    earlier.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        shutil.rmtree(earlier, ignore_errors=True)
+        earlier.symlink_to(tmp_path / "elsewhere")
+        copy_model(str(source), diffusion, tmp_path / "out")
+        assert not earlier.is_symlink()
+    assert (tmp_path / "elsewhere" / "transformer").is_dir()  # what a link led to stays
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model"]
     copy_model(str(earlier), diffusion, tmp_path / "out")  # it is there already
     assert file_digests(earlier) == file_digests(source)
