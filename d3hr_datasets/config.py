@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -89,6 +91,15 @@ def check_number(name: str, value: Any, minimum: float) -> float:
 def _set_number(config: Any, name: str) -> None:
     """Check a number of at least 0 and keep it as a float, so that 4 and 4.0 have one fingerprint."""
     object.__setattr__(config, name, check_number(name, getattr(config, name), 0.0))
+
+
+def check_compiler(device_type: str) -> None:
+    """Raise `ConfigError` where torch.compile could not work: on a "cpu" without a C++ compiler."""
+    if device_type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        raise ConfigError(
+            "torch.compile needs a C++ compiler, and there is none; install g++ (or set CXX), "
+            "or go on without compiling"
+        )
 
 
 def check_choice(name: str, value: Any, literal: Any) -> None:

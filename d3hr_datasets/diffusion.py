@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from d3hr_datasets.artifact_info import ArtifactInfo
-from d3hr_datasets.config import DecodeConfig, InversionConfig, check_on_grid, timestep_grid
+from d3hr_datasets.config import DecodeConfig, InversionConfig, check_compiler, check_on_grid, timestep_grid
 from d3hr_datasets.ddim import denoise_latents, invert_latents
 from d3hr_datasets.errors import ConfigError, ModelFormatError
 from d3hr_datasets.model_loading import load_parts
@@ -178,11 +176,7 @@ class LatentDiffusion:
         Raises:
             ConfigError: The device is the CPU, for which a C++ compiler is needed, and there is none.
         """
-        if self.device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
-            raise ConfigError(
-                "torch.compile needs a C++ compiler, and there is none; install g++ (or set CXX), "
-                "or go on without compiling"
-            )
+        check_compiler(self.device.type)
         self.transformer.compile()
 
     @torch.inference_mode()

@@ -12,7 +12,9 @@ import torch
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.protocol import Protocol
+from d3hr_datasets.students.teachers import Teacher
 from d3hr_datasets.students.training import train_student
 from d3hr_datasets.students.views import TensorImages
 
@@ -51,16 +53,25 @@ def test_compiling_without_a_compiler_is_refused(
     dataset.materialize(progress=False)  # nothing stays in the way
 
 
-def test_students_are_compiled_for_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    protocol = Protocol(
-        student="convnet3", student_args={"width": 4}, image_size=12, channels=1, mean=[0.5], std=[0.25],
-        epochs=2, batch_size=3, optimizer="sgd", learning_rate=0.05, weight_decay=0.0, schedule="one_cycle",
-        labels="hard",
-    )  # fmt: skip
-    images = TensorImages(
-        torch.arange(6 * 144, dtype=torch.uint8).reshape(6, 1, 12, 12), torch.arange(6) % 3, list("abc")
-    )
+PROTOCOL = Protocol(
+    student="convnet3", student_args={"width": 4}, image_size=12, channels=1, mean=[0.5], std=[0.25],
+    epochs=2, batch_size=3, optimizer="sgd", learning_rate=0.05, weight_decay=0.0, schedule="one_cycle",
+    labels="soft",
+)  # fmt: skip
+IMAGES = TensorImages(
+    torch.arange(6 * 144, dtype=torch.uint8).reshape(6, 1, 12, 12), torch.arange(6) % 3, list("abc")
+)
+
+
+def _teacher() -> Teacher:
+    model = create_student("convnet3", 3, 1, 12, {"width": 4})
+    model.pretrained_cfg = {"mean": (0.5,), "std": (0.25,)}  # type: ignore[assignment]
+    return Teacher(model, [0, 1, 2], "teacher")
+
+
+def test_students_and_teachers_are_compiled_for_training(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = []
+    teacher = _teacher()
 
     def compiled(network: torch.nn.Module, **options: object) -> object:
         assert options == {"dynamic": False}  # a network of its own for each size of a batch
@@ -71,9 +82,16 @@ def test_students_are_compiled_for_training(monkeypatch: pytest.MonkeyPatch) -> 
 
         return call
 
-    plain = train_student(protocol, images, 3)
+    plain = train_student(PROTOCOL, IMAGES, 3, teacher=teacher)
+    monkeypatch.setenv("CXX", "true")  # a compiler to be found
     monkeypatch.setattr(torch, "compile", compiled)
-    student = train_student(protocol, images, 3, torch_compile=True)
-    assert batches == [3] * 4
+    student = train_student(PROTOCOL, IMAGES, 3, teacher=teacher, torch_compile=True)
+    assert batches == [3] * 8  # student and teacher, two batches in each of two epochs
     for name, value in plain.state_dict().items():
         assert torch.equal(student.state_dict()[name], value)
+
+
+def test_students_are_not_compiled_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"install g\+\+"):
+        train_student(PROTOCOL, IMAGES, 3, teacher=_teacher(), torch_compile=True)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
+from d3hr_datasets.config import check_compiler
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.students.labels import SoftLabels
 from d3hr_datasets.students.models import create_student
@@ -78,13 +79,14 @@ def train_student(
         state: Of the `EpochReport` to go on after.
         on_epoch: Called after every epoch, in every process.
         workers: Processes that read images.
-        torch_compile: Compile the network for the training; other rounding, fewer seconds.
+        torch_compile: Compile student and teacher for the training; other rounding, fewer seconds.
 
     Returns:
         The network, which takes normalised images; see `normalized`.
 
     Raises:
-        ConfigError: The labels that the protocol asks for are not given.
+        ConfigError: The labels that the protocol asks for are not given, or compiling needs a C++ compiler
+            and there is none.
     """
     if (protocol.labels == "soft") != (teacher is not None):
         raise ConfigError(f"labels {protocol.labels!r} and teacher {teacher!r:.60} do not go together")
@@ -92,6 +94,8 @@ def train_student(
         raise ConfigError(f"labels {protocol.labels!r} need soft_labels if, and only if, they are 'stored'")
     accelerator = accelerator or _accelerator()
     device = accelerator.device
+    if torch_compile:
+        check_compiler(device.type)
     with _seeded(seed, device):
         model = create_student(
             protocol.student, num_classes, protocol.channels, protocol.image_size, protocol.student_args
@@ -105,7 +109,9 @@ def train_student(
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
     network = torch.compile(model, dynamic=False) if torch_compile else model
-    teacher = teacher.to(device) if teacher is not None else None
+    label: Network | None = teacher.to(device) if teacher is not None else None
+    if label is not None and torch_compile:
+        label = torch.compile(label, dynamic=False)
     batches = EpochBatches(
         len(images), protocol.batch_size, seed, accelerator.process_index, accelerator.num_processes
     )
@@ -129,7 +135,7 @@ def train_student(
         with _seeded((seed * 100_003 + epoch) * 1009 + accelerator.process_index, device):
             for views, labels, index in loader:
                 loss = _loss(protocol, network, views.to(device), labels.to(device), index, num_classes,
-                             teacher, soft_labels, accelerator)  # fmt: skip
+                             label, soft_labels, accelerator)  # fmt: skip
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(loss)
                 optimizer.step()
@@ -160,7 +166,7 @@ def _loss(
     labels: torch.Tensor,
     index: torch.Tensor,
     num_classes: int,
-    teacher: Teacher | None,
+    teacher: Network | None,
     soft_labels: SoftLabels | None,
     accelerator: Accelerator,
 ) -> torch.Tensor:

@@ -43,7 +43,8 @@ CAMPAIGNS: dict[str, Callable[[Scene, int], None]] = {
 def main() -> None:
     """Run the campaigns and print their counts."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=200, help="of each kind of fault (default: 200)")
+    rounds_help = "of each kind of fault; of builds a tenth, of full disks a fifth (default: 200)"
+    parser.add_argument("--rounds", type=int, default=200, help=rounds_help)
     parser.add_argument("--seed", type=int, default=0, help="of all random choices (default: 0)")
     parser.add_argument("--only", choices=CAMPAIGNS, action="append", help="a campaign; repeat it")
     parser.add_argument("--output", type=Path, help="JSON file that gets the counts of each campaign")
