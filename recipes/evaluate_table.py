@@ -90,7 +90,8 @@ def expand(table: Table) -> list[Row]:
         for values in itertools.product(*grid.values()):
             own = {**row.get("set", {}), **dict(zip(grid, values, strict=True))}
             parts = [row["name"]] if "name" in row else []
-            shown = {key: own[key] for key in (grid if parts else own)}
+            shown = {key: own[key] for key in (grid if parts else own) if key != "torch_compile"}
+            shown = dict(sorted(shown.items(), key=lambda item: item[0] != "source"))  # first
             parts += [_shown(key, value) for key, value in shown.items()]
             settings = {**table.set, **own}
             config = row.get("config", table.config).format_map(settings)
@@ -175,7 +176,7 @@ def markdown(table: Table, rows: list[dict[str, Any]], scores: list[dict[str, An
             std = row[metric]["std"]
             cells.append(f"{row[metric]['mean']:.1f}" + ("" if std is None else f" ± {std:.1f}"))
         labels = row["label_bytes"]
-        cost = f"{labels:,}" if labels is not None else "0" if row["teacher"] is None else "teacher at hand"
+        cost = f"{labels:,}" if labels is not None else "0" if row["teacher"] is None else _teacher_cost(row)
         lines.append(f"| {row['name']} | {' | '.join(cells)} | {row['num_images']:,} | {cost} |")
     if scores:
         lines += ["", "| score | value |", "| --- | --- |"]
@@ -183,6 +184,12 @@ def markdown(table: Table, rows: list[dict[str, Any]], scores: list[dict[str, An
     seeds = "one seed" if table.seeds == 1 else f"{table.seeds} seeds, of images and training alike"
     lines += ["", f"Accuracy after the last epoch on the {rows[0]['tested_on']}; mean and std of {seeds}."]
     return "\n".join(lines) + "\n"
+
+
+def _teacher_cost(row: dict[str, Any]) -> str:
+    """Return what labels of every view cost: the teacher, which must be at hand."""
+    weights = Path(row["settings"]["teacher"].removeprefix("local-dir:")) / "model.safetensors"
+    return f"teacher, {weights.stat().st_size:,}" if weights.exists() else "teacher at hand"
 
 
 def plot(table: Table, rows: list[dict[str, Any]], path: Path) -> None:

@@ -22,6 +22,7 @@ RESULTS = Path("hub/results")
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
 README = Path("README.md")
 CARDS = (ARTIFACT / "README.md", ARTIFACT / "model" / "README.md")
+WHOLE_TABLES = ("soft-labels", "hard-labels")  # those that the README shows
 INVERSION_METHODS = {  # columns
     "evaluations": "evaluations",
     "relative_error": "relative error of the round trip",
@@ -178,14 +179,20 @@ def _line(value: Any) -> Any:
 
 
 def students_tables() -> str:
-    """Return the tables of `recipes.evaluate_table` that have been measured."""
-    paths = sorted((RESULTS / "tables").glob("*.md"))
-    if not paths:
+    """Return the measured tables of `recipes.evaluate_table`: some whole, links to the rest."""
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in (RESULTS / "tables").glob("*.md")}
+    if not texts:
         return (
             "None of these tables has been measured yet: the accuracies above are those of "
             "`recipes.evaluate_students`."
         )
-    return "\n".join(path.read_text(encoding="utf-8").replace("# ", "#### ", 1) for path in paths).rstrip()
+    shown = [texts.pop(name) for name in WHOLE_TABLES if name in texts]
+    whole = [text.replace("# ", "#### ", 1).rstrip() for text in shown]
+    links = [
+        f"- [{text.splitlines()[0].removeprefix('# ')}]({RESULTS.as_posix()}/tables/{name}.md)"
+        for name, text in sorted(texts.items())
+    ]
+    return "\n\n".join([*whole, "\n".join(links)]).rstrip()
 
 
 SYSTEMS = """# Speed, memory, faults, foreign images

@@ -380,7 +380,7 @@ class _Here:
         return future
 
 
-def test_tables_are_checked(table_file: Path) -> None:
+def test_tables_are_checked(table_file: Path, tmp_path: Path) -> None:
     table = load_table(table_file, [], seeds=1)
     with pytest.raises(RecipeError, match="unknown keys"):
         expand(dataclasses.replace(table, rows=[{"sets": {}}]))
@@ -390,11 +390,18 @@ def test_tables_are_checked(table_file: Path) -> None:
         expand(dataclasses.replace(table, set={"epoch": 1}))[0].student(0)
     with pytest.raises(RecipeError, match="must describe one row"):
         evaluate_table.pick([{"name": "a", "settings": {}}], {"ipc": 3})
-    rows = [{
+    rows: list[dict[str, Any]] = [{
         "name": "a", "top1": {"mean": 1.0, "std": None}, "top5": {"mean": 2.0, "std": None}, "num_images": 3,
-        "label_bytes": None, "teacher": "t", "tested_on": "test set",
+        "label_bytes": None, "teacher": "t", "tested_on": "test set", "settings": {"teacher": "resnet18"},
     }]  # fmt: skip
     assert "| a | 1.0 | 2.0 | 3 | teacher at hand |" in markdown(table, rows, [])
+    (tmp_path / "model.safetensors").write_bytes(bytes(1234))
+    rows[0]["settings"]["teacher"] = f"local-dir:{tmp_path}"
+    assert "| a | 1.0 | 2.0 | 3 | teacher, 1,234 |" in markdown(table, rows, [])
+    shown = dataclasses.replace(
+        table, rows=[{"set": {"torch_compile": True, "ipc": 3}, "grid": {"source": ["modes"]}}]
+    )
+    assert [row.name for row in expand(shown)] == ["modes, ipc 3"]
 
 
 def test_rank_correlation_of_architectures() -> None:
