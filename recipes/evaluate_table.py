@@ -21,6 +21,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import textwrap
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -199,7 +200,8 @@ def plot(table: Table, rows: list[dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    height = 4.5 if table.plot else max(4.5, 0.4 * len(rows))
+    figure, axes = plt.subplots(figsize=(7, height), layout="constrained")
     if table.plot:
         x, series = table.plot["x"], table.plot["series"]
         lines: dict[str, list[dict[str, Any]]] = {}
@@ -221,10 +223,11 @@ def plot(table: Table, rows: list[dict[str, Any]], path: Path) -> None:
         axes.legend(fontsize="small")
     else:
         means, stds = ([row["top1"][key] or 0 for row in rows[::-1]] for key in ("mean", "std"))
-        axes.barh([row["name"] for row in rows[::-1]], means, xerr=stds)
+        axes.barh([textwrap.fill(row["name"], 40) for row in rows[::-1]], means, xerr=stds)
+        axes.tick_params(axis="y", labelsize="small")
         axes.set_xlabel("top-1, %")
         axes.set_xlim(left=max(0, min(means) - 10))
-    axes.set_title(table.title)
+    figure.suptitle(textwrap.fill(table.title, 70), fontsize="medium")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
