@@ -120,6 +120,7 @@ def main() -> None:
     images, artifact, root = work / "images", work / arguments.name, work / "cache"
     WRITERS[arguments.name](arguments.source, images)
     if not images.is_dir():
+        work.rmdir()
         parser.error(f"{arguments.source} holds none of the images of {arguments.name}")
     psnr, training_seconds = train(arguments.name, images, work, arguments.steps)
 

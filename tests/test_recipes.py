@@ -281,3 +281,16 @@ def test_images_of_other_packages_become_image_folders(tmp_path: Path) -> None:
     build_small.write_photos(photos, tmp_path / "photos-out")
     found = {path.name: len(list(path.iterdir())) for path in (tmp_path / "photos-out").iterdir()}
     assert found == {"animal": 2, "artifact": 2, "fruit": 1}
+
+
+def test_a_package_without_images_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "source").mkdir()
+    monkeypatch.setattr(
+        "sys.argv", ["build_small", "digits", str(tmp_path / "source"), "--work", str(tmp_path / "work")]
+    )
+    with pytest.raises(SystemExit):
+        build_small.main()
+    assert "holds none of the images of digits" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
