@@ -182,8 +182,9 @@ def markdown(table: Table, rows: list[dict[str, Any]], scores: list[dict[str, An
     if scores:
         lines += ["", "| score | value |", "| --- | --- |"]
         lines += [f"| {s['name']} ({s['kind'].upper()}) | {s['value']:.3f} |" for s in scores]
-    seeds = "one seed" if table.seeds == 1 else f"{table.seeds} seeds, of images and training alike"
-    lines += ["", f"Accuracy after the last epoch on the {rows[0]['tested_on']}; mean and std of {seeds}."]
+    seeds = f"mean and std of {table.seeds} seeds, of images and training alike"
+    tested = f"Accuracy after the last epoch on the {rows[0]['tested_on']}"
+    lines += ["", f"{tested}; {'one seed' if table.seeds == 1 else seeds}."]
     return "\n".join(lines) + "\n"
 
 

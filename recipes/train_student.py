@@ -66,7 +66,7 @@ class StudentSettings(Protocol, TrainingSet):
         output: Folder of all runs.
         export: Folder to write the student to, in timm's layout and half precision; empty for none.
         mixed_precision: "no", "bf16" or "fp16".
-        torch_compile: Compile the network; it trains faster, and rounds otherwise.
+        torch_compile: Compile student and teacher; training is faster, and rounds otherwise.
         workers: Processes that read images.
         minutes_between_checkpoints: While training.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.errors import ConfigError
@@ -94,4 +95,6 @@ def test_students_and_teachers_are_compiled_for_training(monkeypatch: pytest.Mon
 def test_students_are_not_compiled_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ConfigError, match=r"install g\+\+"):
-        train_student(PROTOCOL, IMAGES, 3, teacher=_teacher(), torch_compile=True)
+        train_student(
+            PROTOCOL, IMAGES, 3, teacher=_teacher(), accelerator=Accelerator(cpu=True), torch_compile=True
+        )

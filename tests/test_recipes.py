@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.model_files import model_classes
-from recipes import build_small, train_dit, train_vae
+from recipes import build_small, train_dit, train_vae, write_cards
 from recipes.common import RecipeError, Run, load_settings, one_cycle, shuffled_batches
 from recipes.data import load_images
 from recipes.metrics import frechet_distance, recall_and_coverage
@@ -294,3 +294,18 @@ def test_a_package_without_images_leaves_no_folder(
         build_small.main()
     assert "holds none of the images of digits" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
+
+
+def test_the_readme_shows_some_tables_whole_and_links_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_cards, "RESULTS", tmp_path)
+    assert "None of these tables" in write_cards.students_tables()
+    (tmp_path / "tables").mkdir()
+    for name in ("soft-labels", "curve"):
+        (tmp_path / "tables" / f"{name}.md").write_text(
+            f"# Table {name}\n\n| a |\n| --- |\n", encoding="utf-8"
+        )
+    assert write_cards.students_tables() == (
+        f"#### Table soft-labels\n\n| a |\n| --- |\n\n- [Table curve]({tmp_path.as_posix()}/tables/curve.md)"
+    )

@@ -109,9 +109,9 @@ def train_student(
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
     network = torch.compile(model, dynamic=False) if torch_compile else model
-    label: Network | None = teacher.to(device) if teacher is not None else None
-    if label is not None and torch_compile:
-        label = torch.compile(label, dynamic=False)
+    labeller: Network | None = teacher.to(device) if teacher is not None else None
+    if labeller is not None and torch_compile:
+        labeller = torch.compile(labeller, dynamic=False)
     batches = EpochBatches(
         len(images), protocol.batch_size, seed, accelerator.process_index, accelerator.num_processes
     )
@@ -135,7 +135,7 @@ def train_student(
         with _seeded((seed * 100_003 + epoch) * 1009 + accelerator.process_index, device):
             for views, labels, index in loader:
                 loss = _loss(protocol, network, views.to(device), labels.to(device), index, num_classes,
-                             label, soft_labels, accelerator)  # fmt: skip
+                             labeller, soft_labels, accelerator)  # fmt: skip
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(loss)
                 optimizer.step()
