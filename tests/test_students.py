@@ -140,6 +140,22 @@ def test_schedules() -> None:
     assert cosine.learning_rate_factor(0) == 1
     assert cosine.learning_rate_factor(150) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
     assert cosine.learning_rate_factor(299) == pytest.approx(0.5, abs=0.003)  # ends near one half, not zero
+    cycle = protocol(epochs=100, schedule="one_cycle", milestones=[])
+    rising, top, falling, last = (cycle.learning_rate_factor(epoch) for epoch in (0, 20, 60, 99))
+    assert (rising, top, falling) == pytest.approx((1 / 21, 1, 0.5)) and last < 0.001
+    assert cycle.learning_rate_factor(60.9) == falling
+    assert steps.learning_rate_factor(4.9) == pytest.approx(0.2)
+    short = protocol(epochs=3, schedule="one_cycle", milestones=[])  # 14 changes an epoch
+    assert short.learning_rate_factor(0) == pytest.approx(1 / 9.4)
+    assert short.learning_rate_factor(1 / 14) == pytest.approx(2 / 9.4)
+    assert short.learning_rate_factor(2.99) == pytest.approx(0, abs=0.01)
+
+
+def test_the_rate_of_a_single_epoch_rises_and_ends_near_zero(images: TensorImages) -> None:
+    reports: list[EpochReport] = []
+    settings = protocol(epochs=1, batch_size=1, schedule="one_cycle", milestones=[])
+    train_student(settings, images, 3, on_epoch=reports.append)
+    assert reports[0].learning_rate == 0.05 * settings.learning_rate_factor(0.9) < 0.01
 
 
 def test_weight_decay_leaves_vectors_alone_where_asked() -> None:

@@ -40,7 +40,8 @@ class Protocol:
         decayed: "all" parameters, or "matrices": those of two or more dimensions only.
         schedule: "step" (times `gamma` at each of `milestones`, fractions of the epochs, rounded down),
             "half_cosine" (0.5 * (1 + cos(pi * epoch / (2 * epochs))), which ends near one half) or
-            "one_cycle" (a linear rise over a fifth of the epochs, then a half cosine to zero).
+            "one_cycle" (a linear rise over a fifth of the epochs, then a half cosine to zero; in fewer than
+            40 epochs the rate changes within them, too).
         milestones: Of "step".
         gamma: Of "step".
         resize: Shorter side that test images are resized to before the centre crop; 0 is `image_size`.
@@ -131,16 +132,18 @@ class Protocol:
         if self.lighting and self.channels != 3:
             raise ConfigError(f"lighting needs 3 channels, not {self.channels}")
 
-    def learning_rate_factor(self, epoch: int) -> float:
-        """Return the factor on the learning rate during an epoch, counted from 0."""
-        share = epoch / self.epochs
-        if self.schedule == "half_cosine":
-            return 0.5 * (1 + math.cos(math.pi * share / 2))
+    def learning_rate_factor(self, epoch: float) -> float:
+        """Return the factor on the learning rate during an epoch, counted from 0, or at a fraction of one."""
         if self.schedule == "one_cycle":
-            rise = max(1.0, 0.2 * self.epochs)
-            if epoch < rise:
-                return (epoch + 1) / (rise + 1)
-            return 0.5 * (1 + math.cos(math.pi * (epoch - rise) / (self.epochs - rise)))
+            per_epoch = -(-40 // self.epochs)  # a short training ends near zero, too
+            change, changes = int(epoch * per_epoch), self.epochs * per_epoch
+            rise = 0.2 * changes
+            if change < rise:
+                return (change + 1) / (rise + 1)
+            return 0.5 * (1 + math.cos(math.pi * (change - rise) / (changes - rise)))
+        whole = int(epoch)
+        if self.schedule == "half_cosine":
+            return 0.5 * (1 + math.cos(math.pi * whole / self.epochs / 2))
         # Rounded down as public code does (2 * epochs // 3), also where 2 / 3 is written with a few digits.
-        passed = sum(epoch >= int(milestone * self.epochs + 1e-6) for milestone in self.milestones)
+        passed = sum(whole >= int(milestone * self.epochs + 1e-6) for milestone in self.milestones)
         return float(self.gamma**passed)

@@ -127,13 +127,13 @@ def train_student(
     for epoch in range(first, protocol.epochs):
         started = time.monotonic()
         batches.epoch = epoch
-        learning_rate = protocol.learning_rate * protocol.learning_rate_factor(epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
         model.train()
         total = torch.zeros(2, device=device)  # of losses, of images
         with _seeded((seed * 100_003 + epoch) * 1009 + accelerator.process_index, device):
-            for views, labels, index in loader:
+            for step, (views, labels, index) in enumerate(loader):
+                factor = protocol.learning_rate_factor(epoch + step / len(batches))
+                for group in optimizer.param_groups:
+                    group["lr"] = protocol.learning_rate * factor
                 loss = _loss(protocol, network, views.to(device), labels.to(device), index, num_classes,
                              labeller, soft_labels, accelerator)  # fmt: skip
                 optimizer.zero_grad(set_to_none=True)
@@ -149,8 +149,8 @@ def train_student(
             )
         if on_epoch is not None:
             state_of_epoch = functools.partial(_state, accelerator.unwrap_model(model), optimizer, epoch)
-            seconds = time.monotonic() - started
-            on_epoch(EpochReport(epoch, loss_of_epoch, learning_rate, seconds, state_of_epoch))
+            seconds, rate = time.monotonic() - started, protocol.learning_rate * factor
+            on_epoch(EpochReport(epoch, loss_of_epoch, rate, seconds, state_of_epoch))
     student: nn.Module = accelerator.unwrap_model(model)
     return student.eval()
 
