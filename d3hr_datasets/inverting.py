@@ -260,36 +260,29 @@ def _read_ahead(
 
 def _halve_on_out_of_memory(invert: Callable[..., Chunk], batch_size: int) -> Callable[..., Chunk]:
     """Return `invert` without its first argument, the batch size, which is halved when memory runs out."""
-    from accelerate.utils import find_executable_batch_size
+    # Not accelerate's `find_executable_batch_size`, which collects garbage at every call: a chunk.
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
     size = batch_size
 
-    def halve() -> int:
-        nonlocal size
-        size //= 2
-        logger.warning("out of memory: going on with batches of %d images", size)
-        return size
-
-    retrying = find_executable_batch_size(invert, starting_batch_size=size, reduce_batch_size_fn=halve)
-
     def call(*arguments: object) -> Chunk:
-        if size == 0:
-            raise _too_large()
-        try:
-            chunk: Chunk = retrying(*arguments)
-        except RuntimeError as error:
-            if size == 0:
-                raise _too_large() from error
-            raise
-        return chunk
+        nonlocal size
+        while True:
+            try:
+                return invert(size, *arguments)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                if size == 1:
+                    raise ConfigError(
+                        "not even one image at a time fits into memory; use a device with more, or "
+                        "--dtype bfloat16"
+                    ) from error
+            size //= 2
+            logger.warning("out of memory: going on with batches of %d images", size)
+            clear_device_cache(garbage_collection=True)
 
     return call
-
-
-def _too_large() -> ConfigError:
-    return ConfigError(
-        "not even one image at a time fits into memory; use a device with more, or --dtype bfloat16"
-    )
 
 
 def _image_digest(image: torch.Tensor, label: int) -> int:
