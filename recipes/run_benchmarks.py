@@ -1,6 +1,7 @@
-"""Run the benchmarks and write what they found, side by side: `hub/results/benchmarks.json`.
+"""Run the benchmarks and write what they found, side by side: `hub/results/benchmarks/NAME.json`.
 
     python -m recipes.run_benchmarks
+    python -m recipes.run_benchmarks build
 
 The machine must have nothing else to do: some are measured by a wall clock. Every figure is the images of a
 run over its median time, and its ratio is that to the baseline of its group, measured in the same run.
@@ -38,22 +39,25 @@ def digest(report: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def main(argv: list[str] | None = None) -> None:
+    accepted = sorted(path.stem.removeprefix("test_") for path in BENCHMARKS.glob("test_*.py"))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--benchmarks", type=Path, default=BENCHMARKS, help="a folder, or one of its files")
-    parser.add_argument("--output", default="hub/results/benchmarks.json")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(accepted)}; all by default")
+    parser.add_argument("--output", type=Path, default=Path("hub/results/benchmarks"), help="a folder")
     arguments = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pytest", str(arguments.benchmarks), "--benchmark-only", "-q"]
-        subprocess.run([*command, f"--benchmark-json={path}"], check=True, cwd=BENCHMARKS.parent.parent)
-        report = json.loads(path.read_text(encoding="utf-8"))
-    settings = {
-        "benchmarks": arguments.benchmarks.name,
-        "cpu": report["machine_info"]["cpu"].get("brand_raw"),
-    }
-    write_results(arguments.output, settings, digest(report))
+    unknown = sorted(set(arguments.names) - set(accepted))
+    if unknown:
+        parser.error(f"unknown benchmarks {unknown}; accepted: {', '.join(accepted)}")
+    for name in arguments.names or accepted:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "report.json"
+            file = str(BENCHMARKS / f"test_{name}.py")
+            command = [sys.executable, "-m", "pytest", file, "--benchmark-only", "-q"]
+            subprocess.run([*command, f"--benchmark-json={path}"], check=True, cwd=BENCHMARKS.parent.parent)
+            report = json.loads(path.read_text(encoding="utf-8"))
+        settings = {"cpu": report["machine_info"]["cpu"].get("brand_raw")}
+        write_results(arguments.output / f"{name}.json", settings, digest(report))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ RESULTS = Path("hub/results")
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
 README = Path("README.md")
 CARDS = (ARTIFACT / "README.md", ARTIFACT / "model" / "README.md")
-WHOLE_TABLES = ("soft-labels", "hard-labels")  # those that the README shows
+WHOLE_TABLES = ("soft-labels", "cross-architecture", "hard-labels")  # those that the README shows
 INVERSION_METHODS = {  # columns
     "evaluations": "evaluations",
     "relative_error": "relative error of the round trip",
@@ -127,7 +127,8 @@ def benchmarks_table() -> str:
     """Return images per second of the benchmarks, side by side."""
     rows = [
         [group, way, values["images_per_second"], values["ratio"]]
-        for group, ways in read("benchmarks").items()
+        for name in sorted(path.stem for path in (RESULTS / "benchmarks").glob("*.json"))
+        for group, ways in read(f"benchmarks/{name}").items()
         for way, values in ways.items()
     ]
     return table(["benchmark", "way", "images per second", "ratio"], rows)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from recipes.run_benchmarks import digest
+import pytest
+
+from recipes.run_benchmarks import digest, main
 
 
 def _entry(way: str, images: int, seconds: float, **info: Any) -> dict[str, Any]:
@@ -18,3 +20,9 @@ def test_figures_are_next_to_their_baseline() -> None:
             "slow": {"images_per_second": 10.0, "ratio": 1.0},
         }
     }
+
+
+def test_unknown_benchmarks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["reading", "writing"])
+    assert "unknown benchmarks ['writing']; accepted: build," in capsys.readouterr().err

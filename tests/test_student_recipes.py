@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from d3hr_datasets import Artifact, D3HRDataset
+from d3hr_datasets.students.models import create_student
 from recipes import evaluate_table, train_student
 from recipes.common import RecipeError, load_settings
 from recipes.evaluate_table import expand, load_table, markdown, score, train_all, write_table
@@ -129,6 +130,9 @@ def test_tables_name_rows_that_can_be_trained(path: Path, monkeypatch: pytest.Mo
     table = load_table(path, [])
     rows = [row.student(0) for row in expand(table)]
     assert rows and all(row.source in SOURCES for row in rows)
+    models = {json.dumps([row.student, row.channels, row.image_size, row.student_args]) for row in rows}
+    for name, channels, image_size, arguments in map(json.loads, models):
+        create_student(name, 10, channels, image_size, arguments)  # refuses what the model does not take
     summaries = [
         {"name": row.name, "settings": dataclasses.asdict(row.student(0)), "top1": {"mean": 50.0}}
         for row in expand(table)
