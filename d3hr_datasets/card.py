@@ -56,7 +56,7 @@ def write_card(
         artifact: The artifact, in a folder that can be written.
         repo_id: "ORG/NAME" it will be at, for the snippet; not needed for one that ships with the package.
         preview_ipc: Images per class of the preview, the first ones of nested sets.
-        results: Measured accuracies: a JSON file with {"results": {NAME: {"mean", "std", "values"}}}.
+        results: Measured accuracies: a JSON file of `recipes.evaluate_table`.
         root: Cache of the images of sheet and preview, as in `D3HRDataset`.
         device: Where to generate them.
         progress: Show a progress bar on stderr while generating.
@@ -87,7 +87,7 @@ def write_card(
 
 
 def card_text(
-    artifact: Artifact, repo_id: str | None, num_preview: int, results: dict[str, Any] | None = None
+    artifact: Artifact, repo_id: str | None, num_preview: int, results: list[list[str]] | None = None
 ) -> str:
     """Return the card without the author's notes; arguments as `write_card`, with the size of the preview."""
     info = artifact.info
@@ -103,8 +103,7 @@ def card_text(
         "## How it was built\n\n" + markdown_table(["", ""], _facts(artifact)),
     ]
     if results:
-        rows = [[name, format_score(score)] for name, score in sorted(results.items())]
-        sections.append("## Accuracy\n\n" + markdown_table(["training set", "accuracy, %"], rows))
+        sections.append("## Accuracy\n\n" + markdown_table(["training set", "accuracy, %"], results))
     sections.append(
         f"## Licences\n\nData: {_license_of_data(artifact)}. Diffusion model: "
         f"{_license_of_model(artifact)}. The statistics describe the data and are useful with that model "
@@ -277,19 +276,17 @@ def _size_category(number: int) -> str:
     return SIZES[min(max(len(str(number)) - 3, 0), len(SIZES) - 1)]
 
 
-def _read_results(path: Path | None) -> dict[str, Any] | None:
+def _read_results(path: Path | None) -> list[list[str]] | None:
     if path is None:
         return None
     try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["results"]
-        for score in results.values():
-            format_score(score)
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return [[row["name"], format_score(row["top1"])] for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f'{path} has no {{"results": {{NAME: {{"mean", "std", "values"}}}}}}: {error!r}; '
-            "`python -m recipes.evaluate_students` writes such a file"
+            f'{path} has no {{"rows": [{{"name", "top1": {{"mean", "std", "values"}}}}]}}: {error!r}; '
+            "`python -m recipes.evaluate_table` writes such a file"
         ) from error
-    return results
 
 
 def _notes(card: Path) -> str:

@@ -32,7 +32,7 @@ def card(
     ] = None,
     preview_ipc: Annotated[int, typer.Option(min=1, help="Images per class of the preview.")] = 1,
     results: Annotated[
-        Path | None, typer.Option(help="JSON of recipes.evaluate_students, for a table of accuracies.")
+        Path | None, typer.Option(help="JSON of recipes.evaluate_table, for a table of accuracies.")
     ] = None,
     root: RootOption = None,
     device: Annotated[str | None, typer.Option(help="Where to generate, as in PyTorch.")] = None,

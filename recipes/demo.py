@@ -12,11 +12,17 @@ import time
 from pathlib import Path
 
 from torchvision.utils import save_image
+from tqdm import tqdm
 
 from d3hr_datasets import D3HRFashionMNIST
+from d3hr_datasets.students.training import evaluate, normalized, train_student
+from d3hr_datasets.students.views import TensorImages
+from recipes.common import load_settings
 from recipes.data import ImagesNotFoundError, load_images
 from recipes.evaluation import dataset_tensors
-from recipes.students import StudentSettings, accuracy, train_student
+from recipes.train_student import StudentSettings
+
+PROTOCOL = Path("recipes/configs/students/dc/fashion-mnist-ipc10.yaml")
 
 
 def size_of(folder: Path, pattern: str = "*") -> int:
@@ -52,16 +58,21 @@ def main() -> None:
         f"these {len(dataset)} images as PNG: {size_of(dataset.image_folder, '*.png') / 1000:.0f} kB"
     )
 
-    settings = StudentSettings(epochs=arguments.epochs)
+    settings = load_settings(StudentSettings, PROTOCOL, [f"ipc={dataset.ipc}", f"epochs={arguments.epochs}"])
     started = time.monotonic()
-    network = train_student(images, labels, 0, settings, progress=True)
+    with tqdm(total=settings.epochs, desc="training a student", unit="epoch") as bar:
+        student = train_student(
+            settings, TensorImages(images, labels, dataset.classes), len(dataset.classes),
+            on_epoch=lambda _: bar.update(),
+        )  # fmt: skip
     print(f"\nConvNet-3 trained on them for {settings.epochs} epochs in {time.monotonic() - started:.0f} s")
     try:
-        test, test_labels, _ = load_images("fashion-mnist", "test", 28, 1, arguments.download)
+        test = TensorImages(*load_images("fashion-mnist", "test", 28, 1, arguments.download))
     except ImagesNotFoundError as error:
         print(f"its accuracy on real images could not be measured: {error}")
     else:
-        print(f"accuracy on {len(test):,} real test images: {accuracy(network, test, test_labels):.1f} %")
+        top1 = evaluate(normalized(settings, student), settings, test)["top1"]
+        print(f"accuracy on {len(test):,} real test images: {top1:.1f} %")
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ from d3hr_datasets import D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.config import GroupSamplingMethod
 from d3hr_datasets.generation import load_model
 from d3hr_datasets.students.selection import random_per_class
+from recipes.classifier import Classifier, accuracy, features_of
 from recipes.common import write_results
 from recipes.data import load_images
 from recipes.evaluation import dataset_tensors, raw_samples, real_classifier
 from recipes.metrics import frechet_distance, recall_and_coverage
-from recipes.students import Classifier, accuracy, features_of
 
 
 def measure(

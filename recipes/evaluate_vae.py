@@ -2,7 +2,7 @@
 
     python -m recipes.evaluate_vae
 
-What it costs a student is in the table of `recipes.evaluate_students`. Writes `hub/results/vae.json`.
+What it costs a student is in `hub/results/tables/hard-labels-baselines.md`. Writes `hub/results/vae.json`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.reading import to_model_range
+from recipes.classifier import accuracy
 from recipes.common import write_results
 from recipes.data import load_images
 from recipes.evaluation import real_classifier, reconstruct
-from recipes.students import accuracy
 from recipes.train_vae import psnr
 
 

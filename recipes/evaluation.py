@@ -1,4 +1,4 @@
-"""What the evaluation scripts share: the classifier of real images, images, student scores."""
+"""What the evaluation scripts share: the classifier of real images, and images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from d3hr_datasets.config import timestep_grid
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.generation import to_pil
 from d3hr_datasets.reading import to_model_range
+from recipes.classifier import Classifier, train_classifier
 from recipes.common import cached_tensors
 from recipes.data import load_images
-from recipes.students import Classifier, train_classifier
 
 CLASSIFIER = Path("runs/classifier-fashion-mnist/classifier.safetensors")
 
@@ -64,9 +64,3 @@ def raw_samples(
     decode = DecodeConfig(timestep=top, num_inference_steps=steps, guidance_scale=guidance_scale)
     images = to_pil(model.decode(model.denoise(noise, labels, decode)), info.padding)
     return torch.from_numpy(np.stack([np.asarray(image) for image in images]))[:, None], labels
-
-
-def mean_std(values: list[float]) -> dict[str, float | list[float] | None]:
-    """Return mean, sample standard deviation (None for one value) and the values."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": float(np.mean(values)), "std": std, "values": values}

@@ -62,6 +62,7 @@ class TrainingSet:
         timestep: To decode from; the artifact's default otherwise.
         guidance_scale: To decode with; the artifact's default otherwise.
         num_candidates: Of "search".
+        mode_spread: Of "modes"; that of `GroupSamplingConfig` otherwise.
         select: Choose settings: leave the held-out training images out, and test on them.
     """
 
@@ -74,6 +75,7 @@ class TrainingSet:
     timestep: int | None = None
     guidance_scale: float | None = None
     num_candidates: int = 2000
+    mode_spread: float | None = None
     select: bool = False
 
 
@@ -91,6 +93,8 @@ def open_artifact(settings: TrainingSet, root: str | Path) -> D3HRDataset:
     sampling = GROUPS.get(settings.source)
     if settings.source == "search":
         sampling = GroupSamplingConfig("search", num_candidates=settings.num_candidates)
+    elif settings.source == "modes" and settings.mode_spread is not None:
+        sampling = GroupSamplingConfig("modes", mode_spread=settings.mode_spread)
     classes = packaged_subset("imagenet", settings.subset) if settings.subset else None
     plain = D3HRDataset(settings.artifact, root, max(settings.ipc, 1), settings.seed, classes=classes)
     timestep = CLEAN if settings.source == "vae_gaussians" else settings.timestep

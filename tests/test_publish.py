@@ -91,9 +91,8 @@ def test_card_keeps_notes_and_adds_accuracies(folder: Path, tmp_path: Path) -> N
     card = folder / CARD
     card.write_text(f"{card.read_text()}My notes.\n")
     results = tmp_path / "results.json"
-    results.write_text(
-        json.dumps({"results": {"modes, ipc 10": {"mean": 77.25, "std": 0.3, "values": [1, 2]}}})
-    )
+    top1 = {"mean": 77.25, "std": 0.3, "values": [1, 2]}
+    results.write_text(json.dumps({"rows": [{"name": "modes, ipc 10", "top1": top1}]}))
     done = d3hr("card", folder, REPO, "--results", results, "--root", tmp_path / "cache", "--device", "cpu")
     assert done.exit_code == 0 and done.stdout == f"{card}\n", done.output
     assert card.read_text().endswith(f"{NOTES}\nMy notes.\n")

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.model_files import model_classes
+from d3hr_datasets.students.models import ConvNet, create_student
 from recipes import build_small, train_dit, train_vae, write_cards
 from recipes.common import RecipeError, Run, load_settings, one_cycle, shuffled_batches
 from recipes.data import load_images
 from recipes.metrics import frechet_distance, recall_and_coverage
 from recipes.perceptual import PerceptualDistance
-from recipes.students import StudentSettings, accuracy, convnet, train_student
 from recipes.train_dit import DiTSettings
 from recipes.train_vae import VAESettings
 
@@ -134,7 +134,9 @@ def test_a_decoder_trains_on_while_the_latents_stay(image_folder: Path, tmp_path
 
 def test_the_perceptual_distance_is_of_features_and_zero_for_the_same_images() -> None:
     torch.manual_seed(0)
-    distance = PerceptualDistance(convnet(StudentSettings(width=4), 3, channels=1, image_size=16))
+    network = create_student("convnet3", 3, 1, 16, {"width": 4})
+    assert isinstance(network, ConvNet)
+    distance = PerceptualDistance(network)
     images = torch.rand(2, 1, 16, 16) * 2 - 1
     assert distance(images, images) == 0
     assert distance(images, images.flip(-1)) > 1e-3
@@ -226,28 +228,6 @@ def test_recall_and_coverage_see_a_missing_mode() -> None:
     assert recall_and_coverage(real, real) == (1, 1)
 
 
-def test_a_student_learns_and_is_reproducible() -> None:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(3).repeat(10)
-    images = torch.randint(0, 60, (30, 1, 28, 28), generator=generator, dtype=torch.uint8)
-    for label in range(3):  # the class is where the bright stripe is
-        images[labels == label, :, 8 * label : 8 * label + 6] += 150
-    settings = StudentSettings(width=8, epochs=30)
-    state = torch.random.get_rng_state()
-    first, second = (train_student(images, labels, 0, settings) for _ in range(2))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert accuracy(first, images, labels) == 100
-    for one, other in zip(first.parameters(), second.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_convnet_is_the_published_one() -> None:
-    network = convnet(StudentSettings(), num_classes=10)
-    # DC's ConvNet-3 of width 128 on one channel: convolutions, affine instance norms and a linear layer.
-    convolutions = (9 + 1) * 128 + 2 * (128 * 9 + 1) * 128
-    assert sum(p.numel() for p in network.parameters()) == convolutions + 3 * 2 * 128 + (128 * 9 + 1) * 10
-
-
 def test_images_of_other_packages_become_image_folders(tmp_path: Path) -> None:
     digits = tmp_path / "digits"
     digits.mkdir()
@@ -300,12 +280,11 @@ def test_the_readme_shows_some_tables_whole_and_links_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write_cards, "RESULTS", tmp_path)
-    assert "None of these tables" in write_cards.students_tables()
     (tmp_path / "tables").mkdir()
-    for name in ("soft-labels", "curve"):
+    for name in (*write_cards.WHOLE_TABLES, "curve"):
         (tmp_path / "tables" / f"{name}.md").write_text(
             f"# Table {name}\n\n| a |\n| --- |\n", encoding="utf-8"
         )
-    assert write_cards.students_tables() == (
-        f"#### Table soft-labels\n\n| a |\n| --- |\n\n- [Table curve]({tmp_path.as_posix()}/tables/curve.md)"
-    )
+    whole = "".join(f"#### Table {name}\n\n| a |\n| --- |\n\n" for name in write_cards.WHOLE_TABLES)
+    link = f"- [Table curve]({tmp_path.as_posix()}/tables/curve.md)"
+    assert write_cards.students_tables() == whole + link

@@ -16,7 +16,8 @@ import torch
 import yaml
 from PIL import Image
 
-from d3hr_datasets import Artifact, D3HRDataset
+from d3hr_datasets import Artifact, D3HRDataset, GroupSamplingConfig
+from d3hr_datasets.registry import embedded_artifact
 from d3hr_datasets.students.models import create_student
 from recipes import evaluate_table, train_student
 from recipes.common import RecipeError, load_settings
@@ -28,6 +29,7 @@ from recipes.training_sets import (
     SOURCES,
     TrainingSet,
     images_to_test_on,
+    open_artifact,
     real_images,
     training_set,
 )
@@ -175,6 +177,18 @@ def test_generated_sets(source: str, tiny_artifact: Path, tmp_path: Path) -> Non
         dataset = D3HRDataset(tiny_artifact, tmp_path / "c", 2, 1, device="cpu")
         assert list(dataset[3][0].get_flattened_data()) == made.images[3][0].flatten().tolist()
         assert len(dataset) <= IN_MEMORY
+
+
+def test_settings_of_generation_reach_the_data_set(tmp_path: Path) -> None:
+    embedded = str(embedded_artifact("fashion-mnist"))
+    plain = TrainingSet(dataset="fashion-mnist", source="modes", ipc=1, artifact=embedded)
+    default = open_artifact(plain, tmp_path)
+    assert default.sampling == GroupSamplingConfig("modes")
+    changed = dataclasses.replace(plain, mode_spread=1.3, timestep=200, guidance_scale=6.0)
+    other = open_artifact(changed, tmp_path)
+    assert other.sampling == GroupSamplingConfig("modes", mode_spread=1.3)
+    assert (other.decode.timestep, other.decode.guidance_scale) == (200, 6.0)
+    assert default.decode != other.decode
 
 
 def test_baselines_of_real_images(real: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def train_student(
     soft_labels: SoftLabels | None = None,
     accelerator: Accelerator | None = None,
     state: dict[str, Any] | None = None,
-    on_epoch: Callable[[EpochReport], None] | None = None,
+    on_epoch: Callable[[EpochReport], object] | None = None,
     workers: int = 0,
     torch_compile: bool = False,
 ) -> nn.Module:
