@@ -52,8 +52,13 @@ def path_inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, infinity: bool = False) -> dict[str, Any]:
     """Return the object of a JSON file.
+
+    Args:
+        path: The file.
+        infinity: Take `Infinity` and `-Infinity` for numbers, as diffusers writes them (DPM-Solver's
+            `lambda_min_clipped`); NaN never is one.
 
     Raises:
         ArtifactFormatError: It is too large, no JSON (NaN and infinity are none), nested too deeply, no
@@ -63,7 +68,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ArtifactFormatError(f"{path}: more than {MAX_JSON_BYTES} bytes")
     try:
         text = path.read_text(encoding="utf-8")
-        document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        constant = _infinity if infinity else _no_constant
+        document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=constant)
     except (ValueError, RecursionError) as error:
         raise ArtifactFormatError(f"{path} is no JSON: {error}; download it again") from error
     if not isinstance(document, dict):
@@ -106,7 +112,7 @@ def check_model_file(path: Path) -> None:
         ArtifactFormatError: It is another, or not what its name says.
     """
     if path.suffix == ".json":
-        read_json(path)
+        read_json(path, infinity=True)
     elif path.suffix == ".safetensors":
         read_header(path)
     else:
@@ -147,3 +153,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _infinity(name: str) -> float:
+    return _no_constant(name) if name == "NaN" else float(name)
