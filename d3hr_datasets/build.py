@@ -64,8 +64,8 @@ def build_artifact(
         model: The diffusion model; the same one that `info.model` refers to.
         output: Folder of the artifact. A model inside it must be there already.
         info: What to write; `counts`, and in `source` `fingerprint` and `unreadable`, are those found.
-            `source` must tell the images from other ones: finished chunks are looked up by it, by the
-            labels where the data set has `targets`, and by the model's weights.
+            `source` must tell the images from other ones: finished chunks are looked up by it, by
+            `targets` and `identity` where the data set has them, and by the model's weights.
         work: Folder for finished chunks. Another build of the same chunks goes on from them. Processes
             on several machines must share it.
         batch_size: Images per batch; halved as often as memory runs out.
@@ -102,7 +102,10 @@ def build_artifact(
             "from a copy on disk (without --streaming), or with num_modes = 1"
         )
     work = Path(work)
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder {work} for finished chunks cannot be made: {error}") from error
     key = _chunk_key(source, model, info, chunk_size)
     if processes.is_main_process:
         (work / f"{key}.json").write_text(json.dumps(info.to_dict(), indent=1), encoding="utf-8")
@@ -113,7 +116,9 @@ def build_artifact(
     if isinstance(images, IndexedImages) and info.num_modes > 1:
         with processes.main_process_first():
             path = work / f"{key}-modes.safetensors"
-            centroids = find_centroids(path, images, model, info, num_readers, skip_unreadable > 0)
+            centroids = find_centroids(
+                path, images, model, info, batch_size, num_readers, skip_unreadable > 0
+            )
     build = ChunkBuilder(
         images, model, info, work / key, batch_size, chunk_size, skip_unreadable, num_readers, centroids
     )
@@ -207,6 +212,7 @@ def _chunk_key(
         info.inversion.to_dict(),
         [info.image_size, info.padding, info.image_mode, len(info.classes), info.latent_shape],
         [info.source, size, None if targets is None else [int(target) for target in targets]],
+        getattr(source, "identity", ""),
         chunk_size,
         info.num_modes,
     ]

@@ -22,7 +22,7 @@ from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.config import DecodeConfig, InversionConfig, check_compiler, check_on_grid, timestep_grid
 from d3hr_datasets.ddim import denoise_latents, invert_latents
 from d3hr_datasets.errors import ConfigError, ModelFormatError
-from d3hr_datasets.model_loading import load_parts
+from d3hr_datasets.model_loading import check_parts, load_parts
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
@@ -42,7 +42,9 @@ class LatentDiffusion:
         device: Where to run; CUDA if there is one, else the CPU.
 
     Raises:
-        ModelFormatError: Transformer and VAE do not fit each other.
+        ModelFormatError: Transformer, VAE and schedule are not of a kind this library can use, or do not
+            fit each other.
+        ConfigError: PyTorch knows or finds no such device.
     """
 
     def __init__(
@@ -52,17 +54,22 @@ class LatentDiffusion:
         scheduler: DDIMScheduler,
         device: torch.device | str | None = None,
     ) -> None:
+        check_parts(transformer, vae, scheduler)
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
-        self.transformer = transformer.to(self.device).eval().requires_grad_(False)
+        try:
+            self.device = torch.device(device)
+            transformer.to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ConfigError(
+                f"the device {str(device)!r} cannot be used: {str(error).splitlines()[0]}; accepted: 'cpu', "
+                "and 'cuda' or such where PyTorch finds it"
+            ) from error
+        self.transformer = transformer.eval().requires_grad_(False)
         self.vae = vae.to(self.device).eval().requires_grad_(False)
         self.scheduler = scheduler
-        if transformer.config.in_channels != vae.config.latent_channels:
-            raise ModelFormatError(
-                f"the transformer takes {transformer.config.in_channels} latent channels, "
-                f"the VAE makes {vae.config.latent_channels}"
-            )
 
     @classmethod
     def from_pretrained(

@@ -6,13 +6,14 @@ the shards, which is read from a given image on without decoding those before it
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.errors import ConfigError, SourceError
-from d3hr_datasets.reading import ImageRecord
+from d3hr_datasets.reading import ImageRecord, file_state
 
 FILES = {".parquet": "parquet", ".tar": "webdataset"}
 LABEL_COLUMNS = ("label", "labels", "cls")  # where no column is one of classes
@@ -59,6 +60,8 @@ def open_dataset(
             data = datasets.load_dataset(kind, data_files=str(path), split=split, streaming=streaming)
         else:
             repository, _, revision = (str(path), "", "") if path.is_dir() else name.partition("@")
+            if streaming and not path.is_dir():
+                revision = _commit(repository, revision)  # so that a build goes on with the same images
             data = datasets.load_dataset(
                 repository, split=split, streaming=streaming, revision=revision or None
             )
@@ -90,11 +93,26 @@ def open_dataset(
         raise SourceError(f"the column {image!r} of {name!r} has no images: {error}") from error
     classes = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
     if streaming:
-        return _DatasetStream(data, name, image, label, split), classes, description
+        identity = f"{image} {label} {_state(path) if path.exists() else revision}"
+        return _DatasetStream(data, name, image, label, split, identity), classes, description
     if "string" in dtype and classes is None:
         classes = tuple(sorted(map(str, data.unique(label))))
         return _DatasetImages(data, image, label, classes), classes, description
     return _DatasetImages(data, image, label), classes, description
+
+
+def _commit(repository: str, revision: str) -> str:
+    """Return the commit that a revision of a data set on the Hub is now."""
+    from huggingface_hub import HfApi
+
+    return str(HfApi().dataset_info(repository, revision=revision or None).sha)
+
+
+def _state(path: Path) -> str:
+    """Return what tells the files of a folder, or a file, from ones that replace them."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    states = [f"{file.name}\0{file_state(file)}" for file in files if file.is_file()]
+    return hashlib.sha256("\n".join(states).encode(errors="surrogateescape")).hexdigest()
 
 
 def _is_image(feature: Any) -> bool:
@@ -140,8 +158,9 @@ class _DatasetImages:
 class _DatasetStream:
     """The shards of a streamed data set."""
 
-    def __init__(self, data: Any, name: str, image: str, label: str, split: str) -> None:
+    def __init__(self, data: Any, name: str, image: str, label: str, split: str, identity: str) -> None:
         self._data = data
+        self.identity = identity
         self._name = name
         self._image = image
         self._label = label

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 IMAGES_FOR_MODES = 1000
 
 _Item = tuple[torch.Tensor, int]
+Result = TypeVar("Result")
 
 
 class ChunkBuilder:
@@ -127,6 +129,8 @@ class ChunkBuilder:
             identity, shard_name = self.images.identity(range(start, stop)) + self._modes, ""
         path = self.prefix.with_name(f"{self.prefix.name}{shard_name}-{start:09d}.safetensors")
         chunk = read_chunk(path, self.info.inversion.timesteps, identity)
+        if chunk is None and path.exists():
+            logger.warning("%s is damaged or of files that have changed since: it is made anew", path)
         if chunk is None or (chunk.unreadable and not self.skip_unreadable):
             records = self._take(shard, start)
             chunk = self._invert(records, shard, start, advance)
@@ -214,10 +218,14 @@ def find_centroids(
     images: IndexedImages,
     model: LatentDiffusion,
     info: ArtifactInfo,
+    batch_size: int,
     num_readers: int,
     skip_unreadable: bool,
 ) -> torch.Tensor:
-    """Find the centroids in a random part of the images, or read those an earlier run found in the same."""
+    """Find the centroids in a random part of the images, or read those an earlier run found in the same.
+
+    Arguments as of `ChunkBuilder`. Keeps the latents of the part in memory.
+    """
     seed = derive_seed(info.inversion.seed, "modes")
     order = torch.randperm(images.num_images, generator=torch.Generator().manual_seed(seed))
     chosen = order[: IMAGES_FOR_MODES * len(info.classes)].sort().values.tolist()
@@ -225,21 +233,26 @@ def find_centroids(
     loaded = load_tensors(path)
     if loaded is not None and loaded[1].get("identity") == identity:
         return loaded[0]["centroids"]
-    latents, labels = [], []
-    with ThreadPoolExecutor(num_readers) as pool:
-        records = [next(images.records(0, index)) for index in chosen]
-        for batch in _read_ahead(pool, records, 256, info):
-            items = []
-            for _, future in batch:
-                try:
-                    items.append(future.result())
-                except UnreadableImageError:
-                    if not skip_unreadable:
-                        raise
-            if items:
-                latents.append(model.encode(torch.stack([image for image, _ in items])).cpu())
-                labels += [label for _, label in items]
-    centroids = fit_centroids(torch.cat(latents), torch.tensor(labels), len(info.classes), info.num_modes)
+
+    def encode(batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        latents, labels = [], []
+        with ThreadPoolExecutor(num_readers) as pool:
+            records = [next(images.records(0, index)) for index in chosen]
+            for batch in _read_ahead(pool, records, batch_size, info):
+                items = []
+                for _, future in batch:
+                    try:
+                        items.append(future.result())
+                    except UnreadableImageError:
+                        if not skip_unreadable:
+                            raise
+                if items:
+                    latents.append(model.encode(torch.stack([image for image, _ in items])).cpu())
+                    labels += [label for _, label in items]
+        return torch.cat(latents), torch.tensor(labels)
+
+    latents, labels = _halve_on_out_of_memory(encode, batch_size)()
+    centroids = fit_centroids(latents, labels, len(info.classes), info.num_modes)
     save_tensors(path, {"centroids": centroids}, {"identity": identity})
     return centroids
 
@@ -258,18 +271,18 @@ def _read_ahead(
         yield ahead
 
 
-def _halve_on_out_of_memory(invert: Callable[..., Chunk], batch_size: int) -> Callable[..., Chunk]:
-    """Return `invert` without its first argument, the batch size, which is halved when memory runs out."""
+def _halve_on_out_of_memory(work: Callable[..., Result], batch_size: int) -> Callable[..., Result]:
+    """Return `work` without its first argument, the batch size, which is halved when memory runs out."""
     # Not accelerate's `find_executable_batch_size`, which collects garbage at every call: a chunk.
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
     size = batch_size
 
-    def call(*arguments: object) -> Chunk:
+    def call(*arguments: object) -> Result:
         nonlocal size
         while True:
             try:
-                return invert(size, *arguments)
+                return work(size, *arguments)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise

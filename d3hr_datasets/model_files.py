@@ -70,8 +70,10 @@ def check_output(output: Path) -> None:
         strangers = [name for name in strangers if not name.startswith(".")]
         if strangers:
             raise ConfigError(f"{output} has other files in it ({strangers[:5]}); give a folder of its own")
-    elif output.exists():
-        raise ConfigError(f"{output} is no folder; give another --output")
+        return
+    existing = next(place for place in (output.absolute(), *output.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"{existing} is no folder; give another --output")
 
 
 def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:

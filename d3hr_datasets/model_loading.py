@@ -7,6 +7,8 @@ in it (`torch.load(weights_only=True)`), and a warning says so; of a folder only
 from __future__ import annotations
 
 import logging
+import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 WEIGHTS = "diffusion_pytorch_model*"
 INDEX = "model_index.json"
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+# A weight of a block. Buffers and the like, which no block has, differ between versions of diffusers.
+IN_BLOCK = re.compile(r"(^|[._])blocks?\.")
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +74,45 @@ def load_parts(
             ) from error
         raise ModelFormatError(
             f"the diffusion model {model} is incomplete, damaged or of another kind: {error}. "
-            "Download or save it again"
+            "Download or save it again, or give a model of the kinds that the README names"
         ) from error
     return transformer, vae, scheduler
+
+
+def check_parts(transformer: DiTTransformer2DModel, vae: AutoencoderKL, scheduler: DDIMScheduler) -> None:
+    """Check what a configuration may say and inversion cannot use.
+
+    Raises:
+        ModelFormatError: Latents cannot be scaled, or are not those of the transformer; the model predicts
+            neither noise nor v; or the schedule is no growing share of noise.
+    """
+    if transformer.config.in_channels != vae.config.latent_channels:
+        raise ModelFormatError(
+            f"the transformer takes {transformer.config.in_channels} latent channels, "
+            f"the VAE makes {vae.config.latent_channels}"
+        )
+    scale, shift = vae.config.scaling_factor, vae.config.shift_factor
+    if not (_is_finite(scale) and scale > 0 and (shift is None or _is_finite(shift))):
+        raise ModelFormatError(
+            f"the VAE's scaling_factor = {scale!r:.40} and shift_factor = {shift!r:.40}; accepted: a "
+            "positive number, and a number or null; see the configuration of the VAE"
+        )
+    predicted = scheduler.config.prediction_type
+    if predicted not in PREDICTION_TYPES:
+        raise ModelFormatError(
+            f"the scheduler says the model predicts {predicted!r}; accepted: {list(PREDICTION_TYPES)}"
+        )
+    shares = scheduler.alphas_cumprod
+    if not (len(shares) > 0 and shares.isfinite().all() and shares.min() > 0 and shares.max() <= 1
+            and (shares.diff() <= 0).all()):  # fmt: skip
+        raise ModelFormatError(
+            "the scheduler's betas do not make a share of noise that grows from 0 towards 1; betas lie "
+            "between 0 and 1: see beta_start, beta_end, beta_schedule and trained_betas"
+        )
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_label_map(model: str | Path, revision: str | None) -> dict[str, Any]:
@@ -168,5 +209,11 @@ def _load(kind: Any, model: str, subfolder: str, *, may_pickle: bool, **options:
         raise ModelFormatError(
             f"the weights of the diffusion model {model} lack {info['missing_keys'][:5]}; download or save "
             "it again"
+        )
+    unused = [key for key in info["unexpected_keys"] if IN_BLOCK.search(key)]
+    if unused:
+        raise ModelFormatError(
+            f"the configuration of the {subfolder} of {model} has no place for the weights {unused[:5]}: it "
+            "describes another model; download or save it again"
         )
     return part

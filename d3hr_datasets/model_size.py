@@ -52,7 +52,7 @@ def check_size(kind: Any, folder: Path) -> None:
             raise ModelFormatError(f"{index} names weights that are not beside it: {sorted(names)[:3]}")
     num_tensors = sum(len(read_header(path)) for path in weights)
     for key in ("num_layers", "layers_per_block"):
-        if isinstance(config.get(key), int) and config[key] > num_tensors:
+        if isinstance(config.get(key), int) and not 1 <= config[key] <= num_tensors:
             raise ModelFormatError(f"{folder}: {key} = {config[key]}, the weights have {num_tensors} tensors")
     try:
         with torch.device("meta"):  # shapes only

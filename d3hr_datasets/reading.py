@@ -24,10 +24,10 @@ from torchvision.transforms.v2 import functional as F
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.errors import ConfigError, D3HRError, UnreadableImageError
 
-# What Pillow, a file system and a data set raise where an image is damaged.
+# What Pillow, its plug-ins, a file system and a data set raise where an image is damaged.
 _DAMAGE = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error,
-    zlib.error, Image.DecompressionBombError,
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 MAX_ASPECT_RATIO = 8
 
@@ -37,7 +37,8 @@ class ImageSource(Protocol):
 
     Where it has `targets`, a class label for each image, these are checked before anything is read. Where
     it has `samples`, (path, ...) for each image, as `ImageFolder`, errors name the path and chunks notice
-    files of another size. Where it has `identity`, a string, chunks of another one are not taken.
+    files of another size or time of change. Where it has `identity`, a string, chunks of another one are
+    not taken.
     """
 
     def __len__(self) -> int:
@@ -64,7 +65,10 @@ class ImageRecord:
 
 @runtime_checkable
 class ImageStream(Protocol):
-    """What is built from where there is no random access: shards, each in a fixed order."""
+    """What is built from where there is no random access: shards, each in a fixed order.
+
+    Where it has `identity`, a string, chunks of another one are not taken.
+    """
 
     @property
     def num_shards(self) -> int:
@@ -98,16 +102,13 @@ class IndexedImages:
             yield ImageRecord(where, name, partial(self.source.__getitem__, index))
 
     def identity(self, indices: Iterable[int]) -> str:
-        """Return what tells these images from others without reading them: names and sizes of files."""
+        """Return what tells these images from others without reading them: names, sizes, times of change."""
         if self._samples is None:
             return str(getattr(self.source, "identity", ""))
         digest = hashlib.sha256()
         for index in indices:
-            try:
-                size = Path(self._samples[index][0]).stat().st_size
-            except OSError:
-                size = -1  # it is missing: reading it will say so
-            digest.update(f"{self._name(index)}\0{size}\n".encode(errors="surrogateescape"))
+            state = file_state(Path(self._samples[index][0]))
+            digest.update(f"{self._name(index)}\0{state}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def _name(self, index: int) -> str:
@@ -115,6 +116,15 @@ class IndexedImages:
         if self._root is not None and path.is_relative_to(self._root):
             path = path.relative_to(self._root)
         return path.as_posix()
+
+
+def file_state(path: Path) -> str:
+    """Return size and time of change of a file, which tell whether it has been replaced."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "missing"  # reading it will say so
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def resize_and_crop(image: Image.Image, image_size: int, image_mode: str) -> torch.Tensor:

@@ -7,12 +7,15 @@ those of the source, and `relabel`, which makes them the model's.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 
 from d3hr_datasets.class_matching import LabelMap
@@ -132,6 +135,10 @@ def _open_torchvision(name: str, root: str, options: SourceOptions) -> OpenedSou
     if not (inspect.isclass(kind) and issubclass(kind, datasets.VisionDataset)):
         raise SourceError(f"torchvision.datasets has no data set {name!r}; accepted: names such as 'CIFAR10'")
     arguments = inspect.signature(kind.__init__).parameters
+    if "root" not in arguments:
+        raise SourceError(
+            f"torchvision's {name} is read from no folder; accepted: those that are, as CIFAR10"
+        )
     values: dict[str, Any] = {}
     if "split" in arguments:
         values["split"] = options.split
@@ -154,6 +161,9 @@ def _open_torchvision(name: str, root: str, options: SourceOptions) -> OpenedSou
     targets = targets_of(images)
     if targets is not None:
         images.targets = targets
+    pixels = getattr(images, "data", None)
+    if isinstance(pixels, torch.Tensor | np.ndarray):
+        images.identity = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
     return OpenedSource(images, tuple(classes) if named else None, {"name": name, "split": options.split})
 
 
@@ -175,7 +185,7 @@ class _RelabelledImages:
         if samples is not None:
             self.samples = [samples[index] for index in self._indices]
             self.root = getattr(source, "root", None)
-        self.identity = getattr(source, "identity", "")
+        self.identity = _identity(source, labels)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -195,6 +205,7 @@ class _RelabelledStream:
         self._labels = labels
         self.num_shards = stream.num_shards
         self.num_images = stream.num_images
+        self.identity = _identity(stream, labels)
 
     def records(self, shard: int, start: int) -> Iterator[ImageRecord]:
         """Yield the images of a shard from number `start` on."""
@@ -206,10 +217,16 @@ class _RelabelledStream:
         return image, _label(record.where, label, self._labels)
 
 
+def _identity(images: ImageSource | ImageStream, labels: LabelMap) -> str:
+    """Return what tells relabelled images from others."""
+    return f"{getattr(images, 'identity', '')} {sorted(labels.items(), key=str)}"
+
+
 def _label(where: str, label: Any, labels: LabelMap) -> int | None:
     try:
         return labels[label if isinstance(label, str) else int(label)]
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"{where} has label {label!r}, which is no class that is known; known: {list(labels)[:10]}"
+            f"{where} has label {label!r}, which is no class that is known; known: {list(labels)[:10]}. Give "
+            "--class-map, or --class-order same where labels are the model's already"
         ) from error

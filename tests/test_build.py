@@ -38,7 +38,7 @@ class CountingImages(TinyImages):
         with self._lock:
             self.read.append(index)
         if index == self.fatal:
-            raise RuntimeError("killed")
+            raise KeyboardInterrupt("killed")
         return super().__getitem__(index)
 
 
@@ -167,7 +167,7 @@ def test_building_twice_gives_the_same_bytes(model: LatentDiffusion, tmp_path: P
 @pytest.mark.parametrize(("fatal", "finished"), [(0, 0), (5, 4), (9, 8), (11, 8)])
 def test_killed_build_goes_on(fatal: int, finished: int, model: LatentDiffusion, tmp_path: Path) -> None:
     expected = _build(model, tmp_path / "whole" / "artifact")
-    with pytest.raises(RuntimeError, match="killed"):
+    with pytest.raises(KeyboardInterrupt, match="killed"):
         _build(model, tmp_path / "artifact", CountingImages(fatal))
     assert not (tmp_path / "artifact" / "d3hr.json").exists()
     source = CountingImages()

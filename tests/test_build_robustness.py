@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,64 @@ def test_replaced_image_makes_its_chunk_anew(model: LatentDiffusion, images: Pat
     TinyImages()[11][0].resize((20, 20)).save(images / "1" / "04.png")
     after = _build(model, images, skip_unreadable=2)
     assert before.info.source["fingerprint"] != after.info.source["fingerprint"]
+
+
+def test_an_image_of_the_same_size_makes_its_chunk_anew(
+    model: LatentDiffusion, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = TinyImages()[6][0]
+    good.save(images / "0/06.png")
+    restored = (images / "0/06.png").read_bytes()
+    (images / "0/06.png").write_bytes(b"?" + restored[1:])
+    assert _build(model, images, skip_unreadable=2).info.counts == (3, 4, 3)
+    (images / "0/06.png").write_bytes(restored)
+    os.utime(images / "0/06.png", ns=(1, 1))  # file systems count time coarsely
+    artifact = _build(model, images, skip_unreadable=2)
+    assert [entry["image"] for entry in artifact.info.source["unreadable"]] == ["2/11.png"]
+    assert artifact.info.counts == (4, 4, 3) and "files that have changed since" in caplog.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, AttributeError])
+def test_whatever_a_plug_in_raises_is_an_unreadable_image(
+    error: type[Exception], model: LatentDiffusion, images: Path
+) -> None:
+    class Damaged(TinyImages):
+        def __getitem__(self, index: int) -> Any:
+            if index == 7:
+                raise error("of a decoder")
+            return super().__getitem__(index)
+
+    with pytest.raises(
+        UnreadableImageError, match=rf"image 7 cannot be read: {error.__name__}: of a decoder"
+    ):
+        _build(model, images, source=Damaged())
+    artifact = _build(model, images, source=Damaged(), skip_unreadable=1)
+    assert artifact.info.counts == (4, 3, 4)
+
+
+def test_a_work_folder_that_cannot_be_made_is_refused(model: LatentDiffusion, images: Path) -> None:
+    (images.parent / "work").write_text("a file")
+    with pytest.raises(ConfigError, match="work for finished chunks cannot be made"):
+        _build(model, images, source=TinyImages())
+
+
+def test_batches_are_halved_while_modes_are_sought(
+    model: LatentDiffusion, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = model.encode
+
+    def small(batch: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return encode(batch, *rest)
+
+    monkeypatch.setattr(model, "encode", small)
+    info = tiny_info(dtype="float32", num_modes=2)
+    folder = images.parent
+    artifact = build_artifact(
+        TinyImages(), model, folder / "artifact", info, folder / "work", batch_size=8, progress=False
+    )
+    assert artifact.info.counts == (4, 4, 4) and artifact.info.num_modes == 2
 
 
 def test_classes_of_one_image_are_refused_before_any_is_read(model: LatentDiffusion, images: Path) -> None:

@@ -391,6 +391,38 @@ def test_weights_of_other_settings_are_refused(model_copy: Path) -> None:
         LatentDiffusion.from_pretrained(model_copy, device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("vae/config.json", {"scaling_factor": 0}, "scaling_factor = 0"),
+        ("vae/config.json", {"scaling_factor": "x"}, "scaling_factor = 'x'"),
+        ("vae/config.json", {"scaling_factor": None}, "scaling_factor = None"),
+        ("vae/config.json", {"shift_factor": "y"}, "shift_factor = 'y'"),
+        ("vae/config.json", {"layers_per_block": 0}, "layers_per_block = 0"),
+        ("transformer/config.json", {"num_layers": -1}, "num_layers = -1"),
+        ("transformer/config.json", {"num_layers": 1}, "has no place for the weights"),
+        ("scheduler/scheduler_config.json", {"beta_end": -5}, "betas"),
+        ("scheduler/scheduler_config.json", {"beta_start": 2.0, "beta_end": 3.0}, "betas"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "predicts 'sample'"),
+    ],
+)
+def test_settings_that_inversion_cannot_use_are_refused(
+    part: str, change: dict[str, Any], message: str, model_copy: Path
+) -> None:
+    path = model_copy / part
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ModelFormatError, match=message):
+        LatentDiffusion.from_pretrained(model_copy, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:7"])
+def test_devices_that_are_not_there_are_refused(device: str, saved: Path) -> None:
+    if device != "foo" and torch.cuda.is_available():
+        pytest.skip("there may be eight")
+    with pytest.raises(ConfigError, match=rf"'{device}' cannot be used: .*'cpu'"):
+        LatentDiffusion.from_pretrained(saved, device=device)
+
+
 def test_transformer_and_vae_must_fit_each_other() -> None:
     pipeline = tiny_pipeline()
     pipeline.transformer.register_to_config(in_channels=4)

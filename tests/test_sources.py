@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -18,7 +19,7 @@ from PIL import Image
 from d3hr_datasets import Artifact
 from d3hr_datasets.build import build_artifact
 from d3hr_datasets.class_list import ClassList
-from d3hr_datasets.class_matching import match_classes, read_class_list, read_class_map
+from d3hr_datasets.class_matching import LabelMap, match_classes, read_class_list, read_class_map
 from d3hr_datasets.errors import ConfigError, SourceError
 from d3hr_datasets.reading import ImageRecord, ImageStream
 from d3hr_datasets.sources import OpenedSource, SourceOptions, open_source, relabel
@@ -78,13 +79,13 @@ def test_image_folder(image_folder: Path) -> None:
     assert _pixels(opened) == EXPECTED
 
 
-def test_torchvision_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = open_source("torchvision:FakeData", SourceOptions())
-    assert opened.classes is None and opened.description["name"] == "FakeData"
+def test_torchvision_data_sets_that_cannot_be_opened_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"NothingLikeThis.*CIFAR10"):
         open_source("torchvision:NothingLikeThis", SourceOptions())
     with pytest.raises(SourceError, match=r"torchvision:FashionMNIST:ROOT.*--download"):
         open_source(f"torchvision:FashionMNIST:{tmp_path}")
+    with pytest.raises(SourceError, match="FakeData is read from no folder"):
+        open_source("torchvision:FakeData")
     with pytest.raises(SourceError, match="splits 'train' and 'test', not 'validation'"):
         open_source("torchvision:FashionMNIST", SourceOptions(split="validation"))
 
@@ -96,6 +97,7 @@ def test_torchvisions_imagenet_is_matched_by_wordnet_ids(tmp_path: Path) -> None
         (tmp_path / "train" / wnid).mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / "train" / wnid / "0.png")
     opened = open_source(f"torchvision:ImageNet:{tmp_path}")
+    assert opened.description == {"name": "ImageNet", "split": "train"}
     imagenet = ClassList.packaged("imagenet")
     _, labels = match_classes(opened.classes, imagenet, 1000)
     assert imagenet.wnids is not None
@@ -155,6 +157,37 @@ class _Noted:
         for record in self.source.records(shard, start):
             self.read.append(record.where)
             yield record
+
+
+def test_streams_take_chunks_of_the_same_images_and_labels_only(tmp_path: Path) -> None:
+    classes = datasets.ClassLabel(names=list(NAMES))
+
+    def write(labels: list[int], others: list[int], first: int = 0) -> None:
+        pictures = [{"bytes": _png((first + index) % 12), "path": None} for index in range(12)]
+        rows = {"picture": pictures, "label": labels, "other": others}
+        features = datasets.Features({"picture": datasets.Image(), "label": classes, "other": classes})
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data.parquet")
+
+    def build(work: str, column: str = "label", swapped: bool = False) -> torch.Tensor:
+        opened = open_source(
+            f"datasets:{tmp_path / 'data.parquet'}", SourceOptions(streaming=True, label_column=column)
+        )
+        labels: LabelMap = {0: 1, 1: 0, 2: 2} if swapped else {0: 0, 1: 1, 2: 2}
+        info = dataclasses.replace(tiny_info(dtype="float32"), source=opened.description)
+        artifact = build_artifact(
+            relabel(opened.images, labels), tiny_model(), tmp_path / "artifact", info, tmp_path / work,
+            chunk_size=4, progress=False,
+        )  # fmt: skip
+        return artifact.gaussians(400).mean
+
+    write([index % 3 for index in range(12)], [index // 4 for index in range(12)])
+    seen = [build("work"), build("work", "other"), build("work", swapped=True)]
+    write([index % 3 for index in range(12)], [index // 4 for index in range(12)], first=1)
+    seen.append(build("work"))
+    fresh = build("fresh")
+    assert torch.equal(seen[3], fresh)
+    for index, one in enumerate(seen):
+        assert all(not torch.equal(one, other) for other in seen[:index])
 
 
 def test_streamed_build_goes_on_and_is_that_of_the_images(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from d3hr_datasets import Artifact, ArtifactInfo, D3HRError, DecodeConfig, InversionConfig, ModelReference
 from d3hr_datasets.class_list import ClassList
@@ -32,7 +32,10 @@ from tests.faults.scene import Scene, promise
 from tests.tampering import METADATA, read_document, write_document
 from tests.tiny import CLASSES, tiny_info
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "TGA", "ICO")
+FORMATS = [
+    "PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "TGA", "ICO", "DDS", "PCX", "SGI", "IM",
+    *(["AVIF"] if features.check("avif") else []),
+]  # fmt: skip
 JUNK: tuple[Any, ...] = (
     None, True, -1, 0, 1.5, float("nan"), float("inf"), 10**30, "", "x", "\0", "../x", [], {}, [None], [[]],
     {"x": 1}, [1, "x"], ["a", "a"], [-1],
