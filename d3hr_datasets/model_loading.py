@@ -97,14 +97,20 @@ def check_parts(transformer: DiTTransformer2DModel, vae: AutoencoderKL, schedule
             f"the VAE's scaling_factor = {scale!r:.40} and shift_factor = {shift!r:.40}; accepted: a "
             "positive number, and a number or null; see the configuration of the VAE"
         )
+    epsilon, groups = transformer.config.norm_eps, vae.config.norm_num_groups
+    if not (_is_finite(epsilon) and epsilon > 0 and _is_finite(groups) and groups >= 1):
+        raise ModelFormatError(
+            f"the transformer's norm_eps = {epsilon!r:.40} and the VAE's norm_num_groups = {groups!r:.40}; "
+            "accepted: a positive number, and one of at least 1"
+        )
     predicted = scheduler.config.prediction_type
     if predicted not in PREDICTION_TYPES:
         raise ModelFormatError(
             f"the scheduler says the model predicts {predicted!r}; accepted: {list(PREDICTION_TYPES)}"
         )
     shares = scheduler.alphas_cumprod
-    if not (len(shares) > 0 and shares.isfinite().all() and shares.min() > 0 and shares.max() <= 1
-            and (shares.diff() <= 0).all()):  # fmt: skip
+    is_share = shares.dim() == 1 and len(shares) > 0 and bool(((shares >= 0) & (shares <= 1)).all())
+    if not (is_share and shares[0] > 0 and bool((shares.diff() <= 0).all())):
         raise ModelFormatError(
             "the scheduler's betas do not make a share of noise that grows from 0 towards 1; betas lie "
             "between 0 and 1: see beta_start, beta_end, beta_schedule and trained_betas"

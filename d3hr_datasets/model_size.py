@@ -30,6 +30,8 @@ def check_config(path: Path) -> dict[str, Any]:
         limit = MAX_SAMPLE_SIZE if key == "sample_size" else MAX_INTEGER
         if abs(value) > limit and key != "lambda_min_clipped":  # of DPM-Solver; DDIM does not read it
             raise ModelFormatError(f"{path}: {key} = {value!r:.40}; accepted: at most {limit}")
+        if key == "sample_size" and value < 1:
+            raise ModelFormatError(f"{path}: sample_size = {value!r:.40}; accepted: at least 1")
     return config
 
 

@@ -19,6 +19,7 @@ from PIL import Image, features
 from d3hr_datasets import Artifact, ArtifactInfo, D3HRError, DecodeConfig, InversionConfig, ModelReference
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.class_matching import match_classes, parse_class_list, read_class_map
+from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import (
     ArtifactFormatError,
     ArtifactIntegrityError,
@@ -30,7 +31,7 @@ from d3hr_datasets.importing import TIMESTEPS, import_statistics, imported_inver
 from d3hr_datasets.reading import ImageRecord, read_record
 from tests.faults.scene import Scene, promise
 from tests.tampering import METADATA, read_document, write_document
-from tests.tiny import CLASSES, tiny_info
+from tests.tiny import CLASSES, tiny_info, tiny_pipeline
 
 FORMATS = [
     "PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "TGA", "ICO", "DDS", "PCX", "SGI", "IM",
@@ -47,6 +48,7 @@ def run(scene: Scene, rounds: int) -> None:
     for number in range(rounds):
         _image(scene, FORMATS[number % len(FORMATS)])
     _settings(scene)
+    _models(scene, rounds)
     _classes(scene, rounds)
     _artifacts(scene, rounds)
     _statistics(scene, max(3, rounds // 5))
@@ -110,6 +112,29 @@ def _settings_of(scene: Scene, kind: Any, values: dict[str, Any]) -> None:
         promise(kind.from_dict(made.to_dict()) == made, f"{kind.__name__} of {values} comes back as another")
 
     _try(scene, "settings", (ConfigError,), make)
+
+
+def _models(scene: Scene, rounds: int) -> None:
+    """Load models whose configurations say something else in one place, and invert by those that load."""
+    folder = scene.folder / "malformed-model"
+    tiny_pipeline().save_pretrained(folder)
+    paths = [folder / part / "config.json" for part in ("transformer", "vae")]
+    paths.append(folder / "scheduler" / "scheduler_config.json")
+    documents = {path: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    places = [(path, key) for path in paths for key in sorted(documents[path]) if not key.startswith("_")]
+
+    def use() -> None:
+        model = LatentDiffusion.from_pretrained(folder, device="cpu")
+        shape = (1, model.image_channels, model.sample_size, model.sample_size)
+        config = InversionConfig((400,), 10, len(model.scheduler.alphas_cumprod))
+        latents = model.invert(model.encode(torch.zeros(shape)), torch.tensor([0]), config)[400]
+        promise(bool(latents.isfinite().all()), "latents are not finite")
+
+    for _ in range(rounds):
+        path, key = scene.random.choice(places)
+        path.write_text(json.dumps({**documents[path], key: scene.random.choice(JUNK)}), encoding="utf-8")
+        _try(scene, "models", (D3HRError,), use)
+        path.write_text(json.dumps(documents[path]), encoding="utf-8")
 
 
 def _classes(scene: Scene, rounds: int) -> None:
