@@ -93,7 +93,11 @@ def open_artifact(settings: TrainingSet, root: str | Path) -> D3HRDataset:
     sampling = GROUPS.get(settings.source)
     if settings.source == "search":
         sampling = GroupSamplingConfig("search", num_candidates=settings.num_candidates)
-    elif settings.source == "modes" and settings.mode_spread is not None:
+    if settings.mode_spread is not None:
+        if settings.source != "modes":
+            raise RecipeError(
+                f"mode_spread is of source 'modes', not of {settings.source!r}; set both or none"
+            )
         sampling = GroupSamplingConfig("modes", mode_spread=settings.mode_spread)
     classes = packaged_subset("imagenet", settings.subset) if settings.subset else None
     plain = D3HRDataset(settings.artifact, root, max(settings.ipc, 1), settings.seed, classes=classes)

@@ -183,7 +183,9 @@ SYSTEMS = """# Speed, memory, faults, foreign images
 Written by `python -m recipes.write_cards` from the JSON files beside it, which hold settings, machine and
 date. Two CPU cores, which other machines share: rates of the same thing differ by a third from run to run.
 Each ratio is that to the way whose ratio is 1, in the same run. `matmul` is the rate at which this CPU
-multiplies large matrices, in images of as many operations: no way of generating can be faster.
+multiplies large matrices, in images of as many operations: no way of generating can be faster. Where a file
+has `environment`, the machine was idle and glibc kept freed memory (CONTRIBUTING.md); the others were
+measured before that.
 """
 
 
@@ -216,13 +218,14 @@ def main() -> None:
     for name in artifact.sha256:
         if not name.endswith(".md"):
             artifact.check(name)  # only cards may have changed
-    replace(README, "figures", figures)
     students = (RESULTS / "tables" / "hard-labels.md").read_text(encoding="utf-8").replace("# ", "### ", 1)
+    tables = students_tables()  # what is missing stops this before anything is written
+    replace(README, "figures", figures)
     for path in CARDS:
         replace(path, "figures", f"{figures}\n\n{students.rstrip()}")
     systems = _join(benchmarks_table, memory_table, dit_xl_table, foreign_table, counts_tables)
     (RESULTS / "SYSTEMS.md").write_text(f"{SYSTEMS}\n{systems}\n", encoding="utf-8")
-    replace(README, "tables", students_tables())
+    replace(README, "tables", tables)
     artifact.write_metadata()
 
 

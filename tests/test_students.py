@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 from timm.models import save_for_hf
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from d3hr_datasets.errors import ConfigError, SoftLabelsError, TeacherError
 from d3hr_datasets.students.labels import SoftLabels, images_digest
@@ -152,10 +153,27 @@ def test_schedules() -> None:
 
 
 def test_the_rate_of_a_single_epoch_rises_and_ends_near_zero(images: TensorImages) -> None:
+    rates: list[float] = []
     reports: list[EpochReport] = []
     settings = protocol(epochs=1, batch_size=1, schedule="one_cycle", milestones=[])
-    train_student(settings, images, 3, on_epoch=reports.append)
-    assert reports[0].learning_rate == 0.05 * settings.learning_rate_factor(0.9) < 0.01
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    try:
+        train_student(settings, images, 3, on_epoch=reports.append)
+    finally:
+        hook.remove()
+    assert rates == [0.05 * settings.learning_rate_factor(step / 10) for step in range(10)]
+    assert rates[0] < rates[1] < max(rates) and rates[-1] == reports[0].learning_rate < 0.01
+
+
+def test_a_short_cycle_goes_on_where_it_was_interrupted(images: TensorImages) -> None:
+    settings = protocol(epochs=3, schedule="one_cycle", milestones=[])
+    states: list[dict[str, Any]] = []
+    whole = train_student(settings, images, 3, on_epoch=lambda r: states.append(copy.deepcopy(r.state())))
+    resumed = train_student(settings, images, 3, state=states[0])
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_weight_decay_leaves_vectors_alone_where_asked() -> None:

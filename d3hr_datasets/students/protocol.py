@@ -135,7 +135,7 @@ class Protocol:
     def learning_rate_factor(self, epoch: float) -> float:
         """Return the factor on the learning rate during an epoch, counted from 0, or at a fraction of one."""
         if self.schedule == "one_cycle":
-            per_epoch = -(-40 // self.epochs)  # a short training ends near zero, too
+            per_epoch = -(-40 // self.epochs)  # one of few epochs ends near zero, given the steps
             change, changes = int(epoch * per_epoch), self.epochs * per_epoch
             rise = 0.2 * changes
             if change < rise:
