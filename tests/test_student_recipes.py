@@ -189,7 +189,7 @@ def test_settings_of_generation_reach_the_data_set(tmp_path: Path) -> None:
     assert other.sampling == GroupSamplingConfig("modes", mode_spread=1.3)
     assert (other.decode.timestep, other.decode.guidance_scale) == (200, 6.0)
     assert default.decode != other.decode
-    with pytest.raises(RecipeError, match="mode_spread is of source 'modes', not 'default'"):
+    with pytest.raises(RecipeError, match="mode_spread is of source 'modes', not of 'default'"):
         open_artifact(dataclasses.replace(changed, source="default"), tmp_path)
 
 
