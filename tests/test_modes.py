@@ -253,7 +253,7 @@ def test_build_that_was_killed_keeps_its_modes(
         def __getitem__(self, index: int) -> tuple[Any, int]:
             self.fatal -= index == 8
             if self.fatal == 10:  # read once for the centroids; then in the second chunk
-                raise RuntimeError("killed")
+                raise KeyboardInterrupt("killed")
             return super().__getitem__(index)
 
     def build(source: TinyImages) -> Artifact:
@@ -262,7 +262,7 @@ def test_build_that_was_killed_keeps_its_modes(
             tmp_path / "work", batch_size=5, chunk_size=7, progress=False,
         )  # fmt: skip
 
-    with pytest.raises(RuntimeError, match="killed"):
+    with pytest.raises(KeyboardInterrupt, match="killed"):
         build(Fatal())
     monkeypatch.setattr("d3hr_datasets.inverting.fit_centroids", None)  # not sought again
     statistics = (build(Bright()).folder / STATISTICS).read_bytes()
