@@ -22,7 +22,12 @@ RESULTS = Path("hub/results")
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
 README = Path("README.md")
 CARDS = (ARTIFACT / "README.md", ARTIFACT / "model" / "README.md")
-WHOLE_TABLES = ("hard-labels", "soft-labels", "cross-architecture")  # those that the README shows
+WHOLE_TABLES = (
+    "hard-labels",
+    "soft-labels",
+    "soft-labels-long",
+    "cross-architecture",
+)  # those that the README shows
 INVERSION_METHODS = {  # columns
     "evaluations": "evaluations",
     "relative_error": "relative error of the round trip",
