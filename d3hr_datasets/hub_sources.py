@@ -111,7 +111,7 @@ def _commit(repository: str, revision: str) -> str:
 def _state(path: Path) -> str:
     """Return what tells the files of a folder, or a file, from ones that replace them."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    states = [f"{file.name}\0{file_state(file)}" for file in files if file.is_file()]
+    states = [f"{file.relative_to(path)}\0{file_state(file)}" for file in files if file.is_file()]
     return hashlib.sha256("\n".join(states).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -14,8 +14,7 @@ from d3hr_datasets.students.models import ConvNet
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.training import train_student
 from d3hr_datasets.students.views import TensorImages
-
-MEAN, STD = 0.2861, 0.3530  # of Fashion-MNIST's training images
+from recipes.classifier import MEAN, STD
 
 
 class PerceptualDistance(nn.Module):

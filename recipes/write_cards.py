@@ -22,12 +22,8 @@ RESULTS = Path("hub/results")
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
 README = Path("README.md")
 CARDS = (ARTIFACT / "README.md", ARTIFACT / "model" / "README.md")
-WHOLE_TABLES = (
-    "hard-labels",
-    "soft-labels",
-    "soft-labels-long",
-    "cross-architecture",
-)  # those that the README shows
+# Tables of students that the README shows.
+WHOLE_TABLES = ("hard-labels", "soft-labels", "soft-labels-long", "cross-architecture")
 INVERSION_METHODS = {  # columns
     "evaluations": "evaluations",
     "relative_error": "relative error of the round trip",
@@ -189,7 +185,7 @@ Written by `python -m recipes.write_cards` from the JSON files beside it, which 
 date. Two CPU cores, which other machines share: rates of the same thing differ by a third from run to run.
 Each ratio is that to the way whose ratio is 1, in the same run. `matmul` is the rate at which this CPU
 multiplies large matrices, in images of as many operations: no way of generating can be faster. Where a file
-has `environment`, the machine was idle and glibc kept freed memory (CONTRIBUTING.md); the others were
+has `environment`, the machine was idle and glibc was told to keep freed memory; the others were
 measured before that.
 """
 
