@@ -129,9 +129,9 @@ class Run:
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
         return state
 
-    def log(self, **metrics: Any) -> None:
-        """Append a row to `metrics.csv`; the first row fixes the columns."""
-        path = self.folder / "metrics.csv"
+    def log(self, table: str = "metrics", **metrics: Any) -> None:
+        """Append a row to `TABLE.csv`; the first row fixes the columns."""
+        path = self.folder / f"{table}.csv"
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(metrics))
@@ -191,6 +191,17 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / (rise + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / (total - rise)))
+
+
+def warmup_stable_decay(step: int, total: int, warmup: int, decay_share: float) -> float:
+    """Return the learning-rate factor of a step: a linear rise of `warmup` steps, 1, then a line to 0.
+
+    Until `decay_share` of all steps is left it does not depend on `total`: the end may be chosen late.
+
+    Source: MiniCPM (arXiv 2404.06395), section 4.
+    """
+    decay = max(1.0, decay_share * total)
+    return min(1.0, (step + 1) / (warmup + 1), (total - step) / decay)
 
 
 def write_results(path: str | Path, settings: dict[str, Any], results: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2
 from torchvision.utils import save_image
 from tqdm import tqdm
 
-from d3hr_datasets.config import DecodeConfig
+from d3hr_datasets.config import DecodeConfig, check_compiler
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.reading import to_model_range
 from d3hr_datasets.safe_files import file_sha256
@@ -31,13 +31,23 @@ from recipes.common import (
     load_settings,
     one_cycle,
     shuffled_batches,
+    warmup_stable_decay,
 )
 from recipes.data import load_images
+
+WARMUP_STEPS = 1000  # of a run with `decay_share`
+VALIDATION_IMAGES = 4096  # enough for three digits of the error
 
 
 @dataclass(frozen=True)
 class DiTSettings:
-    """Settings of one DiT training on the latents of `vae`."""
+    """Settings of one DiT training on the latents of `vae`.
+
+    The learning rate rises, and falls over the whole run in a half cosine; or, with `decay_share`, it stays
+    until that share of the run is left and then falls to 0 along a line. Such a run may be told its end late:
+    up to the fall it is the same for any number of epochs. `validation_split` must share no image with
+    `split`; the error on it, of the averaged weights, goes to `validation.csv` with every sample grid.
+    """
 
     output: str
     vae: str
@@ -57,6 +67,9 @@ class DiTSettings:
     split: str = "train+held-out"
     seed: int = 0
     bf16: bool = False
+    torch_compile: bool = False
+    decay_share: float | None = None
+    validation_split: str | None = None
     log_every: int = 100
     minutes_between_checkpoints: float = 5.0
     minutes_between_samples: float = 15.0
@@ -99,6 +112,23 @@ def save_samples(model: LatentDiffusion, path: Path) -> None:
     save_image(torch.cat(grids) / 2 + 0.5, path, nrow=min(10, model.num_classes))
 
 
+@torch.no_grad()
+def mean_error(
+    transformer: DiTTransformer2DModel, latents: torch.Tensor, targets: torch.Tensor, alphas: torch.Tensor
+) -> float:
+    """Return the mean squared error of predicted noise, the same noise and timesteps in every call."""
+    generator = torch.Generator().manual_seed(0)
+    total = 0.0
+    for batch, labels in zip(latents.split(256), targets.split(256), strict=True):
+        noise = torch.randn(batch.shape, generator=generator)
+        timesteps = torch.randint(len(alphas), (len(batch),), generator=generator)
+        alpha = alphas[timesteps].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * batch + (1 - alpha).sqrt() * noise
+        predicted = transformer(noisy, timestep=timesteps, class_labels=labels).sample
+        total += (predicted - noise).square().mean(dim=(1, 2, 3)).sum().item()
+    return total / len(latents)
+
+
 def train(settings: DiTSettings, download: bool = False) -> None:
     run = Run(settings.output, settings)
     vae = AutoencoderKL.from_pretrained(settings.vae)
@@ -111,6 +141,13 @@ def train(settings: DiTSettings, download: bool = False) -> None:
         lambda: encode_all(vae, images, settings.padding),
     )
     data = encoded["mean"] * vae.config.scaling_factor
+    validation = None
+    if settings.validation_split is not None:
+        held_out, held_out_targets, _ = load_images(
+            settings.source, settings.validation_split, settings.image_size, vae.config.in_channels, download
+        )
+        held_out_latents = encode_all(vae, held_out[:VALIDATION_IMAGES], settings.padding)["mean"]
+        validation = held_out_latents * vae.config.scaling_factor, held_out_targets[:VALIDATION_IMAGES]
     torch.manual_seed(settings.seed)
     transformer = make_transformer(settings, vae, len(classes))
     scheduler = DDIMScheduler(
@@ -134,6 +171,9 @@ def train(settings: DiTSettings, download: bool = False) -> None:
         transformer.load_state_dict(state["transformer"])
         optimizer.load_state_dict(state["optimizer"])
         average.state, average.steps, step = state["average"], state["step"], state["step"]
+    if settings.torch_compile:
+        check_compiler("cpu")
+        transformer.compile()
     print(f"{sum(p.numel() for p in transformer.parameters()):,} parameters, from step {step}", flush=True)
 
     def averaged() -> LatentDiffusion:
@@ -141,13 +181,23 @@ def train(settings: DiTSettings, download: bool = False) -> None:
         copy.load_state_dict(average.state)
         return LatentDiffusion(copy, vae, scheduler, device="cpu")
 
+    def look(model: LatentDiffusion, step: int) -> None:
+        save_samples(model, run.folder / f"samples-{step}.png")
+        if validation is not None:
+            error = mean_error(model.transformer, *validation, alphas)
+            run.log(table="validation", step=step, epoch=round(step / per_epoch, 2), mse=error)
+
     saved = sampled = started = time.monotonic()
     first, errors = step, []
     progress = tqdm(total=total, initial=step, mininterval=20)
     for index in shuffled_batches(len(data), settings.batch_size, settings.seed, step):
         if step == total:
             break
-        rate = settings.learning_rate * one_cycle(step, total, warmup=0.05)
+        if settings.decay_share is None:
+            factor = one_cycle(step, total, warmup=0.05)
+        else:
+            factor = warmup_stable_decay(step, total, WARMUP_STEPS, settings.decay_share)
+        rate = settings.learning_rate * factor
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         latents = data[index]
         noise = torch.randn(latents.shape, generator=generator)
@@ -186,10 +236,10 @@ def train(settings: DiTSettings, download: bool = False) -> None:
             )  # fmt: skip
         if time.monotonic() - sampled > 60 * settings.minutes_between_samples:
             sampled = time.monotonic()
-            save_samples(averaged(), run.folder / f"samples-{step}.png")
+            look(averaged(), step)
     progress.close()
     model = averaged()
-    save_samples(model, run.folder / f"samples-{step}.png")
+    look(model, step)
     model.transformer.half(), model.vae.half()
     pipeline = DiTPipeline(model.transformer, model.vae, scheduler)
     pipeline.register_to_config(id2label={str(label): name for label, name in enumerate(classes)})

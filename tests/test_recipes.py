@@ -16,7 +16,14 @@ from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.model_files import model_classes
 from d3hr_datasets.students.models import ConvNet, create_student
 from recipes import build_small, train_dit, train_vae, write_cards
-from recipes.common import RecipeError, Run, load_settings, one_cycle, shuffled_batches
+from recipes.common import (
+    RecipeError,
+    Run,
+    load_settings,
+    one_cycle,
+    shuffled_batches,
+    warmup_stable_decay,
+)
 from recipes.data import load_images
 from recipes.metrics import frechet_distance, recall_and_coverage
 from recipes.perceptual import PerceptualDistance
@@ -109,6 +116,39 @@ def test_a_model_trains_on_any_image_folder_and_resumes(
         torch.testing.assert_close(again[key], tensor)
 
 
+def test_a_long_dit_training_validates_and_may_be_told_its_end_late(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_vae.train(vae_settings(image_folder, tmp_path / "vae"))
+    vae = tmp_path / "vae" / "vae"
+    settings = dit_settings(
+        image_folder, tmp_path / "dit", vae, split="train", validation_split="held-out", decay_share=0.25,
+        minutes_between_samples=0.0,
+    )  # fmt: skip
+    train_dit.train(settings)
+    rows = (tmp_path / "dit" / "validation.csv").read_text().splitlines()
+    assert rows[0] == "step,epoch,mse"
+    assert [row.split(",")[0] for row in rows[1:]] == [*map(str, range(1, 11)), "10"]
+    assert len({row.split(",")[2] for row in rows[1:]}) == 10  # of weights that change, on the same noise
+    longer = dataclasses.replace(settings, output=str(tmp_path / "longer"), epochs=50)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 7)
+        train_dit.train(longer)
+    train_dit.train(dataclasses.replace(longer, epochs=2))
+    file = Path("model/transformer/diffusion_pytorch_model.safetensors")
+    weights, again = (load_file(Path(s.output) / file) for s in (settings, longer))
+    for key, tensor in weights.items():
+        torch.testing.assert_close(again[key], tensor)
+
+
+def test_the_learning_rate_of_a_long_training_does_not_depend_on_its_end_until_it_falls() -> None:
+    rates = [warmup_stable_decay(step, 100, 9, 0.2) for step in range(101)]
+    assert rates[0] == 0.1
+    assert rates[9:81] == [1.0] * 72
+    assert (rates[90], rates[100]) == (0.5, 0.0)
+    assert [warmup_stable_decay(step, 1000, 9, 0.2) for step in range(81)] == rates[:81]
+
+
 def test_a_decoder_trains_on_while_the_latents_stay(image_folder: Path, tmp_path: Path) -> None:
     whole = vae_settings(image_folder, tmp_path / "vae")
     train_vae.train(whole)
@@ -169,6 +209,7 @@ def test_the_shipped_settings_are_accepted() -> None:
     vae = load_settings(VAESettings, CONFIGS / "vae_fashion_mnist.yaml", ["learning_rate=1e-4"])
     assert vae.learning_rate == 1e-4
     assert load_settings(DiTSettings, CONFIGS / "dit_fashion_mnist.yaml", []).image_size == 28
+    assert load_settings(DiTSettings, CONFIGS / "dit_fashion_mnist_long.yaml", []).split == "train"
 
 
 def test_missing_settings_are_named(tmp_path: Path) -> None:
