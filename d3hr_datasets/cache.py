@@ -16,54 +16,54 @@ import hashlib
 import io
 import logging
 import os
-import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from d3hr_datasets.cache_admin import (
-    CachedSet,
-    PruneReport,
-    list_cached_sets,
-    prune_cache,
-    verify_cached_set,
-)
+from d3hr_datasets.cache_admin import CachedSet, list_cached_sets, verify_cached_set
 from d3hr_datasets.cache_files import (
-    LOCK_TIMEOUT,
     MANIFEST,
+    MAX_IMAGE_BYTES,
     SETTINGS,
-    Hold,
     additional_images,
+    check_real_folder,
+    class_folder_names,
     default_root,
     find_damage,
-    group_lock,
     group_number,
     image_name,
+    is_real_folder,
     manifest_bytes,
-    new_partial,
+    open_file,
     read_bytes,
     read_error,
     read_manifest,
     read_settings,
-    remove_dead_partials,
+    replace_own,
     settings_bytes,
     sync_folder,
     write_error,
     write_synced,
 )
+from d3hr_datasets.cache_locks import LOCK_TIMEOUT, LOCKS, PARTIAL, Hold, group_lock, new_partial
+from d3hr_datasets.cache_prune import PrunePlan, PruneReport, plan_prune, prune_cache
+from d3hr_datasets.cache_removal import remove_dead_partials
+from d3hr_datasets.errors import CacheError
 
 __all__ = [
     "MANIFEST",
     "CachedSet",
     "ImageCache",
+    "PrunePlan",
     "PruneReport",
     "default_root",
     "list_cached_sets",
+    "plan_prune",
     "prune_cache",
     "verify_cached_set",
 ]
@@ -103,11 +103,7 @@ class ImageCache:
     ) -> None:
         self.root = root
         self.folder = root / name
-        width = max(3, len(str(len(class_names) - 1)))
-        self.class_folders = [
-            f"{label:0{width}d}-{re.sub(r'[^A-Za-z0-9]+', '_', class_name).strip('_')}"
-            for label, class_name in enumerate(class_names)
-        ]
+        self.class_folders = class_folder_names(class_names)
         self._groups = [str(self.folder / class_folder) for class_folder in self.class_folders]
         self.ipc = ipc
         self.settings = settings or {}
@@ -122,7 +118,7 @@ class ImageCache:
         """Return an image, or None if its group is missing or the file is not the one written.
 
         The checksum is computed on the first read in this process, and again whenever the file's inode, size
-        or time of change is another.
+        or time of change is another. Links are not followed, and what is no regular file counts as missing.
 
         Raises:
             CacheError: The file is there and cannot be read, or the set is of another format.
@@ -132,12 +128,13 @@ class ImageCache:
             return None
         path = f"{self._groups[label]}/{image_name(index)}"
         try:
-            with open(path, "rb") as file:  # noqa: PTH123 (a hot path, and pathlib is slower)
+            file = open_file(path)
+            if file is None:
+                self._checksums.pop(label, None)
+                return None
+            with file:
                 stat = os.fstat(file.fileno())
-                data = file.read()
-        except FileNotFoundError:
-            self._checksums.pop(label, None)
-            return None
+                data = file.read() if stat.st_size <= MAX_IMAGE_BYTES else b""
         except OSError as error:
             raise read_error(self.path(label, index), error) from error
         state = (stat.st_ino, stat.st_size, stat.st_ctime_ns)
@@ -152,24 +149,50 @@ class ImageCache:
         return image
 
     def is_complete(self, label: int) -> bool:
-        """Say whether a group is there, undamaged and without other images; reads every image.
+        """Say whether a group is there and undamaged; reads every image. Other files do not matter.
 
         Raises:
             CacheError: A file is there and cannot be read, or the set is of another format.
         """
         self._checksums.pop(label, None)
+        if not is_real_folder(self.folder):
+            return False
         read_settings(self.folder)  # of another format: an error
         return not any(find_damage(self._group(label), self.ipc))
+
+    def check(self, labels: Iterable[int]) -> None:
+        """Check that image readers find the set's images alone in its folders, and mend its `set.json`.
+
+        Raises:
+            CacheError: There are other images; they are somebody's, and stay.
+        """
+        if not is_real_folder(self.folder):
+            return
+        found = [path for label in labels for path in additional_images(self._group(label), self.ipc)]
+        if found:
+            raise CacheError(
+                f"{len(found)} images in the cache are not of this set, and `ImageFolder` would read them as "
+                f"if they were: {list(map(str, found[:5]))}. They may be yours and are not removed; move "
+                "them elsewhere"
+            )
+        if read_settings(self.folder) is None and any(map(is_real_folder, map(Path, self._groups))):
+            check_real_folder(self.root / PARTIAL)
+            try:
+                self._write_settings(Hold.UNSUPPORTED)
+            except OSError as error:  # the images can be read without
+                logger.warning("%s is damaged and cannot be mended: %s", self.folder / SETTINGS, error)
 
     def ensure(self, label: int, make: Callable[[], Sequence[Image.Image]]) -> None:
         """Have the group of a class on disk: `make` it unless it is there or another process makes it.
 
         Raises:
             CacheError: The group is not complete and the folder cannot be written, or the set is of another
-                format.
+                format, or a folder of the cache is a link.
         """
         if self.is_complete(label):
             return
+        for folder in (self.root / LOCKS, self.root / PARTIAL, self.folder, self._group(label)):
+            check_real_folder(folder)
         number = group_number(self.class_folders[label])
         with group_lock(self.root, self.folder.name, number, LOCK_TIMEOUT) as hold:
             if not self.is_complete(label):
@@ -182,6 +205,8 @@ class ImageCache:
 
     def _manifest(self, label: int) -> list[str] | None:
         if label not in self._checksums:
+            if not is_real_folder(self.folder):
+                return None
             read_settings(self.folder)  # of another format: an error
             checksums = read_manifest(self._group(label))
             if checksums is None or len(checksums) != self.ipc:
@@ -214,10 +239,20 @@ class ImageCache:
             sync_folder(partial)
             self.folder.mkdir(parents=True, exist_ok=True)
             if read_settings(self.folder) is None:
-                data = settings_bytes(self.ipc, len(self.class_folders), self.settings)
-                write_synced(partial / SETTINGS, data)
-                (partial / SETTINGS).replace(self.folder / SETTINGS)
+                self._write_settings(hold)
             self._publish(partial, label)
+            if read_settings(self.folder) is None:  # removed meanwhile, when the group was not there yet
+                self._write_settings(hold)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _write_settings(self, hold: Hold) -> None:
+        partial = new_partial(self.root, self.folder.name, group_number(self.class_folders[0]), hold)
+        try:
+            partial.mkdir(parents=True)
+            data = settings_bytes(self.ipc, len(self.class_folders), self.settings)
+            write_synced(partial / SETTINGS, data)
+            replace_own(partial / SETTINGS, self.folder / SETTINGS)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -237,12 +272,12 @@ class ImageCache:
     def _mend(self, partial: Path, target: Path) -> None:
         """Replace what is damaged in a group; files that are not the cache's stay."""
         for path in additional_images(target, self.ipc):
-            logger.warning("%s is removed: it is no image of this set", path)
-            path.unlink()
+            logger.warning("%s is no image of this set; move it elsewhere", path)
         for name in [*map(image_name, range(self.ipc)), MANIFEST]:  # the manifest last
-            if read_bytes(partial / name) != read_bytes(target / name):
+            limit = MAX_IMAGE_BYTES
+            if read_bytes(partial / name, limit) != read_bytes(target / name, limit):
                 logger.warning("%s was missing or damaged and is written again", target / name)
-                (partial / name).replace(target / name)
+                replace_own(partial / name, target / name)
 
 
 def _write_image(path: Path, image: Image.Image) -> str:

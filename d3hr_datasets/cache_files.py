@@ -1,49 +1,27 @@
-"""The files of the image cache: their names, what is sound, and who may write.
+"""The files of the image cache: their names, and what is sound.
 
     ROOT/SET/set.json                what the set is: format, images per class, number of groups, settings
     ROOT/SET/CLASS/00000.png ...     one folder per class, in label order: a group
     ROOT/SET/CLASS/group.json        SHA-256 of every image of the group
-    ROOT/.partial/                   groups being written
-    ROOT/.locks/                     one lock file per group being made
 
-In: folders. Out: what of a group is damaged, and the right to write it.
+In: folders. Out: what they hold, and what of it is damaged. `cache_locks` says who may write.
 
-Locks save work, they do not guard the files: every file gets its name by a rename when it is whole, and
-the same settings give the same pixels, so that two processes which write one group do no harm.
-
-- A lock is `flock` on a file in ROOT/.locks. The kernel gives it up when its process dies, however it
-  dies. Its file is removed when the group is done.
-- On a file system without `flock` (some network file systems) groups are made without a lock, and a warning
-  says so. A marker file is no substitute: one that was left by a process killed on another host would
-  block for ever.
-- Where `flock` holds within one host only (NFS mounted with `nolock` or `local_lock`), two hosts may make the
-  same group; the one that comes second keeps what is there.
-- A lock that is held for more than `LOCK_TIMEOUT` (a hung process, a file server that remembers a dead
-  client) is no longer waited for.
-
-A folder in ROOT/.partial is dead, and may be removed, if its name has this host in it and its group's lock
-can be taken (it was written under that lock), or if it has not changed for `LEFTOVER_AGE`.
+The root may hold anything else, too. Below it, links are never followed, and what is no regular file (a FIFO,
+a device) is never opened for longer than it takes to see that: both count as missing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import enum
 import errno
 import hashlib
 import json
-import logging
 import os
 import re
-import shutil
-import socket
-import time
-import uuid
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from d3hr_datasets.errors import CacheError
@@ -51,25 +29,13 @@ from d3hr_datasets.errors import CacheError
 FORMAT = 1
 MANIFEST = "group.json"
 SETTINGS = "set.json"
-PARTIAL = ".partial"
-LOCKS = ".locks"
-LOCK_TIMEOUT = 3600.0  # seconds
-LEFTOVER_AGE = 24 * 3600.0  # seconds
+MAX_IMAGE_BYTES = 2**28  # larger files are not read; a PNG of 8192 x 8192 has less
+MAX_JSON_BYTES = 2**25  # of the checksums of 490,000 images
 
-_UNLOCKED = "_unlocked"  # no host: an underscore does not occur in what `_host` returns
-_NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
-
-logger = logging.getLogger(__name__)
-
-
-class Hold(enum.Enum):
-    """What became of taking a lock."""
-
-    HELD = "this process holds it"
-    BUSY = "another one does"
-    UNSUPPORTED = "the file system has no locks"
+_NO_FILE = {errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENODEV}  # missing, a link, a socket, a device
+_IMAGE = re.compile(r"[0-9]{5,}\.png")
 
 
 def image_name(index: int) -> str:
@@ -77,9 +43,113 @@ def image_name(index: int) -> str:
     return f"{index:05d}.png"
 
 
+def is_image_name(name: str, ipc: int | None = None) -> bool:
+    """Say whether a group of `ipc` images has a file of this name; of any number by default."""
+    if not _IMAGE.fullmatch(name):
+        return False
+    index = int(name.removesuffix(".png"))
+    return image_name(index) == name and (ipc is None or index < ipc)
+
+
+def class_folder_names(class_names: Sequence[str]) -> list[str]:
+    """Return the folders of classes: number and a plain form of the name, so that sorting gives labels."""
+    width = number_width(len(class_names))
+    return [
+        f"{label:0{width}d}-{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}"
+        for label, name in enumerate(class_names)
+    ]
+
+
+def number_width(num_groups: int) -> int:
+    """Return the digits that a class folder begins with."""
+    return max(3, len(str(num_groups - 1)))
+
+
 def group_number(class_folder: str) -> str:
     """Return the number that a class folder begins with; it names the group's lock and partial folders."""
     return class_folder.partition("-")[0]
+
+
+def is_real_folder(path: Path) -> bool:
+    """Say whether there is a folder at a path, and no link to one.
+
+    Raises:
+        CacheError: It cannot be told.
+    """
+    return stat.S_ISDIR(_mode(path))
+
+
+def check_real_folder(path: Path) -> None:
+    """Check that what is at a path, if anything, is a folder that the cache may write to.
+
+    Raises:
+        CacheError: It is a link or something else.
+    """
+    mode = _mode(path)
+    if mode and not stat.S_ISDIR(mode):
+        raise CacheError(
+            f"{path} is {'a link' if stat.S_ISLNK(mode) else 'no folder'}; the cache writes to folders of "
+            "its own and follows no links. Move it away or give another `root`"
+        )
+
+
+def replace_own(path: Path, target: Path) -> None:
+    """Give a file its place in the cache, which is free or has a file, or a link, of the same name.
+
+    Raises:
+        CacheError: Something else is there.
+    """
+    mode = _mode(target)
+    if mode and not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        raise CacheError(f"{target} is no file, and the cache needs this name for one; move it away")
+    path.replace(target)
+
+
+def _mode(path: Path) -> int:
+    """Return what is at a path, links not followed; 0 if there is nothing."""
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise read_error(path, error) from error
+
+
+def open_file(path: str | Path) -> BinaryIO | None:
+    """Open a file of the cache; None if it is missing, a link, a FIFO, a socket or a device.
+
+    Raises:
+        OSError: It is there and cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return None
+
+
+def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
+    """Return what a file holds; nothing if there is none (as `open_file` says), or a larger one.
+
+    Raises:
+        CacheError: It is there and cannot be read.
+    """
+    try:
+        file = open_file(path)
+        if file is None:
+            return b""
+        with file:
+            return b"" if os.fstat(file.fileno()).st_size > limit else file.read(limit)
+    except OSError as error:
+        raise read_error(path, error) from error
 
 
 def read_manifest(folder: Path) -> list[str] | None:
@@ -88,12 +158,14 @@ def read_manifest(folder: Path) -> list[str] | None:
     Raises:
         CacheError: It is there and cannot be read.
     """
+    if not is_real_folder(folder):
+        return None
     data = read_bytes(folder / MANIFEST)
     try:
         checksums = json.loads(data)["sha256"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    if not isinstance(checksums, list) or data != manifest_bytes(checksums):
+        if not isinstance(checksums, list) or data != manifest_bytes(checksums):
+            return None
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return checksums
 
@@ -103,24 +175,8 @@ def manifest_bytes(checksums: list[str]) -> bytes:
     return json.dumps({"sha256": checksums}).encode()
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return what a file holds; nothing if it is missing.
-
-    Raises:
-        CacheError: It is there and cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise read_error(path, error) from error
-
-
 def find_damage(folder: Path, ipc: int | None = None) -> Iterator[Path]:
-    """Yield the files of a group that are missing, changed, or images too many. Reads every image.
-
-    Files that no image reader looks at (`.DS_Store`) are no damage.
+    """Yield the files of a group that are missing or changed. Reads every image, and no other files.
 
     Args:
         folder: The group.
@@ -134,25 +190,22 @@ def find_damage(folder: Path, ipc: int | None = None) -> Iterator[Path]:
         yield folder / MANIFEST
         return
     for index, checksum in enumerate(checksums):
-        if hashlib.sha256(read_bytes(folder / image_name(index))).hexdigest() != checksum:
+        data = read_bytes(folder / image_name(index), MAX_IMAGE_BYTES)
+        if hashlib.sha256(data).hexdigest() != checksum:
             yield folder / image_name(index)
-    yield from additional_images(folder, len(checksums))
 
 
 def additional_images(folder: Path, ipc: int) -> list[Path]:
-    """Return the images in a group's folder that an image reader would take for the group's, and are not."""
-    expected = {image_name(index) for index in range(ipc)}
-    return [path for path in find_images(folder) if path.name not in expected]
+    """Return the images in a group's folder that an image reader would take for the group's, and are not.
 
-
-def find_images(folder: Path) -> list[Path]:
-    """Return the files in a folder that image readers read; none if it is missing.
+    Files that no image reader looks at (`.DS_Store`) are none of them.
 
     Raises:
         CacheError: The folder cannot be read.
     """
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
+        images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
+        return [path for path in images if not is_image_name(path.name, ipc)]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -175,76 +228,47 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
         document = json.loads(data)
         version = document["format"]
         checksum = document.pop("sha256", None)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        sealed = data == _seal(document)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    if data != _seal(document) and (version == FORMAT or checksum is not None):
+    if not sealed and (version == FORMAT or checksum is not None):
         return None
     if version != FORMAT:
-        raise CacheError(
-            f"{folder / SETTINGS} has format {version!r}; this version of d3hr-datasets reads {FORMAT}. "
+        raise OtherFormatError(
+            f"{folder / SETTINGS} has format {version!r:.80}; this version of d3hr-datasets reads {FORMAT}. "
             f"Use the version that wrote it, remove the set (`d3hr cache prune {folder.name} --root "
-            f"{folder.parent}`), or give another `root`"
+            f"{folder.parent}`), or give another `root`",
+            sealed=sealed,
         )
-    return dict(document)
+    return dict(document) if _has_fields(document) else None
+
+
+class OtherFormatError(CacheError):
+    """A set is of another format.
+
+    Attributes:
+        sealed: Whether its `set.json` has the checksum that this library gives to every format.
+    """
+
+    def __init__(self, message: str, *, sealed: bool) -> None:
+        super().__init__(message)
+        self.sealed = sealed
+
+
+def _has_fields(document: dict[str, Any]) -> bool:
+    """Say whether a document of this format holds what `settings_bytes` writes."""
+    numbers = [document.get("ipc"), document.get("num_groups")]
+    return (
+        document.keys() == {"format", "ipc", "num_groups", "settings"}
+        and all(type(number) is int and number > 0 for number in numbers)
+        and isinstance(document["settings"], dict)
+    )
 
 
 def _seal(document: dict[str, Any]) -> bytes:
     """Return a document with its own SHA-256."""
     checksum = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     return (json.dumps({**document, "sha256": checksum}, sort_keys=True, indent=2) + "\n").encode()
-
-
-@contextlib.contextmanager
-def group_lock(root: Path, set_name: str, number: str, timeout: float) -> Iterator[Hold]:
-    """Take the lock of a group, if it can be had in `timeout` seconds, and remove its file in the end.
-
-    Raises:
-        CacheError: The cache cannot be written.
-    """
-    path = root / LOCKS / f"{set_name}.{number}.lock"
-    lock = FileLock(path, timeout=timeout, fallback_to_soft=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        hold = Hold.HELD
-    except Timeout:
-        hold = Hold.BUSY
-    except OSError as error:
-        if error.errno not in _NO_FLOCK:
-            raise write_error(root, error) from error
-        hold = Hold.UNSUPPORTED
-    try:
-        yield hold
-    finally:
-        if hold is not Hold.BUSY:
-            # Before the release: whoever waits for this file finds it gone and starts with a new one.
-            with contextlib.suppress(OSError):
-                path.unlink()
-        lock.release()
-
-
-def new_partial(root: Path, set_name: str, number: str, hold: Hold) -> Path:
-    """Return a name for a folder in which to write a group; no other process has it."""
-    owner = _host() if hold is Hold.HELD else _UNLOCKED
-    return root / PARTIAL / f"{set_name}.{number}.{owner}.{uuid.uuid4().hex}"
-
-
-def remove_dead_partials(root: Path, set_name: str, number: str) -> None:
-    """Remove what killed processes of this host left of a group. The caller holds the group's lock."""
-    for path in list((root / PARTIAL).glob("*")):
-        if path.name.startswith(f"{set_name}.{number}.{_host()}."):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def written_here(partial: Path) -> tuple[str, str] | None:
-    """Return set name and group number of a partial folder, if it was written under a lock of this host."""
-    parts = partial.name.rsplit(".", 3)
-    return (parts[0], parts[1]) if len(parts) == 4 and parts[2] == _host() else None
-
-
-def is_old(path: Path) -> bool:
-    """Say whether a file or folder has not changed for `LEFTOVER_AGE`."""
-    return time.time() - path.stat().st_mtime > LEFTOVER_AGE
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -284,10 +308,6 @@ def write_error(root: Path, error: OSError) -> CacheError:
     else:
         remedy = "Give another `root`, or make this one a folder that can be written"
     return CacheError(f"the cache {root} cannot be written: {error}. {remedy}")
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
 
 
 def default_root() -> Path:

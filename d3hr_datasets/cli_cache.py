@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,19 +86,38 @@ def prune_sets(
     damaged: Annotated[
         bool, typer.Option("--damaged", help="Remove the damaged classes of all sets.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     root: RootOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what killed processes left, and on request sets or damaged classes. Prints what is gone."""
-    from d3hr_datasets.cache import prune_cache
+    """Remove what killed processes left, and on request sets or damaged classes.
 
-    report = prune_cache(_cache_root(root), names or (), damaged=damaged)
+    Prints what goes, with its bytes, and asks before it does where a terminal is attached. Only files that
+    this library has written go; links are not followed.
+    """
+    from d3hr_datasets.cache import plan_prune
+
+    plan = plan_prune(_cache_root(root), names or (), damaged=damaged)
+    ask = bool(plan.removals) and not yes and has_terminal()
+    if ask or not as_json:
+        for removal in plan.removals:
+            typer.echo(f"{removal.path}  {removal.num_bytes} bytes", err=as_json)
+    if ask:
+        typer.confirm(f"Remove these, {format_bytes(plan.num_bytes)}?", abort=True, err=True)
+    report = plan.execute()
     if as_json:
         print_json({"removed": list(map(str, report.removed)), "num_bytes": report.num_bytes})
-    else:
-        for path in report.removed:
-            typer.echo(path)
+    for path in (removal.path for removal in plan.removals):
+        if path not in report.removed:
+            typer.echo(f"{path} stays: it has changed meanwhile", err=True)
+        elif os.path.lexists(path):
+            typer.echo(f"{path} stays: there is something else in it", err=True)
     typer.echo(f"{format_bytes(report.num_bytes)} freed", err=True)
+
+
+def has_terminal() -> bool:
+    """Say whether somebody can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _cache_root(root: Path | None) -> Path:

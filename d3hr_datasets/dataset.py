@@ -237,11 +237,12 @@ class D3HRDataset(DatasetFolder):
         Raises:
             ConfigError: `batch_size` is no positive integer, RANK and WORLD_SIZE are no numbers, or there is
                 no compiler.
-            CacheError: The cache cannot be written.
+            CacheError: The cache cannot be written, or there are other images in the folders of the set.
         """
         check_int("batch_size", batch_size, 1)
         rank, size = process_share()
         share = range(rank, len(self.classes), size)
+        self.cache.check(share)
         labels = [label for label in share if not self.cache.is_complete(label)]
         step = 1 if self.nested else max(1, min(batch_size // self.ipc, CHUNK))  # each class holds a lock
         if torch_compile and labels:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from PIL import Image
@@ -28,7 +28,8 @@ from d3hr_datasets.cache import (
     prune_cache,
     verify_cached_set,
 )
-from d3hr_datasets.cache_files import LEFTOVER_AGE, LOCKS, PARTIAL, SETTINGS, Hold, group_lock
+from d3hr_datasets.cache_files import SETTINGS
+from d3hr_datasets.cache_locks import LEFTOVER_AGE, LOCKS, PARTIAL, Hold, group_lock
 from d3hr_datasets.errors import CacheError
 from tests.tampering import flip_byte, truncate
 from tests.workers import file_digests, generate_together
@@ -196,7 +197,6 @@ def _write_manifest(data: bytes) -> Callable[[Path], object]:
 def _lengthen_manifest(folder: Path) -> None:
     checksums = json.loads((folder / MANIFEST).read_text())["sha256"]
     (folder / MANIFEST).write_text(json.dumps({"sha256": [*checksums, checksums[0]]}))
-    shutil.copyfile(folder / "00000.png", folder / "00003.png")
 
 
 def _shorten_manifest(folder: Path) -> None:
@@ -252,12 +252,18 @@ def test_damaged_group_is_made_again_by_materializing(
     assert file_digests(dataset.image_folder) == before
 
 
-def test_additional_image_is_removed_by_materializing(generated: Path, tiny_artifact: Path) -> None:
+def test_additional_image_stays_and_materializing_names_it(generated: Path, tiny_artifact: Path) -> None:
     dataset = _dataset(tiny_artifact, generated)
+    additional = dataset.cache.path(1, IPC)
+    shutil.copyfile(dataset.cache.path(1, 0), additional)
     before = file_digests(dataset.image_folder)
-    shutil.copyfile(dataset.cache.path(1, 0), dataset.cache.path(1, IPC))
-    dataset.materialize(progress=False)
+    flip_byte(dataset.cache.path(1, 1))
+    assert dataset[IPC + 1][1] == 1  # reading needs the set's own images alone
+    with pytest.raises(CacheError, match=f"{additional.name}.*move them elsewhere"):
+        dataset.materialize(progress=False)
     assert file_digests(dataset.image_folder) == before
+    additional.unlink()
+    dataset.materialize(progress=False)
 
 
 def test_nothing_is_left_of_making_and_mending(tmp_path: Path) -> None:
@@ -427,11 +433,11 @@ def test_mending_says_what_it_replaces_and_leaves_the_rest(
     sound = {path: path.stat() for path in (cache.path(0, 0), cache.path(0, 2))}
     flip_byte(cache.path(0, 1))
     additional = cache.path(0, IPC)
-    additional.write_bytes(b"")
+    additional.write_bytes(b"mine")
     with caplog.at_level(logging.WARNING, "d3hr_datasets"):
         cache.ensure(0, Maker(0))
     assert str(cache.path(0, 1)) in caplog.text and str(additional) in caplog.text
-    assert not additional.exists()
+    assert additional.read_bytes() == b"mine"
     assert {path: path.stat().st_ino for path in sound} == {path: s.st_ino for path, s in sound.items()}
 
 
@@ -474,16 +480,35 @@ def test_listing_does_not_count_groups_that_lack_a_file(tmp_path: Path) -> None:
     assert (found.num_complete_groups, found.num_images) == (1, 2 * IPC - 1)
 
 
-def test_set_without_settings_is_still_read(tmp_path: Path) -> None:
+def test_set_without_settings_is_still_read_and_gets_them_back(tmp_path: Path) -> None:
     cache = _complete(tmp_path)
+    before = (cache.folder / SETTINGS).read_bytes()
     (cache.folder / SETTINGS).unlink()
-    assert cache.is_complete(0) and verify_cached_set(tmp_path, "set") == []
-    assert list_cached_sets(tmp_path)[0].num_complete_groups == 2
+    assert cache.is_complete(0) and cache.read(1, 0) is not None
+    assert list_cached_sets(tmp_path) == []  # nothing says that it is one
+    cache.check([0, 1])
+    assert (cache.folder / SETTINGS).read_bytes() == before and not _left_over(tmp_path)
+
+
+def test_set_with_damaged_settings_is_reported_and_not_pruned(tmp_path: Path) -> None:
+    cache = _complete(tmp_path)
+    before = (cache.folder / SETTINGS).read_bytes()
+    flip_byte(cache.folder / SETTINGS)
+    flip_byte(cache.path(0, 0))
+    (found,) = list_cached_sets(tmp_path)
+    assert (found.name, found.settings, found.num_images) == ("set", {}, 2 * IPC)
+    assert verify_cached_set(tmp_path, "set") == [cache.folder / SETTINGS, cache.path(0, 0)]
+    assert prune_cache(tmp_path, damaged=True).removed == ()
+    with pytest.raises(CacheError, match=r"set\.json is damaged.*Generate the set again"):
+        prune_cache(tmp_path, ["set"])
+    cache.ensure(0, Maker(0))
+    assert (cache.folder / SETTINGS).read_bytes() == before and verify_cached_set(tmp_path, "set") == []
 
 
 def test_set_of_another_format_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     _complete(tmp_path)
-    (tmp_path / "set" / SETTINGS).write_text('{"format": 2}')
+    document = {"format": 2, "sha256": hashlib.sha256(b'{"format": 2}').hexdigest()}
+    (tmp_path / "set" / SETTINGS).write_text(json.dumps(document, sort_keys=True, indent=2) + "\n")
     cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
     uses: list[Callable[[], object]] = [
         lambda: cache.read(0, 0),
@@ -560,7 +585,7 @@ def test_pruning_takes_names_of_sets_only(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_held")
 def test_pruning_and_verifying_leave_alone_what_another_process_writes(tmp_path: Path) -> None:
-    partial = tmp_path / PARTIAL / f"set.000.{socket.gethostname()}.0"
+    partial = tmp_path / PARTIAL / f"set.000.{socket.gethostname()}.{'0' * 32}"
     partial.mkdir(parents=True)
     cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
     cache.ensure(1, Maker(1))
@@ -610,25 +635,27 @@ def test_leftovers_are_pruned_when_their_process_is_dead(tmp_path: Path) -> None
     _complete(tmp_path)
     partials = tmp_path / PARTIAL
     here, elsewhere, old, unknown = (
-        partials / f"set.000.{socket.gethostname()}.0",
-        partials / "set.000.another-host.1",
-        partials / "set.001.another-host.2",
+        partials / f"set.000.{socket.gethostname()}.{'0' * 32}",
+        partials / f"set.000.another-host.{'1' * 32}",
+        partials / f"set.001.another-host.{'2' * 32}",
         partials / "4711-abc",
     )
     for path in (here, elsewhere, old, unknown):
         path.mkdir()
         (path / "00000.png").write_bytes(b"12345")
     long_ago = time.time() - LEFTOVER_AGE - 60
-    os.utime(old, (long_ago, long_ago))
-    (tmp_path / LOCKS / "set.000.lock").touch()  # the lock of `here`: gone with it
+    for path in (old, unknown):
+        os.utime(path, (long_ago, long_ago))
+    lock = tmp_path / LOCKS / "set.000.lock"  # of `here`
+    lock.touch()
     report = prune_cache(tmp_path)
-    assert set(report.removed) == {here, old} and report.num_bytes == 10
+    assert set(report.removed) == {here, old, lock} and report.num_bytes == 10
     assert _left_over(tmp_path) == [unknown, elsewhere]
 
 
 def test_next_writer_of_a_group_removes_its_leftovers(tmp_path: Path) -> None:
-    leftover = tmp_path / PARTIAL / f"set.000.{socket.gethostname()}.0"
-    other = tmp_path / PARTIAL / f"set.001.{socket.gethostname()}.0"
+    leftover = tmp_path / PARTIAL / f"set.000.{socket.gethostname()}.{'0' * 32}"
+    other = tmp_path / PARTIAL / f"set.001.{socket.gethostname()}.{'0' * 32}"
     for path in (leftover, other):
         path.mkdir(parents=True)
     ImageCache(tmp_path, "set", ["a", "b"], IPC).ensure(0, Maker(0))
@@ -647,7 +674,7 @@ def test_file_system_without_locks_is_written_with_a_warning(
         cache = _complete(tmp_path)
     assert "without a lock" in caplog.text
     assert cache.is_complete(0) and _left_over(tmp_path) == []
-    foreign = tmp_path / PARTIAL / f"set.000.{socket.gethostname()}.0"
+    foreign = tmp_path / PARTIAL / f"set.000.{socket.gethostname()}.{'0' * 32}"
     foreign.mkdir()
     assert prune_cache(tmp_path).removed == () and foreign.exists()  # nothing proves its process dead
     assert prune_cache(tmp_path, ["set"]).removed == (cache.folder,)
@@ -684,13 +711,19 @@ def test_writers_without_locks_keep_what_the_first_one_wrote(
 
 
 def test_complete_group_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     cache = ImageCache(tmp_path, "set", ["a", "b"], IPC)
     cache.ensure(0, Maker(0))
-    for name in ("mkdir", "open", "rename", "replace", "unlink"):
+    system_open = os.open
+
+    def open_to_read(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        return refuse() if flags & (os.O_WRONLY | os.O_RDWR) else system_open(path, flags, *args, **kwargs)
+
+    for name in ("mkdir", "rename", "replace", "unlink"):
         monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setattr(os, "open", open_to_read)
     reader = ImageCache(tmp_path, "set", ["a", "b"], IPC)
     reader.ensure(0, _never)
     assert reader.read(0, 0) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -301,7 +302,8 @@ def test_cache_verify_finds_damage(cache_copy: Path) -> None:
 
 def test_cache_verify_goes_on_after_a_set_it_cannot_read(cache_copy: Path) -> None:
     (cache_copy / "another").mkdir()
-    (cache_copy / "another" / "set.json").write_text('{"format": 99}')
+    sealed = {"format": 99, "sha256": hashlib.sha256(b'{"format": 99}').hexdigest()}
+    (cache_copy / "another" / "set.json").write_text(json.dumps(sealed, sort_keys=True, indent=2) + "\n")
     (path,) = cache_copy.glob("*/001-bee_wasp/00001.png")
     flip_byte(path)
     result = d3hr("cache", "verify", "--root", cache_copy)
@@ -317,8 +319,10 @@ def test_cache_prune_removes_what_is_named(cache_copy: Path) -> None:
     values = succeed("cache", "prune", "--damaged", "--root", cache_copy)
     assert values == {"removed": [str(damaged)], "num_bytes": size}
     assert not damaged.exists() and (folder / "002-cat").is_dir()
+    num_bytes = sum(path.stat().st_size for path in folder.rglob("*.*"))
     result = d3hr("cache", "prune", folder.name, "--root", cache_copy)
-    assert (result.exit_code, result.stdout) == (0, f"{folder}\n") and result.stderr.endswith(" freed\n")
+    assert (result.exit_code, result.stdout) == (0, f"{folder}  {num_bytes} bytes\n")
+    assert result.stderr.endswith(" freed\n")
     assert not folder.exists()
     assert "has no set" in fail(1, "cache", "prune", folder.name, "--root", cache_copy)
 
