@@ -15,14 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError, ConfigError, PublishError
+from d3hr_datasets.errors import (
+    ArtifactIntegrityError,
+    ArtifactNotFoundError,
+    ConfigError,
+    D3HRError,
+    PublishError,
+)
+from d3hr_datasets.hub_cache import COMMIT, cached_file, checked_answers, forget
 from d3hr_datasets.metadata import METADATA, needed_files, read_metadata
 from d3hr_datasets.safe_files import file_sha256
 
 logger = logging.getLogger(__name__)
 
 _REPOSITORY = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -115,18 +121,21 @@ def download(
     before = {name for name in names if sha256[name] and known is not None and (known / name).exists()}
     for attempt in ("first", "second"):
         try:
-            folder = Path(
-                snapshot_download(
-                    repo_id,
-                    repo_type="dataset",
-                    revision=revision,
-                    allow_patterns=_as_patterns(names),
-                    token=token,
-                    local_files_only=local_files_only,
-                    cache_dir=cache_dir,
-                    **_library(),
+            with checked_answers(repo_id):
+                folder = Path(
+                    snapshot_download(
+                        repo_id,
+                        repo_type="dataset",
+                        revision=revision,
+                        allow_patterns=_as_patterns(names),
+                        token=token,
+                        local_files_only=local_files_only,
+                        cache_dir=cache_dir,
+                        **_library(),
+                    )
                 )
-            )
+        except D3HRError:
+            raise
         except Exception as error:  # the client lets those of its own libraries through
             if attempt == "first" and _may_pass(error):
                 logger.warning("%s was not downloaded: %s; trying again", repo_id, _reason(error))
@@ -136,13 +145,12 @@ def download(
                 f"{_reason(error)}. Check name and revision, the connection (HF_HUB_OFFLINE, HF_ENDPOINT) "
                 "and the access (HF_TOKEN, `hf auth login`)"
             ) from error
-        wrong = [name for name in names if name not in before and not _is_right(folder / name, sha256[name])]
+        wrong = [name for name in names if name not in before and not _is_right(folder, name, sha256[name])]
         if not wrong:
             return folder
         for name in wrong:
             logger.warning("%s of %s arrived wrong at the %s attempt; it is removed", name, repo_id, attempt)
-            (folder / name).resolve().unlink(missing_ok=True)
-            (folder / name).unlink(missing_ok=True)
+            forget(folder, name)
     raise ArtifactIntegrityError(
         f"{wrong} of {repo_id}@{folder.name} is not what its checksum says, twice: the repository is "
         "damaged, or the connection changes what it carries. Tell its authors, or try another connection"
@@ -225,16 +233,18 @@ def _snapshot_folder(repo_id: str, commit: str, cache_dir: str | Path | None) ->
     return root / f"datasets--{repo_id.replace('/', '--')}" / "snapshots" / commit
 
 
-def _is_right(path: Path, sha256: str | None) -> bool:
+def _is_right(folder: Path, name: str, sha256: str | None) -> bool:
     """Say whether a file has its checksum, or, without one, that which its blob is named by.
 
     A missing file counts as right: the repository has none, which its reader says.
     """
-    if not path.exists():
+    if not (folder / name).exists():
         return True
+    blob = cached_file(folder, name)
+    if blob is None:
+        return False
     if sha256 is not None:
-        return file_sha256(path) == sha256
-    blob = path.resolve()
+        return file_sha256(blob) == sha256
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         return file_sha256(blob) == blob.name
     if COMMIT.fullmatch(blob.name):

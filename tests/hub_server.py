@@ -114,6 +114,7 @@ class HubServer:
         self.sent: Counter[str] = Counter()  # bytes of bodies, by path
         self.requests: list[tuple[str, str, str]] = []  # method, path, user agent
         self.page_size = 1000
+        self.told: dict[str, str] = {}  # headers that it tells about files instead of the right ones
         self.lock = threading.RLock()
         self._servers = [ThreadingHTTPServer(("127.0.0.1", number), self._handler()) for number in (port, 0)]
         self.url, self.storage_url = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
@@ -302,10 +303,10 @@ class _Handler(BaseHTTPRequestHandler):
         if file is None:
             raise _error(404, "EntryNotFound", "Entry not found", X_Repo_Commit=sha)
         if not file.lfs:
-            self._give(file.data, ETag=f'"{file.oid}"', X_Repo_Commit=sha)
+            self._give(file.data, **{"ETag": f'"{file.oid}"', "X_Repo_Commit": sha, **self.hub.told})
         headers = {"X_Linked_Etag": f'"{file.sha256}"', "X_Linked_Size": str(len(file.data))}
         location = f"{self.hub.storage_url}/lfs/{file.sha256}"
-        raise _Answer(302, b"", Location=location, X_Repo_Commit=sha, **headers)
+        raise _Answer(302, b"", **{"Location": location, "X_Repo_Commit": sha, **headers, **self.hub.told})
 
     def _storage(self, oid: str, body: bytes) -> None:
         if "Authorization" in self.headers and self.command != "POST":
