@@ -26,6 +26,7 @@ from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.errors import (
     ArtifactIntegrityError,
     ConfigError,
+    ForeignFileError,
     ModelNotFoundError,
 )
 from d3hr_datasets.gaussians import ClassGaussians, ClassModes
@@ -34,10 +35,19 @@ from d3hr_datasets.metadata import (
     METADATA,
     STATISTICS,
     file_digests,
+    list_files,
     needed_files,
     read_metadata,
 )
-from d3hr_datasets.safe_files import check_model_file, file_sha256, path_inside, replace_file
+from d3hr_datasets.safe_files import (
+    check_model_file,
+    file_sha256,
+    file_version,
+    is_file,
+    is_folder,
+    path_inside,
+    replace_file,
+)
 from d3hr_datasets.statistics import check_stored, pack_statistics, read_gaussians, read_modes
 
 
@@ -65,7 +75,7 @@ class Artifact:
         self.sha256 = sha256
         self.repo_id = repo_id
         self.revision = revision
-        self._checked: set[str] = set()
+        self._checked: dict[str, tuple[int, ...]] = {}  # the state of each file when it was found right
 
     def __repr__(self) -> str:
         return f"Artifact({str(self.folder)!r}, {len(self.info.classes)} classes, {self.fingerprint})"
@@ -110,13 +120,13 @@ class Artifact:
         """
         folder = Path(repo_or_path).expanduser()
         found = hub.split_repository(repo_or_path) if isinstance(repo_or_path, str) else None
-        is_folder = (folder / METADATA).is_file() or found is None
-        if revision is not None and (is_folder or (found and found[1])):
+        is_local = is_file(folder / METADATA) or found is None
+        if revision is not None and (is_local or (found and found[1])):
             raise ConfigError(
-                f"revision={revision!r} goes with 'ORG/NAME' on the Hub, and {str(repo_or_path)!r} is a "
+                f"revision={revision!r} goes with 'ORG/NAME' on the Hub, and {str(repo_or_path)!r:.300} is a "
                 "folder or has a revision already"
             )
-        if is_folder or found is None:
+        if is_local or found is None:
             return cls.load(folder)
         snapshot = hub.download_artifact(
             found[0],
@@ -136,9 +146,7 @@ class Artifact:
         """
         folder = Path(folder)
         needed = needed_files(self.info, self.sha256)
-        sha256 = {
-            n: digest for n, digest in self.sha256.items() if n in needed or (self.folder / n).is_file()
-        }
+        sha256 = {n: digest for n, digest in self.sha256.items() if n in needed or is_file(self.folder / n)}
         for name in sha256:
             source = self.check(name)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -225,23 +233,30 @@ class Artifact:
         return self
 
     def check(self, name: str) -> Path:
-        """Return the path of a file of the artifact after comparing its checksum, once per object.
+        """Return the path of a file of the artifact, its checksum compared anew when it has changed.
 
         Raises:
             ArtifactIntegrityError: It is missing, lies elsewhere, or is not the file `d3hr.json` describes.
         """
         path = path_inside(self.folder, name)
-        if name not in self._checked:
-            if not path.is_file():
-                raise ArtifactIntegrityError(
-                    f"{path} is missing, {METADATA} lists it; download the artifact again"
-                )
-            if name not in self.sha256 or file_sha256(path) != self.sha256[name]:
-                raise ArtifactIntegrityError(
-                    f"{path} is not the file that {METADATA} describes (SHA-256 differs): truncated, damaged "
-                    f"or changed; {self._mend(path)}"
-                )
-            self._checked.add(name)
+        if not is_file(path):
+            raise ArtifactIntegrityError(
+                f"{path} is missing, {METADATA} lists it; download the artifact again"
+            )
+        try:
+            state = file_version(path)
+            if self._checked.get(name) == state:
+                return path
+            digest = file_sha256(path)
+            changing = file_version(path) != state
+        except ForeignFileError as error:
+            raise ArtifactIntegrityError(f"{error}; {METADATA} lists it") from error
+        if changing or name not in self.sha256 or digest != self.sha256[name]:
+            raise ArtifactIntegrityError(
+                f"{path} is not the file that {METADATA} describes (SHA-256 differs): truncated, damaged "
+                f"or changed; {self._mend(path)}"
+            )
+        self._checked[name] = state
         return path
 
     def _mend(self, path: Path) -> str:
@@ -272,20 +287,21 @@ class Artifact:
 
         Raises:
             ModelNotFoundError: No file of it is there.
-            ArtifactIntegrityError: A file of it differs.
+            ArtifactIntegrityError: A file of it differs or is not listed, or a folder of it is a link.
         """
         relative = self.info.model.path
         if relative is None:
             return None
         names = [name for name in self.sha256 if name.startswith(f"{relative}/")]
-        if not names or not (self.folder / relative).is_dir():
+        if not names or not is_folder(self.folder / relative):
             raise ModelNotFoundError(
                 f"{self.folder / relative} has no model, but {METADATA} refers to it; "
                 "download the artifact again"
             )
-        for path in (self.folder / relative).rglob("*"):
+        path_inside(self.folder, relative)
+        for path in list_files(self.folder / relative):
             name = path.relative_to(self.folder).as_posix()
-            if not path.is_dir() and name not in self.sha256 and path.suffix != ".md":
+            if name not in self.sha256 and path.suffix != ".md":
                 raise ArtifactIntegrityError(
                     f"{path} is not listed in {METADATA}; remove it, it may not be read"
                 )

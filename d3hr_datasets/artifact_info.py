@@ -16,6 +16,10 @@ from d3hr_datasets.config import (
     check_on_grid,
 )
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.text import check_text, check_texts
+
+MAX_NAME, MAX_CLASS_NAME, MAX_TEXT = 100, 200, 1000  # characters; folders are named by the first two
+MAX_CLASSES = 65_536
 
 ImageMode = Literal["L", "RGB"]
 StatisticsDtype = Literal["float16", "bfloat16", "float32", "int8"]
@@ -26,8 +30,9 @@ class ArtifactInfo:
     """Everything `d3hr.json` says apart from the format and the checksums.
 
     Args:
-        name: Short name, used in folders: lower-case letters, digits, "-", "_", ".".
-        classes: Class names in the order of the model's class labels 0..K-1.
+        name: Short name, used in folders: lower-case letters, digits, "-", "_", "."; up to 100 characters.
+        classes: Class names in the order of the model's class labels 0..K-1, each of up to 200 printable
+            characters.
         image_size: Side of the images in pixels.
         image_mode: "L" or "RGB".
         padding: Black frame in pixels around the image when it is encoded, taken off after decoding.
@@ -36,7 +41,7 @@ class ArtifactInfo:
         inversion: How the images were inverted, with the timesteps that are stored.
         decode: How to decode unless the user says otherwise.
         counts: Images behind each class.
-        source: Where the images come from, with a `fingerprint`; free text otherwise.
+        source: Where the images come from, with a `fingerprint`; free, printable text otherwise.
         producer: Name and version of what wrote it.
         wnids: WordNet IDs of the classes, or None.
         dtype: How means and variances are stored; "int8" is half the size of "float16": integers, with a step
@@ -64,12 +69,17 @@ class ArtifactInfo:
         allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
         if not isinstance(self.name, str) or not self.name:
             raise ConfigError(f"name must be a string, not {self.name!r}")
+        check_text("name", self.name, MAX_NAME)
         if not set(self.name) <= allowed or self.name[0] in ".-":
             raise ConfigError(f"name must be of lower-case letters, digits, '-', '_', '.', not {self.name!r}")
         if not isinstance(self.classes, tuple) or not self.classes:
             raise ConfigError("classes must name at least one class")
+        if len(self.classes) > MAX_CLASSES:
+            raise ConfigError(f"classes has {len(self.classes):,} entries; accepted: at most {MAX_CLASSES:,}")
         if not all(isinstance(name, str) and name for name in self.classes):
             raise ConfigError("classes must be non-empty strings")
+        for name in self.classes:
+            check_text("a class name", name, MAX_CLASS_NAME)
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError("classes has duplicates")
         check_int("image_size", self.image_size, 1, 4096)
@@ -79,6 +89,9 @@ class ArtifactInfo:
         check_choice("dtype", self.dtype, StatisticsDtype)
         if not isinstance(self.source, dict) or not isinstance(self.producer, str):
             raise ConfigError("source must be an object and producer a string")
+        check_texts("source", self.source, MAX_TEXT)
+        check_text("producer", self.producer, MAX_TEXT)
+        check_text("model.path", self.model.path or "", MAX_TEXT)
         if not isinstance(self.counts, tuple):
             raise ConfigError(f"counts must be a list, not {self.counts!r}")
         if not isinstance(self.latent_shape, tuple) or len(self.latent_shape) != 3:
@@ -99,6 +112,8 @@ class ArtifactInfo:
                 raise ConfigError(f"{name} must have one entry per class ({len(self.classes)})")
         if self.wnids is not None and not all(isinstance(wnid, str) for wnid in self.wnids):
             raise ConfigError("wnids must be strings")
+        for wnid in self.wnids or ():
+            check_text("a WordNet ID", wnid, MAX_CLASS_NAME)
         for count in self.counts:
             check_int("counts", count, 2)
 

@@ -37,6 +37,7 @@ from d3hr_datasets.cli_dataset import (
 from d3hr_datasets.cli_publish import add_publish_commands
 from d3hr_datasets.cli_report import report
 from d3hr_datasets.errors import D3HRError
+from d3hr_datasets.text import printable
 
 if TYPE_CHECKING:
     from d3hr_datasets.artifact import Artifact
@@ -50,7 +51,7 @@ class ErrorsAsLines(TyperGroup):
         try:
             return super().invoke(ctx)
         except D3HRError as error:
-            typer.echo(f"d3hr: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"d3hr: {printable(' '.join(str(error).split()))}", err=True)
             raise typer.Exit(1) from error
 
 
@@ -128,7 +129,7 @@ def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None
         "size": format_bytes(int(summary["num_bytes"] or 0)),
     }
     for key, value in rows.items():
-        typer.echo(f"{key:<12} {value}")
+        typer.echo(f"{key:<12} {printable(value)}")
 
 
 @app.command()

@@ -14,6 +14,7 @@ import typer
 
 from d3hr_datasets import __version__
 from d3hr_datasets.cli_cache import JsonOption, print_json
+from d3hr_datasets.text import check_text
 
 if TYPE_CHECKING:
     from d3hr_datasets.artifact import Artifact
@@ -121,7 +122,7 @@ def build(
     Goes on where it was interrupted. Under `accelerate launch -m d3hr_datasets.build` all processes share the
     work.
     """
-    from d3hr_datasets.artifact_info import ArtifactInfo
+    from d3hr_datasets.artifact_info import MAX_TEXT, ArtifactInfo
     from d3hr_datasets.build import build_artifact, join_processes
     from d3hr_datasets.class_matching import match_classes, read_class_map
     from d3hr_datasets.config import DecodeConfig, InversionConfig
@@ -135,6 +136,8 @@ def build(
     )
     from d3hr_datasets.sources import SourceOptions, open_source, relabel
 
+    if license_name is not None:
+        check_text("--license", license_name, MAX_TEXT)  # before hours of work
     reference = model_reference(model)
     check_output(output)
     processes = join_processes()
@@ -213,12 +216,14 @@ def import_statistics(
 ) -> None:
     """Make an artifact of statistics in the reference code's format, and print its folder."""
     from d3hr_datasets import importing
-    from d3hr_datasets.artifact_info import ArtifactInfo
+    from d3hr_datasets.artifact_info import MAX_TEXT, ArtifactInfo
     from d3hr_datasets.class_matching import read_json
     from d3hr_datasets.config import DecodeConfig
     from d3hr_datasets.errors import ConfigError
     from d3hr_datasets.model_files import check_output, copy_model, load_model, model_classes, model_reference
 
+    if license_name is not None:
+        check_text("--license", license_name, MAX_TEXT)  # before hours of work
     reference = model_reference(model)
     check_output(output)
     diffusion = load_model(model, "cpu", "float32", allow_bin=allow_bin)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from d3hr_datasets.cli_cache import JsonOption, RootOption, print_json
+from d3hr_datasets.text import printable
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder of an artifact.")]
 
@@ -96,5 +97,5 @@ def publish(
     if as_json:
         print_json({**dataclasses.asdict(published), "files": listed, "registry_row": row})
         return
-    typer.echo(published.url if published.changed else "nothing to change", err=True)
+    typer.echo(printable(published.url) if published.changed else "nothing to change", err=True)
     typer.echo(row)

@@ -15,6 +15,10 @@ class ConfigError(D3HRError, ValueError):
     """An argument or a setting has a value that is not accepted."""
 
 
+class ForeignFileError(D3HRError, OSError):
+    """A file that others wrote cannot be read: it is missing, closed to us, no regular file, or too large."""
+
+
 class ArtifactNotFoundError(D3HRError, FileNotFoundError):
     """There is no artifact at the place given."""
 
@@ -69,6 +73,10 @@ class TeacherError(D3HRError, ValueError):
 
 class SoftLabelsError(D3HRError, ValueError):
     """Stored soft labels are not those of the data set, or cannot be read."""
+
+
+class DivergenceError(D3HRError, FloatingPointError):
+    """A training has come to a loss that is no number."""
 
 
 class PublishError(D3HRError, RuntimeError):

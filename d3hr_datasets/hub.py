@@ -25,10 +25,12 @@ from d3hr_datasets.errors import (
 from d3hr_datasets.hub_cache import COMMIT, cached_file, checked_answers, forget
 from d3hr_datasets.metadata import METADATA, needed_files, read_metadata
 from d3hr_datasets.safe_files import file_sha256
+from d3hr_datasets.text import printable
 
 logger = logging.getLogger(__name__)
 
 _REPOSITORY = re.compile(r"(?P<repo_id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+MAX_REPOSITORY = 300  # characters; the Hub's own names have at most 96
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Published:
 
 def split_repository(text: str) -> tuple[str, str | None] | None:
     """Return repository and revision of "ORG/NAME" or "ORG/NAME@REVISION", or None if it is neither."""
-    match = _REPOSITORY.fullmatch(text)
+    match = _REPOSITORY.fullmatch(text) if len(text) <= MAX_REPOSITORY else None
     return (match["repo_id"], match["revision"]) if match else None
 
 
@@ -214,7 +216,7 @@ def _as_patterns(names: Iterable[str]) -> list[str]:
 
 
 def _reason(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    text = f"{type(error).__name__}: {printable(' '.join(str(error).split())[:500])}"
     return text if error.__cause__ is None else f"{text} ({_reason(error.__cause__)})"
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-from d3hr_datasets.artifact_info import ArtifactInfo
+from d3hr_datasets.artifact_info import MAX_TEXT, ArtifactInfo
 from d3hr_datasets.chunks import (
     Chunk,
     ChunkMoments,
@@ -30,6 +30,7 @@ from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, UnreadableImageError
 from d3hr_datasets.group_sampling import derive_seed
 from d3hr_datasets.reading import ImageRecord, ImageStream, IndexedImages, read_record, reason_of
+from d3hr_datasets.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -174,8 +175,11 @@ class ChunkBuilder:
                         items.append(future.result())
                         numbers.append(number + offset)
                     except UnreadableImageError as error:
-                        reason = reason_of(error.__cause__ or error)
-                        unreadable.append({"image": record.name, "reason": reason})
+                        name, reason = record.name, reason_of(error.__cause__ or error)
+                        # What becomes part of the description has to be accepted there.
+                        unreadable.append(
+                            {"image": printable(name)[:MAX_TEXT], "reason": printable(reason)[:MAX_TEXT]}
+                        )
                         self._check_unreadable(len(unreadable), error)
                 if items:
                     pixels += sum(_image_digest(image, label) for image, label in items)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from d3hr_datasets.artifact_info import ArtifactInfo
-from d3hr_datasets.errors import ArtifactFormatError, ArtifactNotFoundError, ConfigError
-from d3hr_datasets.safe_files import file_sha256, is_safe_name, path_inside, read_json
+from d3hr_datasets.errors import (
+    ArtifactFormatError,
+    ArtifactIntegrityError,
+    ArtifactNotFoundError,
+    ConfigError,
+)
+from d3hr_datasets.safe_files import file_sha256, is_file, is_safe_name, path_inside, read_json
 
 FORMAT = 1
 METADATA = "d3hr.json"
@@ -22,10 +28,10 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
         ArtifactFormatError: It is of another format, or a field has a value that is not accepted.
     """
     path = folder / METADATA
-    if not path.is_file():
+    if not is_file(path):
         raise ArtifactNotFoundError(
-            f"{path} does not exist: {folder} is no artifact. Give a folder that holds {METADATA}, as "
-            "`hf download ORG/NAME --repo-type dataset` brings it"
+            f"{path!s:.300} does not exist: {folder!s:.300} is no artifact. Give a folder that holds "
+            f"{METADATA}, as `hf download ORG/NAME --repo-type dataset` brings it"
         )
     document = read_json(path_inside(folder, METADATA))
     if "format" not in document:
@@ -66,11 +72,28 @@ def file_digests(folder: Path) -> dict[str, str]:
     """Return the checksums of the files of an artifact as they are now, those in hidden folders left out.
 
     Raises:
-        ArtifactIntegrityError: One leads out of the folder.
+        ArtifactIntegrityError: One leads out of the folder, or is a link to a folder.
     """
-    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*"))}
+    files = {path.relative_to(folder): path for path in sorted(list_files(folder))}
     return {
         relative.as_posix(): file_sha256(path_inside(folder, relative.as_posix()))
         for relative, path in files.items()
         if path.is_file() and path.name != METADATA and not relative.parts[0].startswith(".")
     }
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Return all that is in a folder and those below it, and is no folder.
+
+    Raises:
+        ArtifactIntegrityError: A folder is a link: what is in it would not be seen here, and be read.
+    """
+    found = []
+    for parent, folders, names in os.walk(folder):
+        for name in folders:
+            if (Path(parent) / name).is_symlink():
+                raise ArtifactIntegrityError(
+                    f"{Path(parent) / name} is a link to a folder; artifacts hold their folders themselves"
+                )
+        found += [Path(parent) / name for name in names]
+    return found

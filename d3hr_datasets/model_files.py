@@ -14,10 +14,23 @@ from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.class_matching import parse_class_list, read_class_list
 from d3hr_datasets.config import ModelReference
 from d3hr_datasets.diffusion import LatentDiffusion
-from d3hr_datasets.errors import ConfigError, ModelNotFoundError
-from d3hr_datasets.model_loading import INDEX, read_label_map
+from d3hr_datasets.errors import (
+    ArtifactIntegrityError,
+    ConfigError,
+    ForeignFileError,
+    ModelFormatError,
+    ModelNotFoundError,
+)
+from d3hr_datasets.model_loading import INDEX, WEIGHTS, read_label_map
+from d3hr_datasets.safe_files import check_file, is_folder, path_inside
 
-PARTS = ("transformer", "vae", "scheduler")
+# What diffusers writes of a model and reads; a folder may hold anything else, which is nobody's business.
+PARTS = {
+    "transformer": ("config.json", f"{WEIGHTS}.safetensors", f"{WEIGHTS}.safetensors.index.json"),
+    "vae": ("config.json", f"{WEIGHTS}.safetensors", f"{WEIGHTS}.safetensors.index.json"),
+    "scheduler": ("scheduler_config.json",),
+}
+CARD = "README.md"  # it says which licence the model has
 # What an artifact's folder may hold before it is built.
 EXPECTED = {"d3hr.json", "statistics.safetensors", "model", "README.md", ".gitattributes", ".gitignore"}
 
@@ -29,12 +42,12 @@ def model_reference(model: str) -> ModelReference:
         ModelNotFoundError: It is neither a folder nor of the form ORG/NAME@COMMIT.
         ConfigError: The commit is not 40 hexadecimal digits.
     """
-    if Path(model).expanduser().is_dir():
+    if is_folder(Path(model).expanduser()):
         return ModelReference(path="model")
     repo_id, separator, revision = model.partition("@")
     if not separator or repo_id.count("/") != 1:
         raise ModelNotFoundError(
-            f"there is no folder {model!r}; accepted: a folder in diffusers' layout, or ORG/NAME@COMMIT "
+            f"there is no folder {model!r:.300}; accepted: a folder in diffusers' layout, or ORG/NAME@COMMIT "
             "on the Hub, with all 40 digits of the commit"
         )
     return ModelReference(repo_id, revision)
@@ -80,7 +93,11 @@ def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
     """Put a model folder into an artifact as `model/`; does nothing for a model on the Hub.
 
     What was in `model/` before is replaced as a whole, so that nothing of another model stays; a copy that is
-    cut short changes nothing. Weights that are .bin files are saved as safetensors.
+    cut short changes nothing. Only the files of a model are copied, and none that lies outside its folder.
+    Weights that are .bin files are saved as safetensors.
+
+    Raises:
+        ModelFormatError: A file of the model is a link out of its folder, or no regular file.
     """
     if model_reference(model).path is None:
         return
@@ -93,17 +110,17 @@ def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
     try:
-        for part in PARTS:
+        for part, patterns in PARTS.items():
             (new / part).mkdir(parents=True)
-            for path in sorted((source / part).iterdir()):
-                if path.suffix in {".json", ".safetensors"}:
-                    shutil.copy(path, new / part)
+            for pattern in patterns:
+                for path in sorted((source / part).glob(pattern)):
+                    _copy(source, f"{part}/{path.name}", new)
         for part, module in (("transformer", diffusion.transformer), ("vae", diffusion.vae)):
             if not list((new / part).glob("*.safetensors")):
                 module.save_pretrained(new / part)
-        for name in (INDEX, "README.md"):  # the card says which licence the model has
-            if (source / name).is_file():
-                shutil.copy(source / name, new)
+        for name in (INDEX, CARD):
+            if (source / name).exists():
+                _copy(source, name, new)
         if target.is_symlink():
             target.unlink()
         elif target.exists():
@@ -114,6 +131,15 @@ def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
             old.rename(target)
         shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _copy(source: Path, name: str, target: Path) -> None:
+    try:
+        path = path_inside(source, name)
+        check_file(path)
+    except (ArtifactIntegrityError, ForeignFileError) as error:
+        raise ModelFormatError(f"the model's {name} does not become part of an artifact: {error}") from error
+    shutil.copy(path, target / name)
 
 
 def model_classes(model: str, class_list: str | None) -> ClassList | None:

@@ -133,7 +133,7 @@ def _read(
                     tensors.append(dequantize(name, values, scale))
                 else:
                     tensors.append(read(name, shape, SAFETENSORS_DTYPES[info.dtype]).float())
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ArtifactFormatError(f"{path}: {error}; download the artifact again") from error
     return tensors
 
