@@ -120,7 +120,7 @@ class ArtifactInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return {**values, "inversion": self.inversion.to_dict()}
+        return {**values, "inversion": self.inversion.to_dict(), "decode": self.decode.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ArtifactInfo:

@@ -16,10 +16,18 @@ from typing import Any
 from PIL import Image
 
 from d3hr_datasets.artifact import Artifact
+from d3hr_datasets.card_facts import (
+    ACCURACY,
+    ImageFiles,
+    artifact_facts,
+    describe_decoding,
+    kept_accuracies,
+    preview_ipc_of,
+)
 from d3hr_datasets.config import check_int
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.export import export_parquet
+from d3hr_datasets.export import export_parquet, require_parquet
 from d3hr_datasets.named import named_dataset
 from d3hr_datasets.registry import REGISTRY
 from d3hr_datasets.safe_files import replace_file
@@ -42,7 +50,7 @@ def write_card(
     artifact: Artifact,
     repo_id: str | None = None,
     *,
-    preview_ipc: int = 1,
+    preview_ipc: int | None = None,
     results: Path | None = None,
     root: str | Path | None = None,
     device: str | None = None,
@@ -50,13 +58,15 @@ def write_card(
 ) -> Path:
     """Write the card, its contact sheet and the preview of an artifact, and list them in `d3hr.json`.
 
-    Text below the line `NOTES` of a card that is there is kept.
+    Of a card that is there, text below the line `NOTES` is kept, and accuracies unless there are new ones.
 
     Args:
         artifact: The artifact, in a folder that can be written.
         repo_id: "ORG/NAME" it will be at, for the snippet; not needed for one that ships with the package.
-        preview_ipc: Images per class of the preview, the first ones of nested sets.
-        results: Measured accuracies: a JSON file of `recipes.evaluate_table`.
+        preview_ipc: Images per class of the preview, the first ones of nested sets. As many as the preview
+            that is there has, or one.
+        results: Measured accuracies: a JSON file of `recipes.evaluate_table`; those of the card that is there
+            by default.
         root: Cache of the images of sheet and preview, as in `D3HRDataset`.
         device: Where to generate them.
         progress: Show a progress bar on stderr while generating.
@@ -68,42 +78,48 @@ def write_card(
         ConfigError: There is no `repo_id` to name in the snippet, or `results` is no such file.
         ExportError: `datasets` is not installed.
     """
-    check_int("preview_ipc", preview_ipc, 1)
+    if preview_ipc is not None:
+        check_int("preview_ipc", preview_ipc, 1)
     folder, num_classes = artifact.folder, len(artifact.info.classes)
+    accuracies = accuracy_section(results) if results else kept_accuracies(_split(folder / CARD)[0])
+    _use(artifact, repo_id, 0)  # what cannot be written stops this before anything is generated
+    require_parquet()
+    if preview_ipc is None:
+        preview_ipc = preview_ipc_of(folder / PREVIEW, num_classes) or 1
     shown = list(range(0, num_classes, -(-num_classes // SIDE)))
     sheet = D3HRDataset(artifact, root, SIDE, nested=True, device=device, classes=shown)
     preview = D3HRDataset(artifact, root, preview_ipc, nested=True, device=device)
-    text = card_text(artifact, repo_id, len(preview), _read_results(results))
     sheet.materialize(progress=progress)
     replace_file(folder / SHEET, lambda path: contact_sheet(sheet).save(path, "PNG"))
     with tempfile.TemporaryDirectory() as work:
         data = export_parquet(preview, Path(work) / "preview", progress=progress) / "data"
         shutil.rmtree(folder / "preview", ignore_errors=True)
         shutil.copytree(data, folder / "preview")
-    notes = _notes(folder / CARD)
+    text = card_text(artifact, repo_id, ImageFiles.of([folder / PREVIEW]), accuracies)
+    notes = _split(folder / CARD)[1]
     replace_file(folder / CARD, lambda path: path.write_text(f"{text}\n{NOTES}\n{notes}", encoding="utf-8"))
     artifact.write_metadata()
     return folder / CARD
 
 
 def card_text(
-    artifact: Artifact, repo_id: str | None, num_preview: int, results: list[list[str]] | None = None
+    artifact: Artifact, repo_id: str | None, preview: ImageFiles, accuracies: str | None = None
 ) -> str:
-    """Return the card without the author's notes; arguments as `write_card`, with the size of the preview."""
+    """Return the card without the author's notes: arguments as `write_card`, and a section of accuracies."""
     info = artifact.info
     title = f"D3HR {info.source.get('name') or info.name}"
     sections = [
-        _yaml(artifact, title, "preview/*.parquet", list(info.classes), num_preview) + f"\n\n# {title}",
-        "A distilled image data set: one Gaussian per class over DDIM-inverted latents of a diffusion model, "
+        _yaml(artifact, title, "preview/*.parquet", list(info.classes), preview) + f"\n\n# {title}",
+        "A distilled image data set: one Gaussian per class over inverted latents of a diffusion model, "
         f"of {sum(info.counts):,} images of {len(info.classes)} classes. From it, any number of images per "
         "class is made on your machine, once, and cached "
         "(D³HR, [arXiv 2505.18399](https://arxiv.org/abs/2505.18399)).",
         f"![one class a row]({SHEET})",
-        _use(artifact, repo_id, num_preview),
-        "## How it was built\n\n" + markdown_table(["", ""], _facts(artifact)),
+        _use(artifact, repo_id, preview.num_images),
+        "## How it was built\n\n" + markdown_table(["", ""], artifact_facts(artifact)),
     ]
-    if results:
-        sections.append("## Accuracy\n\n" + markdown_table(["training set", "accuracy, %"], results))
+    if accuracies:
+        sections.append(accuracies)
     sections.append(
         f"## Licences\n\nData: {_license_of_data(artifact)}. Diffusion model: "
         f"{_license_of_model(artifact)}. The statistics describe the data and are useful with that model "
@@ -112,18 +128,18 @@ def card_text(
     return "\n\n".join(sections) + "\n"
 
 
-def images_card(dataset: D3HRDataset) -> str:
-    """Return the card of a repository that holds the images of a data set as Parquet."""
+def images_card(dataset: D3HRDataset, files: ImageFiles) -> str:
+    """Return the card of a repository that holds the images of a data set as Parquet files."""
     artifact = dataset.artifact
     title = f"Images of D3HR {artifact.info.source.get('name') or artifact.info.name}"
-    head = _yaml(artifact, title, "data/train-*.parquet", dataset.classes, len(dataset))
+    head = _yaml(artifact, title, "data/train-*.parquet", dataset.classes, files)
     where = f"`{artifact.repo_id}`, commit `{artifact.revision}`" if artifact.repo_id else artifact.info.name
     facts = {
         "artifact": f"{where} ({artifact.fingerprint})",
         "images per class": dataset.ipc,
         "seed": dataset.seed,
         "sampling": dataset.sampling.method + (", nested" if dataset.nested else ""),
-        "decoding": f"from timestep {dataset.decode.timestep}, guidance {dataset.decode.guidance_scale:g}",
+        "decoding": describe_decoding(dataset.decode),
         "fingerprint of the images": dataset.fingerprint,
         "licence of the data": _license_of_data(artifact),
         "licence of the diffusion model": _license_of_model(artifact),
@@ -194,38 +210,10 @@ def _use(artifact: Artifact, repo_id: str | None, num_preview: int) -> str:
     )
 
 
-def _facts(artifact: Artifact) -> list[list[Any]]:
-    info = artifact.info
-    inversion, decode, model = info.inversion, info.decode, info.model
-    where = f"`{model.path}/` in this repository"
-    if model.path is None:
-        where = f"{model.repo_id}, commit `{model.revision}`"
-    frame = f", in a black frame of {info.padding}" if info.padding else ""
-    modes = f", and {info.num_modes} modes" if info.num_modes > 1 else ""
-    source = [str(info.source[key]) for key in ("name", "split") if key in info.source]
-    latents, side = " x ".join(map(str, info.latent_shape)), info.image_size
-    rows = {
-        "source": ", ".join(source) or "not given",
-        "images per class": " to ".join(
-            f"{count:,}" for count in sorted({min(info.counts), max(info.counts)})
-        ),
-        "diffusion model": where,
-        "latents": f"{latents} of {side} x {side} images{frame}",
-        "inversion": f"DDIM, {inversion.num_inference_steps} steps, guidance {inversion.guidance_scale:g}, "
-        f"posterior {inversion.latent}, to timesteps {', '.join(map(str, inversion.timesteps))}",
-        "statistics": f"mean and variance per class{modes}, {info.dtype}",
-        "decoding by default": f"from timestep {decode.timestep}, {decode.num_inference_steps} steps, "
-        f"guidance {decode.guidance_scale:g}",
-        "source fingerprint": f"`{info.source.get('fingerprint', 'not given')}`",
-        "built by": info.producer or "not given",
-    }
-    return [[key, value] for key, value in rows.items()]
-
-
-def _yaml(artifact: Artifact, title: str, files: str, classes: list[str], num_images: int) -> str:
+def _yaml(artifact: Artifact, title: str, files: str, classes: list[str], images: ImageFiles) -> str:
     from huggingface_hub import DatasetCardData
 
-    features = [
+    features: list[dict[str, Any]] = [
         {"name": "image", "dtype": "image"},
         {
             "name": "label",
@@ -236,12 +224,12 @@ def _yaml(artifact: Artifact, title: str, files: str, classes: list[str], num_im
         **_license(_license_of_data(artifact)),
         pretty_name=title,
         task_categories=["image-classification"],
-        size_categories=[_size_category(num_images)],
+        size_categories=[_size_category(images.num_images)],
         source_datasets=[f"extended|other-{_slug(artifact.info.source.get('name') or artifact.info.name)}"],
         annotations_creators=["machine-generated"],
         tags=["dataset-distillation", "d3hr", "diffusion"],
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
-        dataset_info={"features": features, "splits": [{"name": "train", "num_examples": num_images}]},
+        dataset_info=images.dataset_info(features),
     )
     return f"---\n{values.to_yaml()}\n---"
 
@@ -276,19 +264,25 @@ def _size_category(number: int) -> str:
     return SIZES[min(max(len(str(number)) - 3, 0), len(SIZES) - 1)]
 
 
-def _read_results(path: Path | None) -> list[list[str]] | None:
-    if path is None:
-        return None
+def accuracy_section(path: Path) -> str:
+    """Return the accuracies that `recipes.evaluate_table` measured, as a section of a card.
+
+    Raises:
+        ConfigError: The file is none of that recipe's.
+    """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return [[row["name"], format_score(row["top1"])] for row in rows]
+        cells = [[row["name"], format_score(row["top1"])] for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f'{path} has no {{"rows": [{{"name", "top1": {{"mean", "std", "values"}}}}]}}: {error!r}; '
             "`python -m recipes.evaluate_table` writes such a file"
         ) from error
+    return f"{ACCURACY}\n\n" + markdown_table(["training set", "accuracy, %"], cells)
 
 
-def _notes(card: Path) -> str:
+def _split(card: Path) -> tuple[str, str]:
+    """Return what an earlier card says, and its notes."""
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    return text.partition(f"{NOTES}\n")[2]
+    written, _, notes = text.partition(f"{NOTES}\n")
+    return written, notes

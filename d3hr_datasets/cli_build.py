@@ -45,7 +45,15 @@ AllowBinOption = Annotated[
 ]
 
 
+# What --reference says itself.
+SET_BY_REFERENCE = (
+    "steps", "guidance_scale", "inversion", "evaluations_per_step", "noise_timestep", "latent", "modes",
+    "decode_guidance_scale",
+)  # fmt: skip
+
+
 def build(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -115,6 +123,13 @@ def build(
     ] = False,
     allow_bin: AllowBinOption = False,
     license_name: LicenseOption = None,
+    reference_code: Annotated[
+        bool,
+        typer.Option(
+            "--reference",
+            help="Invert and decode as D3HR's code does: docs/reference-differences.md.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build an artifact from labelled images and a diffusion model, and print its folder.
@@ -126,6 +141,7 @@ def build(
     from d3hr_datasets.build import build_artifact, join_processes
     from d3hr_datasets.class_matching import match_classes, read_class_map
     from d3hr_datasets.config import DecodeConfig, InversionConfig
+    from d3hr_datasets.importing import as_reference
     from d3hr_datasets.model_files import (
         check_output,
         copy_model,
@@ -138,6 +154,8 @@ def build(
 
     if license_name is not None:
         check_text("--license", license_name, MAX_TEXT)  # before hours of work
+    if reference_code:
+        _check_alone(context)
     reference = model_reference(model)
     check_output(output)
     processes = join_processes()
@@ -182,6 +200,8 @@ def build(
         source=opened.description,
         producer=f"d3hr-datasets {__version__}, d3hr build",
     )
+    if reference_code:
+        info = as_reference(info)
     if compiled:
         diffusion.compile()  # refused, where it is, before anything is written
     if processes.is_main_process:
@@ -251,6 +271,21 @@ def import_statistics(
     diffusion.check_fits(info)
     copy_model(model, diffusion, output)
     _finish(importing.import_statistics(folder, output, info), license_name, as_json)
+
+
+def _check_alone(context: typer.Context) -> None:
+    """Refuse options beside --reference that it would overrule."""
+    from d3hr_datasets.errors import ConfigError
+
+    given = [name for name in SET_BY_REFERENCE if _is_given(context, name)]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(f"--reference sets what {options} would; leave out one of them")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _finish(artifact: Artifact, license_name: str | None, as_json: bool) -> None:

@@ -31,9 +31,13 @@ def card(
             metavar="[ORG/NAME]", help="Where it will be on the Hub; the card's snippet names it."
         ),
     ] = None,
-    preview_ipc: Annotated[int, typer.Option(min=1, help="Images per class of the preview.")] = 1,
+    preview_ipc: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images per class of the preview. [as many as it has, or 1]"),
+    ] = None,
     results: Annotated[
-        Path | None, typer.Option(help="JSON of recipes.evaluate_table, for a table of accuracies.")
+        Path | None,
+        typer.Option(help="JSON of recipes.evaluate_table, for a table of accuracies. [the one it has]"),
     ] = None,
     root: RootOption = None,
     device: Annotated[str | None, typer.Option(help="Where to generate, as in PyTorch.")] = None,
@@ -41,7 +45,8 @@ def card(
 ) -> None:
     """Write README.md, a contact sheet and a Parquet preview of an artifact into its folder.
 
-    Generates a few images. What stands below the line about notes in a card that is there is kept.
+    Generates a few images. Of a card that is there, accuracies, the size of the preview and what stands below
+    the line about notes are kept.
     """
     from d3hr_datasets.artifact import Artifact
     from d3hr_datasets.card import PREVIEW, SHEET, write_card

@@ -23,6 +23,7 @@ GroupSamplingMethod = Literal["moment_matched", "search", "modes"]
 InversionMethod = Literal["ddim", "fixed_point"]
 NoiseTimestep = Literal["source", "target"]
 PosteriorLatent = Literal["mean", "sample"]
+Resizing = Literal["bicubic", "bilinear"]
 
 _Config = TypeVar("_Config", bound="_Fingerprinted")
 
@@ -91,6 +92,10 @@ def check_number(name: str, value: Any, minimum: float) -> float:
 def _set_number(config: Any, name: str) -> None:
     """Check a number of at least 0 and keep it as a float, so that 4 and 4.0 have one fingerprint."""
     object.__setattr__(config, name, check_number(name, getattr(config, name), 0.0))
+
+
+def _without_defaults(values: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
 
 def check_compiler(device_type: str) -> None:
@@ -171,6 +176,10 @@ class InversionConfig(_Fingerprinted):
             takes the noise predicted where it ends, as the denoising step that undoes it will, found by
             iterating from that of the step before.
         evaluations_per_step: Model evaluations in each step: 1 for "ddim", iterations of "fixed_point".
+        first_timestep: Where VAE latents are taken to be: -1, without noise; 0 as in the reference, whose
+            walk has one evaluation fewer.
+        resizing: How images of another size were resized: "bicubic", or "bilinear" by Pillow as in the
+            reference.
     """
 
     timesteps: tuple[int, ...]
@@ -182,16 +191,18 @@ class InversionConfig(_Fingerprinted):
     seed: int = 0
     method: InversionMethod = "ddim"
     evaluations_per_step: int = 1
+    first_timestep: int = -1
+    resizing: Resizing = "bicubic"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON values, without those of the method where it is plain DDIM.
+        """Return the settings as JSON values, without what later versions added, where it is not used.
 
         So what was made before there was a choice keeps its fingerprint, and older versions can read it.
         """
         values = super().to_dict()
         if self.method == "ddim":
             del values["method"], values["evaluations_per_step"]
-        return values
+        return _without_defaults(values, first_timestep=-1, resizing="bicubic")
 
     def __post_init__(self) -> None:
         check_int("num_train_timesteps", self.num_train_timesteps, 1, 65_536)
@@ -200,6 +211,8 @@ class InversionConfig(_Fingerprinted):
         check_choice("noise_timestep", self.noise_timestep, NoiseTimestep)
         check_choice("latent", self.latent, PosteriorLatent)
         check_choice("method", self.method, InversionMethod)
+        check_choice("resizing", self.resizing, Resizing)
+        check_int("first_timestep", self.first_timestep, CLEAN, 0)
         check_int("evaluations_per_step", self.evaluations_per_step, 1, 100)
         if self.method == "ddim" and self.evaluations_per_step != 1:
             raise ConfigError(
@@ -216,6 +229,11 @@ class InversionConfig(_Fingerprinted):
             raise ConfigError(f"timesteps must be a tuple of at least one timestep, not {self.timesteps!r}")
         for timestep in self.timesteps:
             check_on_grid(timestep, self.num_inference_steps, self.num_train_timesteps)
+            if timestep < self.first_timestep:
+                raise ConfigError(
+                    f"timestep {timestep} is before first_timestep {self.first_timestep}, where VAE latents "
+                    "are taken to be; leave it out, or start at -1"
+                )
         if len(set(self.timesteps)) != len(self.timesteps):
             raise ConfigError(f"timesteps {self.timesteps} has duplicates")
 
@@ -264,19 +282,27 @@ class DecodeConfig(_Fingerprinted):
         guidance_scale: Classifier-free guidance; 1 is none.
         reference_off_by_one: Start one grid step above `timestep`, as the reference code does: its
             statistics are those of t = 600, its denoising starts at t = 620. Only to reproduce it.
+        reference_last_step: Let steps that would go below timestep 1 end there, as the reference code does:
+            its images keep the noise of timestep 1. Only to reproduce it.
     """
 
     timestep: int
     num_inference_steps: int = 50
     guidance_scale: float = 4.0
     reference_off_by_one: bool = False
+    reference_last_step: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON values, without what a later version added, where it is not used."""
+        return _without_defaults(super().to_dict(), reference_last_step=False)
 
     def __post_init__(self) -> None:
         check_int("timestep", self.timestep, -1)
         check_int("num_inference_steps", self.num_inference_steps, 1)
         _set_number(self, "guidance_scale")
-        if not isinstance(self.reference_off_by_one, bool):
-            raise ConfigError(f"reference_off_by_one must be a bool, not {self.reference_off_by_one!r}")
+        for name in ("reference_off_by_one", "reference_last_step"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be a bool, not {getattr(self, name)!r}")
 
 
 CLEAN = -1  # the timestep of VAE latents without any noise, one step below timestep 0

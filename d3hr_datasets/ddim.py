@@ -126,6 +126,7 @@ def _walk(
     null_class_label: int,
     noise_timestep: NoiseTimestep,
     keep: Sequence[int],
+    lowest: int = CLEAN,
 ) -> dict[int, torch.Tensor]:
     kept = {timesteps[0]: latents.float()} if timesteps[0] in keep else {}
     latents = latents.float()
@@ -135,7 +136,7 @@ def _walk(
         noise = predict_noise(
             transformer, scheduler, latents, asked, class_labels, guidance_scale, null_class_label, alpha
         )
-        latents = ddim_step(latents, noise, alpha, alpha_cumprod(scheduler, target))
+        latents = ddim_step(latents, noise, alpha, alpha_cumprod(scheduler, max(target, lowest)))
         if target in keep:
             kept[target] = latents
     return kept
@@ -186,8 +187,8 @@ def invert_latents(
     """Carry VAE latents up to the timesteps of `config`, all in one pass.
 
     Source: D3HR, section 4.1; DDIM inversion.
-    Differs from reference: no guidance unless asked for, and the model is evaluated at the timestep the
-    latents are at.
+    Differs from reference: no guidance unless asked for, the model is evaluated at the timestep the latents
+    are at, and the walk starts below timestep 0; `importing.imported_inversion` has its settings.
 
     Args:
         transformer: The model.
@@ -201,7 +202,7 @@ def invert_latents(
         For each timestep of `config.timesteps`, (B, C, H, W) float32.
     """
     grid = timestep_grid(config.num_inference_steps, config.num_train_timesteps)
-    path = grid[: grid.index(max(config.timesteps)) + 1]
+    path = grid[grid.index(config.first_timestep) : grid.index(max(config.timesteps)) + 1]
     if config.method == "fixed_point":
         return _walk_fixed_point(
             transformer, scheduler, latents, class_labels, path, config, null_class_label
@@ -221,6 +222,7 @@ def denoise_latents(
     num_inference_steps: int,
     guidance_scale: float,
     null_class_label: int,
+    lowest: int = CLEAN,
 ) -> torch.Tensor:
     """Carry inverted latents at `timestep` down to clean VAE latents.
 
@@ -233,6 +235,7 @@ def denoise_latents(
         num_inference_steps: Steps of the whole grid.
         guidance_scale: Classifier-free guidance.
         null_class_label: Label of no class.
+        lowest: Timestep that steps which would go below it end at; 1 in the reference.
 
     Returns:
         (B, C, H, W) float32, VAE latents x scaling factor.
@@ -246,5 +249,5 @@ def denoise_latents(
     path = grid[grid.index(timestep) :: -1]
     return _walk(
         transformer, scheduler, inverted_latents, class_labels, path, guidance_scale, null_class_label,
-        "source", (CLEAN,),
+        "source", (CLEAN,), lowest,
     )[CLEAN]  # fmt: skip

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from d3hr_datasets.artifact_info import ArtifactInfo
-from d3hr_datasets.config import DecodeConfig, InversionConfig, check_compiler, check_on_grid, timestep_grid
+from d3hr_datasets.config import (
+    CLEAN,
+    DecodeConfig,
+    InversionConfig,
+    check_compiler,
+    check_on_grid,
+    timestep_grid,
+)
 from d3hr_datasets.ddim import denoise_latents, invert_latents
 from d3hr_datasets.errors import ConfigError, ModelFormatError
 from d3hr_datasets.model_loading import check_parts, load_parts
@@ -247,9 +254,11 @@ class LatentDiffusion:
         """Return clean latents (B, *latent_shape) of inverted ones; see `ddim.denoise_latents`.
 
         `batch_size` of them are in the model at a time. With `config.reference_off_by_one` the latents are
-        taken to be one grid step noisier than they are.
+        taken to be one grid step noisier than they are, and with `config.reference_last_step` the last steps
+        end at timestep 1.
         """
         self._check(inverted_latents)
+        lowest = min(1, len(self.scheduler.alphas_cumprod) - 1) if config.reference_last_step else CLEAN
         timestep = config.timestep
         if config.reference_off_by_one:
             num_train_timesteps = len(self.scheduler.alphas_cumprod)
@@ -263,7 +272,7 @@ class LatentDiffusion:
         chunks = [
             denoise_latents(
                 self.transformer, self.scheduler, latents.to(self.device), labels.to(self.device), timestep,
-                config.num_inference_steps, config.guidance_scale, self.null_class_label,
+                config.num_inference_steps, config.guidance_scale, self.null_class_label, lowest,
             )
             for latents, labels in zip(
                 inverted_latents.split(batch_size), class_labels.split(batch_size), strict=True

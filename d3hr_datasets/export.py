@@ -155,14 +155,21 @@ def export_webdataset(
     return Path(output)
 
 
-def _features(dataset: D3HRDataset) -> datasets.Features:
+def require_parquet() -> None:
+    """Raise `ExportError` where Parquet files cannot be written, as `datasets` is not installed."""
     try:
-        import datasets
+        import datasets  # noqa: F401
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise ExportError(
             f"Parquet needs the library datasets: {error}; `pip install 'd3hr-datasets[export]'`"
         ) from error
+
+
+def _features(dataset: D3HRDataset) -> datasets.Features:
+    require_parquet()
+    import datasets
+
     return datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(dataset.classes))}
     )

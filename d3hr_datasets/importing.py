@@ -1,12 +1,13 @@
-"""Statistics in the reference code's format -> an artifact.
+"""D3HR's own code, the reference: its settings, and statistics in its format -> an artifact.
 
 In: a folder with WNID.pt for each class, each with `mean` and `variance` (15, C x H x W) over the timesteps
 480, 500, ..., 760 of a grid of 50 steps. Out: an artifact. Files are loaded with `weights_only`: no code in
-them is run.
+them is run. docs/reference-differences.md says what no setting repeats.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,14 +19,12 @@ import torch
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.class_list import ClassList
-from d3hr_datasets.config import InversionConfig, check_int
+from d3hr_datasets.config import DecodeConfig, InversionConfig, check_int
 from d3hr_datasets.errors import ConfigError, StatisticsError
 from d3hr_datasets.gaussians import ClassGaussians
 
 TIMESTEPS = tuple(range(480, 780, 20))
-# The settings of the reference code: guidance both ways, the model asked at the target of a step, samples of
-# the posterior. It starts at timestep 0 and not below, one evaluation less, which no setting here repeats.
-INVERSION = {"num_inference_steps": 50, "guidance_scale": 4.0, "noise_timestep": "target", "latent": "sample"}
+STEPS, GUIDANCE_SCALE = 50, 4.0  # of the reference, both ways
 
 
 def import_statistics(folder: str | Path, output: str | Path, info: ArtifactInfo) -> Artifact:
@@ -62,9 +61,28 @@ def import_statistics(folder: str | Path, output: str | Path, info: ArtifactInfo
     return Artifact.save(output, info, gaussians)
 
 
-def imported_inversion(timesteps: Sequence[int], num_train_timesteps: int) -> InversionConfig:
-    """Return the settings the reference inverts with."""
-    return InversionConfig(tuple(timesteps), num_train_timesteps=num_train_timesteps, **INVERSION)  # type: ignore[arg-type]
+def imported_inversion(timesteps: Sequence[int], num_train_timesteps: int, seed: int = 0) -> InversionConfig:
+    """Return how the reference inverts: guided, the model asked at the target of a step, from timestep 0.
+
+    `seed` is of the samples of the posterior, which the reference draws without one.
+    """
+    return InversionConfig(
+        tuple(timesteps), STEPS, num_train_timesteps, GUIDANCE_SCALE,
+        noise_timestep="target", latent="sample", seed=seed, first_timestep=0, resizing="bilinear",
+    )  # fmt: skip
+
+
+def as_reference(info: ArtifactInfo) -> ArtifactInfo:
+    """Return a description with the reference's inversion and decoding of its timesteps, and no modes."""
+    inversion = info.inversion
+    return dataclasses.replace(
+        info,
+        inversion=imported_inversion(inversion.timesteps, inversion.num_train_timesteps, inversion.seed),
+        decode=DecodeConfig(
+            info.decode.timestep, STEPS, GUIDANCE_SCALE, reference_off_by_one=True, reference_last_step=True
+        ),
+        num_modes=1,
+    )
 
 
 def image_counts(values: Any, classes: ClassList) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from d3hr_datasets import hub
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.card import CARD, images_card
+from d3hr_datasets.card_facts import ImageFiles
 from d3hr_datasets.errors import PublishError
 from d3hr_datasets.export import export_parquet
 from d3hr_datasets.metadata import METADATA, file_digests
@@ -134,7 +135,8 @@ def publish_images(
     """
     with tempfile.TemporaryDirectory() as work:
         folder = export_parquet(dataset, Path(work) / "images", progress=progress)
-        (folder / CARD).write_text(images_card(dataset), encoding="utf-8")
+        files = ImageFiles.of(sorted((folder / "data").iterdir()))
+        (folder / CARD).write_text(images_card(dataset, files), encoding="utf-8")
         return hub.upload(
             folder,
             [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()],

@@ -22,6 +22,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from d3hr_datasets.artifact_info import ArtifactInfo
+from d3hr_datasets.config import Resizing
 from d3hr_datasets.errors import ConfigError, D3HRError, UnreadableImageError
 
 # What Pillow, its plug-ins, a file system and a data set raise where an image is damaged.
@@ -127,11 +128,13 @@ def file_state(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def resize_and_crop(image: Image.Image, image_size: int, image_mode: str) -> torch.Tensor:
+def resize_and_crop(
+    image: Image.Image, image_size: int, image_mode: str, resizing: Resizing = "bicubic"
+) -> torch.Tensor:
     """Turn a PIL image into (C, S, S) uint8, S = image_size.
 
-    The shorter side is resized (bicubic, antialiased) unless it is that long already, and the centre is
-    cropped.
+    The shorter side is resized (bicubic, antialiased; or by Pillow's bilinear filter, as torchvision's
+    `Resize` does) unless it is that long already, and the centre is cropped.
 
     Raises:
         ValueError: It has no pixels, or more than eight bits per channel.
@@ -145,7 +148,10 @@ def resize_and_crop(image: Image.Image, image_size: int, image_mode: str) -> tor
     if max(width, height) > longest:  # what is cropped anyway need not be resized: it could be gigabytes
         left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
         image = image.crop((left, top, left + min(width, longest), top + min(height, longest)))
-    pixels = F.pil_to_tensor(image.convert(image_mode))
+    converted: Any = image.convert(image_mode)
+    if resizing == "bilinear":
+        converted = F.resize(converted, [image_size], interpolation=F.InterpolationMode.BILINEAR)
+    pixels = F.pil_to_tensor(converted)
     if min(pixels.shape[-2:]) != image_size:
         pixels = F.resize(pixels, [image_size], interpolation=F.InterpolationMode.BICUBIC, antialias=True)
     return F.center_crop(pixels, [image_size, image_size])
@@ -161,7 +167,9 @@ def to_model_range(pixels: torch.Tensor, padding: int) -> torch.Tensor:
     return F.pad(pixels.float() / 127.5 - 1, [padding] * 4, fill=-1.0)
 
 
-def read_pixels(record: ImageRecord, image_size: int, image_mode: str) -> tuple[torch.Tensor, Any]:
+def read_pixels(
+    record: ImageRecord, image_size: int, image_mode: str, resizing: Resizing = "bicubic"
+) -> tuple[torch.Tensor, Any]:
     """Read an image.
 
     Returns:
@@ -174,7 +182,7 @@ def read_pixels(record: ImageRecord, image_size: int, image_mode: str) -> tuple[
     try:
         image, label = record.read()
         is_image = isinstance(image, Image.Image)
-        pixels = resize_and_crop(image, image_size, image_mode) if is_image else None
+        pixels = resize_and_crop(image, image_size, image_mode, resizing) if is_image else None
     except D3HRError:
         raise
     except _DAMAGE as error:
@@ -199,7 +207,7 @@ def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, 
         UnreadableImageError: As `read_pixels`.
         ConfigError: Likewise, or it has a label that is no class of `info`.
     """
-    pixels, label = read_pixels(record, info.image_size, info.image_mode)
+    pixels, label = read_pixels(record, info.image_size, info.image_mode, info.inversion.resizing)
     try:
         number = operator.index(label)
     except TypeError:

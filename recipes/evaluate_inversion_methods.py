@@ -6,8 +6,9 @@ Held-out training images are inverted to the artifact's timestep by every method
 artifact's grid without guidance: the round trip. Normality and correlation are those of the inverted latents,
 within classes. Writes `hub/results/inversion_methods.json`.
 
-`ddim` and `fixed_point` are the library's. The explicit midpoint rule and diffusers' DPM-Solver++ (2M) are
-here to be compared with.
+`ddim` and `fixed_point` are the library's. "At the target" the model is evaluated at the timestep that a step
+goes to, as D3HR's code and diffusers' `DDIMInverseScheduler` do. The explicit midpoint rule and diffusers'
+DPM-Solver++ (2M) are here to be compared with.
 """
 
 from __future__ import annotations
@@ -127,6 +128,9 @@ def main() -> None:
     methods: dict[str, Invert] = {}
     for multiple in arguments.multiples:
         methods[f"ddim, {steps * multiple} steps"] = library(model, timestep, steps * multiple)
+        methods[f"ddim at the target, {steps * multiple} steps"] = library(
+            model, timestep, steps * multiple, noise_timestep="target"
+        )
         methods[f"dpm_solver, {steps * multiple} steps"] = dpm_solver(model, timestep, steps * multiple)
         methods[f"fixed_point, {steps} steps x {multiple}"] = library(
             model, timestep, steps, method="fixed_point", evaluations_per_step=multiple

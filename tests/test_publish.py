@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 
 from d3hr_datasets import Artifact, D3HRDataset
 from d3hr_datasets.card import CARD, NOTES, PREVIEW, SHEET, card_text, write_card
+from d3hr_datasets.card_facts import ImageFiles
 from d3hr_datasets.cli import app
 from d3hr_datasets.config import ModelReference
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, PublishError
@@ -104,7 +105,7 @@ def test_card_keeps_notes_and_adds_accuracies(folder: Path, tmp_path: Path) -> N
 
 def test_card_needs_a_repository_for_its_snippet(described: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="repo_id"):
-        card_text(Artifact.load(described), None, 3)
+        card_text(Artifact.load(described), None, ImageFiles(3, 1, 1))
     with pytest.raises(ConfigError, match="nowhere"):
         write_card(Artifact.load(described), REPO, results=tmp_path / "nowhere.json")
 
@@ -231,7 +232,7 @@ def test_card_the_hub_finds_wrong_is_not_published(hub: HubServer, folder: Path)
     ],
 )  # fmt: skip
 def test_card_names_the_size_as_the_hub_does(number: int, size: str, described: Path) -> None:
-    card = DatasetCard(card_text(Artifact.load(described), REPO, number))
+    card = DatasetCard(card_text(Artifact.load(described), REPO, ImageFiles(number, 1, 1)))
     assert card.data.get("size_categories") == [size] and card_errors(str(card)) == []
 
 

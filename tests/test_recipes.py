@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.model_files import model_classes
 from d3hr_datasets.students.models import ConvNet, create_student
-from recipes import build_small, train_dit, train_vae, write_cards
+from recipes import build_small, train_dit, train_vae
 from recipes.common import (
     RecipeError,
     Run,
@@ -315,17 +315,3 @@ def test_a_package_without_images_leaves_no_folder(
         build_small.main()
     assert "holds none of the images of digits" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
-
-
-def test_the_readme_shows_some_tables_whole_and_links_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(write_cards, "RESULTS", tmp_path)
-    (tmp_path / "tables").mkdir()
-    for name in (*write_cards.WHOLE_TABLES, "curve"):
-        (tmp_path / "tables" / f"{name}.md").write_text(
-            f"# Table {name}\n\n| a |\n| --- |\n", encoding="utf-8"
-        )
-    whole = "".join(f"#### Table {name}\n\n| a |\n| --- |\n\n" for name in write_cards.WHOLE_TABLES)
-    link = f"- [Table curve]({tmp_path.as_posix()}/tables/curve.md)"
-    assert write_cards.students_tables() == whole + link
