@@ -16,7 +16,6 @@ import hashlib
 import io
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -56,6 +55,7 @@ from d3hr_datasets.cache_files import (
     write_error,
     write_synced,
 )
+from d3hr_datasets.class_folders import class_folders
 
 __all__ = [
     "MANIFEST",
@@ -85,8 +85,8 @@ class ImageCache:
     Args:
         root: Folder of all sets.
         name: Folder of this set, named by its contents.
-        class_names: Class names in label order; folders are their number and a plain form of the name,
-            so that sorting folders gives the labels.
+        class_names: Class names in label order; `class_folders` makes folders of them whose order is that of
+            the labels.
         ipc: Images per class.
         settings: What the set was generated with, as JSON types; kept beside the images for
             `list_cached_sets`.
@@ -103,11 +103,7 @@ class ImageCache:
     ) -> None:
         self.root = root
         self.folder = root / name
-        width = max(3, len(str(len(class_names) - 1)))
-        self.class_folders = [
-            f"{label:0{width}d}-{re.sub(r'[^A-Za-z0-9]+', '_', class_name).strip('_')}"
-            for label, class_name in enumerate(class_names)
-        ]
+        self.class_folders = class_folders(class_names)
         self._groups = [str(self.folder / class_folder) for class_folder in self.class_folders]
         self.ipc = ipc
         self.settings = settings or {}

@@ -46,6 +46,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from d3hr_datasets.class_folders import folder_number
 from d3hr_datasets.errors import CacheError
 
 FORMAT = 1
@@ -79,7 +80,7 @@ def image_name(index: int) -> str:
 
 def group_number(class_folder: str) -> str:
     """Return the number that a class folder begins with; it names the group's lock and partial folders."""
-    return class_folder.partition("-")[0]
+    return folder_number(class_folder)
 
 
 def read_manifest(folder: Path) -> list[str] | None:
