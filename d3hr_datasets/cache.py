@@ -32,10 +32,8 @@ from d3hr_datasets.cache_files import (
     SETTINGS,
     additional_images,
     check_real_folder,
-    class_folder_names,
     default_root,
     find_damage,
-    group_number,
     image_name,
     is_real_folder,
     manifest_bytes,
@@ -53,6 +51,7 @@ from d3hr_datasets.cache_files import (
 from d3hr_datasets.cache_locks import LOCK_TIMEOUT, LOCKS, PARTIAL, Hold, group_lock, new_partial
 from d3hr_datasets.cache_prune import PrunePlan, PruneReport, plan_prune, prune_cache
 from d3hr_datasets.cache_removal import remove_dead_partials
+from d3hr_datasets.class_folders import class_folders, folder_number
 from d3hr_datasets.errors import CacheError
 
 __all__ = [
@@ -85,8 +84,8 @@ class ImageCache:
     Args:
         root: Folder of all sets.
         name: Folder of this set, named by its contents.
-        class_names: Class names in label order; folders are their number and a plain form of the name,
-            so that sorting folders gives the labels.
+        class_names: Class names in label order; `class_folders` makes folders of them whose order is that of
+            the labels.
         ipc: Images per class.
         settings: What the set was generated with, as JSON types; kept beside the images for
             `list_cached_sets`.
@@ -103,7 +102,7 @@ class ImageCache:
     ) -> None:
         self.root = root
         self.folder = root / name
-        self.class_folders = class_folder_names(class_names)
+        self.class_folders = class_folders(class_names)
         self._groups = [str(self.folder / class_folder) for class_folder in self.class_folders]
         self.ipc = ipc
         self.settings = settings or {}
@@ -193,7 +192,7 @@ class ImageCache:
             return
         for folder in (self.root / LOCKS, self.root / PARTIAL, self.folder, self._group(label)):
             check_real_folder(folder)
-        number = group_number(self.class_folders[label])
+        number = folder_number(self.class_folders[label])
         with group_lock(self.root, self.folder.name, number, LOCK_TIMEOUT) as hold:
             if not self.is_complete(label):
                 if hold is not Hold.HELD:
@@ -226,7 +225,7 @@ class ImageCache:
                 raise write_error(self.root, error) from error
 
     def _try_to_write(self, label: int, images: Sequence[Image.Image], hold: Hold) -> None:
-        number = group_number(self.class_folders[label])
+        number = folder_number(self.class_folders[label])
         if hold is Hold.HELD:
             remove_dead_partials(self.root, self.folder.name, number)
         partial = new_partial(self.root, self.folder.name, number, hold)
@@ -247,7 +246,7 @@ class ImageCache:
             shutil.rmtree(partial, ignore_errors=True)
 
     def _write_settings(self, hold: Hold) -> None:
-        partial = new_partial(self.root, self.folder.name, group_number(self.class_folders[0]), hold)
+        partial = new_partial(self.root, self.folder.name, folder_number(self.class_folders[0]), hold)
         try:
             partial.mkdir(parents=True)
             data = settings_bytes(self.ipc, len(self.class_folders), self.settings)

@@ -15,13 +15,13 @@ from d3hr_datasets.cache_files import (
     SETTINGS,
     additional_images,
     find_damage,
-    group_number,
     is_image_name,
     read_manifest,
     read_settings,
 )
 from d3hr_datasets.cache_locks import Hold, group_lock
 from d3hr_datasets.cache_owned import OwnSet, find_sets, group_files, own_files
+from d3hr_datasets.class_folders import folder_number
 from d3hr_datasets.errors import CacheError
 
 
@@ -79,7 +79,7 @@ def verify_cached_set(root: Path, name: str) -> list[Path]:
     for group in found.groups():
         files = _damage(group, found.ipc)
         if files and os.access(root, os.W_OK):
-            with group_lock(root, name, group_number(group.name), timeout=0) as hold:
+            with group_lock(root, name, folder_number(group.name), timeout=0) as hold:
                 files = [] if hold is Hold.BUSY else _damage(group, found.ipc)
         damaged += files
     return damaged

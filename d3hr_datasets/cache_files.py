@@ -18,7 +18,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,25 +49,6 @@ def is_image_name(name: str, ipc: int | None = None) -> bool:
         return False
     index = int(name.removesuffix(".png"))
     return image_name(index) == name and (ipc is None or index < ipc)
-
-
-def class_folder_names(class_names: Sequence[str]) -> list[str]:
-    """Return the folders of classes: number and a plain form of the name, so that sorting gives labels."""
-    width = number_width(len(class_names))
-    return [
-        f"{label:0{width}d}-{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}"
-        for label, name in enumerate(class_names)
-    ]
-
-
-def number_width(num_groups: int) -> int:
-    """Return the digits that a class folder begins with."""
-    return max(3, len(str(num_groups - 1)))
-
-
-def group_number(class_folder: str) -> str:
-    """Return the number that a class folder begins with; it names the group's lock and partial folders."""
-    return class_folder.partition("-")[0]
 
 
 def is_real_folder(path: Path) -> bool:

@@ -24,13 +24,12 @@ from d3hr_datasets.cache_files import (
     MANIFEST,
     SETTINGS,
     OtherFormatError,
-    class_folder_names,
     is_image_name,
     is_real_folder,
-    number_width,
     read_manifest,
     read_settings,
 )
+from d3hr_datasets.class_folders import class_folders, number_width
 from d3hr_datasets.errors import CacheError
 
 _CLASS_FOLDER = re.compile(r"(?P<number>[0-9]{3,})-[A-Za-z0-9_]*")
@@ -87,7 +86,7 @@ class OwnSet:
         """Return the folders that have the names of this set's classes, or their numbers if it names none."""
         count, classes = settings["num_groups"], settings["settings"].get("classes")
         if isinstance(classes, list) and len(classes) == count and all(type(name) is str for name in classes):
-            implied = set(class_folder_names(classes))
+            implied = set(class_folders(classes))
             return [path for path in folders if path.name in implied]
         width = number_width(count)
         matches = [(path, _CLASS_FOLDER.fullmatch(path.name)) for path in folders]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from d3hr_datasets.cache_admin import find_set
-from d3hr_datasets.cache_files import SETTINGS, find_damage, group_number, write_error
+from d3hr_datasets.cache_files import SETTINGS, find_damage, write_error
 from d3hr_datasets.cache_locks import (
     LOCKS,
     PARTIAL,
@@ -34,6 +34,7 @@ from d3hr_datasets.cache_removal import (
     removal_of_link,
     remove,
 )
+from d3hr_datasets.class_folders import folder_number
 from d3hr_datasets.errors import CacheError
 
 
@@ -144,14 +145,14 @@ def _plan_set(root: Path, name: str) -> Removal:
 def _set_parts(found: OwnSet) -> Iterator[Part]:
     """Yield the files of a set, `set.json` last: without it nothing tells what the rest is."""
     for group in found.group_folders():
-        yield Part(group, tuple(group_files(group, found.ipc)), group_number(group.name))
+        yield Part(group, tuple(group_files(group, found.ipc)), folder_number(group.name))
     yield Part(found.folder, tuple(own_files(found.folder, [SETTINGS])))
 
 
 def _plan_damaged(root: Path, found: OwnSet) -> Iterator[Removal]:
     name, ipc = found.folder.name, found.ipc
     for group in found.groups():
-        number = group_number(group.name)
+        number = folder_number(group.name)
         if any(find_damage(group, ipc)) and _is_free(root, name, number) and any(find_damage(group, ipc)):
             yield Removal(group, "group", (Part(group, tuple(group_files(group, ipc)), number),), name, ipc)
 

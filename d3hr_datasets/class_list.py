@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.artifact_info import ArtifactInfo
+from d3hr_datasets.class_folders import plain_name, without_number
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, ModelFormatError
 
 
@@ -135,6 +136,24 @@ class ClassList:
                 return known[key]
         meant = {known[key] for key in _synonyms(name) if key in known}
         return meant.pop() if len(meant) == 1 else None
+
+    def find_folder(self, folder: str) -> int | None:
+        """Return the class label that the name of a folder means; None if that is not one.
+
+        It is a name as `find` takes it, perhaps with the number and the spelling that exports give it
+        ("003-Bee_wasp" for "bee/wasp"), where only one class is spelled so.
+        """
+        name = without_number(folder)
+        for found in (self.find(folder), self.find(name), self._spellings.get(plain_name(name).lower())):
+            if found is not None:
+                return found
+        return None
+
+    @cached_property
+    def _spellings(self) -> dict[str, int]:
+        spelled = [plain_name(name).lower() for name in self.names]
+        times = Counter(spelled)
+        return {name: label for label, name in enumerate(spelled) if name and times[name] == 1}
 
     @cached_property
     def _meanings(self) -> dict[str, set[int]]:

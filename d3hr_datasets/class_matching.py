@@ -35,7 +35,8 @@ def match_classes(
     """Return the classes of an artifact and the class label of each class of the source.
 
     Args:
-        source: Class names of the source in the order of its labels; None if it has numbers or strings only.
+        source: Class names of the source in the order of its labels, perhaps spelled as folders
+            (`ClassList.find_folder`); None if it has numbers or strings only.
         model: Names of the model's classes, where they are known.
         num_classes: How many classes the model has.
         class_map: Source class, by name or label, to class label, name or WordNet ID of the model, or None.
@@ -69,7 +70,7 @@ def match_classes(
         return model, dict(
             model.labels_by_name
         )  # strings that come as they come; an unknown one is an error then
-    found: LabelMap = {label: model.find(name) for label, name in enumerate(source)}
+    found: LabelMap = {label: model.find_folder(name) for label, name in enumerate(source)}
     unknown = [name for name, label in zip(source, found.values(), strict=True) if label is None]
     if unknown:
         raise ConfigError(
@@ -160,7 +161,7 @@ def _same_order(
     if model is None:
         return ClassList(tuple(source)), {label: label for label in range(num_classes)}
     for label, name in enumerate(source):
-        meant = model.find(name)
+        meant = model.find_folder(name)
         if meant is not None and meant != label:
             raise ConfigError(
                 f"--class-order same: label {label} of the source is {name!r}, which is class label {meant} "

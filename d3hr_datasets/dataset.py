@@ -70,7 +70,7 @@ class D3HRDataset(DatasetFolder):
         wnids: WordNet IDs, by label; empty if the artifact has none.
         wnid_to_idx: Label of each WordNet ID.
         class_labels: The model's class label of each label, (K,) int64.
-        targets: Label of every image.
+        targets: Label of every image; `dataset[i]` gives what stands here.
         artifact: The artifact.
 
     Raises:
@@ -146,18 +146,22 @@ class D3HRDataset(DatasetFolder):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Return (image, label), transformed. Generates the image's class group if it is not cached.
 
+        A negative index counts from the end: -1 is the last image.
+
         Raises:
-            IndexError: `index` is negative or too large.
+            IndexError: `index` is below -len or at least len.
             TypeError: `index` is no integer.
             CacheMissError: The image is not cached, and this is a forked worker without CUDA.
         """
-        index = operator.index(index)
-        if not 0 <= index < len(self):
+        given, size = operator.index(index), len(self)
+        if not -size <= given < size:
             raise IndexError(
-                f"index {index} is out of range; the data set has {len(self)} images, 0 to {len(self) - 1}"
+                f"index {given} is out of range; the data set has {size} images, 0 to {size - 1}, or "
+                f"{-size} to -1 from the end"
             )
+        index = given % size
         image: Any = self._image(index)
-        target: Any = index // self.ipc
+        target: Any = int(self.targets[index])
         if self.transform is not None:
             image = self.transform(image)
         if self.target_transform is not None:

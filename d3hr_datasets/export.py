@@ -33,7 +33,8 @@ SPLIT = "train"
 def export_image_folder(dataset: D3HRDataset, output: str | Path, *, progress: bool = True) -> Path:
     """Write one folder per class, for torchvision's `ImageFolder` and timm's folder reader.
 
-    Folders are named by label and class, "003-Dress", so that their order is that of the labels.
+    Folders are named by label and class, "003-Dress" (`class_folders`), so that their order is that of the
+    labels. `d3hr build` and `d3hr report` take such a folder.
 
     Args:
         dataset: The data set; what is missing of it is generated first.

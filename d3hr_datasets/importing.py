@@ -18,6 +18,7 @@ import torch
 
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.artifact_info import ArtifactInfo
+from d3hr_datasets.class_folders import file_stem
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.config import DecodeConfig, InversionConfig, check_int
 from d3hr_datasets.errors import ConfigError, StatisticsError
@@ -31,7 +32,8 @@ def import_statistics(folder: str | Path, output: str | Path, info: ArtifactInfo
     """Make an artifact of statistics that the reference code saved.
 
     Args:
-        folder: Holds a file WNID.pt, or NAME.pt, for each class.
+        folder: Holds a file WNID.pt, or NAME.pt, for each class. A name that is none of a file is spelled
+            as exports spell it: "T_shirt_top.pt" for "T-shirt/top".
         output: Folder of the artifact.
         info: What to write; its `inversion.timesteps` are those that are kept.
 
@@ -40,7 +42,7 @@ def import_statistics(folder: str | Path, output: str | Path, info: ArtifactInfo
 
     Raises:
         StatisticsError: A file is missing, no such file, of another shape, or not finite.
-        ConfigError: A timestep is not among those 15.
+        ConfigError: A timestep is not among those 15, or a class's name does not tell its file from others.
     """
     for timestep in info.inversion.timesteps:
         if timestep not in TIMESTEPS:
@@ -48,10 +50,10 @@ def import_statistics(folder: str | Path, output: str | Path, info: ArtifactInfo
     shape = (len(TIMESTEPS), *info.latent_shape)
     parts: dict[str, list[torch.Tensor]] = {"mean": [], "variance": []}
     places = [TIMESTEPS.index(timestep) for timestep in info.inversion.timesteps]
-    for name in info.wnids or info.classes:
-        values = _load(Path(folder) / f"{name}.pt")
+    for path in _files(Path(folder), info):
+        values = _load(path)
         for part, tensors in parts.items():
-            tensors.append(_part(Path(folder) / f"{name}.pt", values, part, shape)[places])
+            tensors.append(_part(path, values, part, shape)[places])
     mean, variance = (torch.stack(tensors, dim=1) for tensors in parts.values())
     count = torch.tensor(info.counts)
     gaussians = {
@@ -101,6 +103,22 @@ def image_counts(values: Any, classes: ClassList) -> tuple[int, ...]:
             raise ConfigError(f"the numbers of images have no entry {' or '.join(map(repr, keys))}")
         counts.append(check_int(f"the number of images of {name!r}", found, 2))
     return tuple(counts)
+
+
+def _files(folder: Path, info: ArtifactInfo) -> list[Path]:
+    """Return the file of each class."""
+    names = info.wnids or info.classes
+    try:
+        stems = [file_stem(name) for name in names]
+    except ValueError as error:
+        raise ConfigError(f"{error}; name it in another --class-list") from error
+    twice = [name for name, stem in zip(names, stems, strict=True) if stems.count(stem) > 1]
+    if twice:
+        raise ConfigError(
+            f"the classes {twice[:5]} would all be in one file, {file_stem(twice[0])}.pt; give a "
+            "--class-list with WordNet IDs, or with names that differ in letters or digits"
+        )
+    return [folder / f"{stem}.pt" for stem in stems]
 
 
 def _load(path: Path) -> Any:

@@ -1,11 +1,16 @@
-"""The named data sets. They differ by their row in `registry.py` and their class list only."""
+"""The named data sets. They differ by their row in `registry.py` and their class list only.
+
+Those that torchvision has with a `train` argument also take its arguments in its order, and have its `data`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack, overload
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -124,26 +129,155 @@ class D3HRTinyImageNet(NamedDataset):
     registry_name = "tiny-imagenet"
 
 
-class D3HRCIFAR10(NamedDataset):
-    """Distilled CIFAR-10, labelled as in torchvision. Arguments are those of `NamedDataset`."""
+class NamedOptions(TypedDict, total=False):
+    """The arguments of `NamedDataset` that are given by name."""
+
+    artifact: str | Path | Artifact | None
+    classes: Sequence[str | int] | None
+    subset: str | None
+    sampling: GroupSamplingConfig | None
+    decode: DecodeConfig | None
+    device: torch.device | str | None
+    torch_dtype: torch.dtype
+    nested: bool
+    in_memory: bool
+
+
+class TrainingSet(NamedDataset):
+    """What stands in for the training set of a data set of torchvision.
+
+    Positional arguments are `root, ipc, seed, transform, target_transform`, as everywhere here. A bool in the
+    second place is torchvision's `train`, and what follows it is in torchvision's order: `root, train,
+    transform, target_transform, download`.
+
+    `data` holds the pixels, in torchvision's type. It is put together when it is asked for, class by class
+    where images are not cached (`materialize` shows progress), and cannot be assigned: to keep some of the
+    images, give `classes`, or use `torch.utils.data.Subset`.
+
+    Args:
+        root: As in `NamedDataset`, like all that is not listed here.
+        train: True. There is only a training set.
+        download: Accepted for torchvision's sake. It changes nothing: what is needed is fetched when it is.
+
+    Raises:
+        ConfigError: `train` is False, or as in `NamedDataset`.
+    """
+
+    torchvision_name: ClassVar[str]
+    tensor_targets: ClassVar[bool] = False
+
+    @overload
+    def __init__(
+        self,
+        root: str | Path | None,
+        train: bool,
+        transform: Callable[[Image.Image], Any] | None = None,
+        target_transform: Callable[[int], Any] | None = None,
+        download: bool = False,
+        *,
+        ipc: int = 10,
+        seed: int = 0,
+        **options: Unpack[NamedOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        ipc: int = 10,
+        seed: int = 0,
+        transform: Callable[[Image.Image], Any] | None = None,
+        target_transform: Callable[[int], Any] | None = None,
+        *,
+        train: bool = True,
+        download: bool = False,
+        **options: Unpack[NamedOptions],
+    ) -> None: ...
+
+    def __init__(self, root: str | Path | None = None, *positional: Any, **options: Any) -> None:
+        of_torchvision = bool(positional) and isinstance(positional[0], bool)
+        order = ("train", "transform", "target_transform", "download")
+        if not of_torchvision:
+            order = ("ipc", "seed", "transform", "target_transform")
+        if len(positional) > len(order):
+            raise TypeError(
+                f"{type(self).__name__} takes {order} after root, not {len(positional)} arguments"
+            )
+        for name, value in zip(order, positional, strict=False):
+            if name in options:
+                raise TypeError(f"{type(self).__name__} got several values for the argument {name!r}")
+            options[name] = value
+        self.train = options.pop("train", True)
+        if self.train is not True:
+            raise ConfigError(
+                f"train must be True, not {self.train!r}: a distilled data set is a training set only; test "
+                f"on the real images, torchvision.datasets.{self.torchvision_name}(root, train=False)"
+            )
+        if not isinstance(download := options.pop("download", False), bool):
+            raise ConfigError(f"download must be a bool, not {download!r}")
+        super().__init__(root, **options)
+        if self.tensor_targets:
+            self.targets: Any = torch.tensor(self.targets)
+
+    def _pixels(self) -> npt.NDArray[np.uint8]:
+        """Return all images, (N, H, W) or (N, H, W, 3)."""
+        return np.stack([np.asarray(self._image(index)) for index in range(len(self))])
+
+
+class D3HRCIFAR10(TrainingSet):
+    """Distilled CIFAR-10, labelled as in torchvision.
+
+    `data` is an (N, 32, 32, 3) uint8 array and `targets` a list, as there. Arguments are those of
+    `TrainingSet`.
+    """
 
     registry_name = "cifar10"
+    torchvision_name = "CIFAR10"
+
+    @property
+    def data(self) -> npt.NDArray[np.uint8]:
+        """All images, (N, H, W, 3) uint8: a copy."""
+        return self._pixels()
 
 
-class D3HRCIFAR100(NamedDataset):
-    """Distilled CIFAR-100 with its fine labels, as in torchvision. Arguments are those of `NamedDataset`."""
+class D3HRCIFAR100(TrainingSet):
+    """Distilled CIFAR-100 with its fine labels, as in torchvision.
+
+    `data` is an (N, 32, 32, 3) uint8 array and `targets` a list, as there. Arguments are those of
+    `TrainingSet`.
+    """
 
     registry_name = "cifar100"
+    torchvision_name = "CIFAR100"
+
+    @property
+    def data(self) -> npt.NDArray[np.uint8]:
+        """All images, (N, H, W, 3) uint8: a copy."""
+        return self._pixels()
 
 
-class D3HRFashionMNIST(NamedDataset):
+class D3HRFashionMNIST(TrainingSet):
     """Distilled Fashion-MNIST: 28 x 28 grey images of ten classes, labelled as in torchvision.
 
-    Artifact and diffusion model ship with the package; nothing is downloaded. A drop-in for
-    `torchvision.datasets.FashionMNIST`. Arguments are those of `NamedDataset`.
+    Artifact and diffusion model ship with the package; nothing is downloaded. To be used as
+    `torchvision.datasets.FashionMNIST(root, train=True)` is: with its arguments, its items, and its `data`,
+    (N, 28, 28) uint8, and `targets`, (N,) int64, as tensors; `data` cannot be assigned. Arguments are those
+    of `TrainingSet`.
+
+    Example:
+        >>> train_set = D3HRFashionMNIST("cache", True, ToTensor(), ipc=10)
+        >>> test_set = torchvision.datasets.FashionMNIST("data", False, ToTensor(), download=True)
     """
 
     registry_name = "fashion-mnist"
+    torchvision_name = "FashionMNIST"
+    tensor_targets = True
+    targets: torch.Tensor  # a list in DatasetFolder
+
+    @property
+    def data(self) -> torch.Tensor:
+        """All images, (N, 28, 28) uint8: a copy."""
+        return torch.from_numpy(self._pixels())
 
 
 def named_dataset(name: str) -> type[NamedDataset]:
@@ -152,7 +286,13 @@ def named_dataset(name: str) -> type[NamedDataset]:
     Raises:
         ConfigError: There is none.
     """
-    kinds = {kind.registry_name: kind for kind in NamedDataset.__subclasses__()}
+    kinds = {kind.registry_name: kind for kind in _subclasses(NamedDataset) if "registry_name" in vars(kind)}
     if name not in kinds:
         raise ConfigError(f"no data set is named {name!r}; known: {sorted(kinds)}")
     return kinds[name]
+
+
+def _subclasses(kind: type[NamedDataset]) -> Iterator[type[NamedDataset]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

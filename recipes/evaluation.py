@@ -37,7 +37,7 @@ def dataset_tensors(dataset: D3HRDataset) -> tuple[torch.Tensor, torch.Tensor]:
     images = np.stack([np.asarray(dataset[index][0]) for index in range(len(dataset))])
     tensor = torch.from_numpy(images)
     tensor = tensor[:, None] if tensor.dim() == 3 else tensor.permute(0, 3, 1, 2)
-    return tensor, torch.tensor(dataset.targets)
+    return tensor, torch.as_tensor(dataset.targets)
 
 
 def reconstruct(model: LatentDiffusion, images: torch.Tensor) -> torch.Tensor:

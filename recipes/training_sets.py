@@ -18,6 +18,7 @@ from torchvision import datasets
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets import D3HRDataset, GroupSamplingConfig
+from d3hr_datasets.class_folders import plain_name, without_number
 from d3hr_datasets.class_list import packaged_subset
 from d3hr_datasets.config import CLEAN
 from d3hr_datasets.generation import load_model
@@ -155,7 +156,7 @@ def _folder_to_train_on(settings: TrainingSet, path: Path) -> ImageSet:
             f"{settings.ipc}; set ipc to that number, or to 0"
         )
     real = real_images(settings, train=False)
-    named = [re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") for name in real.classes]  # as `d3hr export` does
+    named = [plain_name(name) for name in real.classes]
     if found.classes == named and real.wnids is None:
         return dataclasses.replace(found, classes=real.classes)
     return found
@@ -204,7 +205,7 @@ def real_images(settings: TrainingSet, train: bool) -> ImageSet:
 def _folder(path: Path, subset: str) -> ImageSet:
     """Return an image folder; with `subset` its classes only, in their usual order."""
     folder = datasets.ImageFolder(str(path))
-    names = [re.sub(r"^\d{3}-", "", name) for name in folder.classes]  # as `d3hr export` names folders
+    names = [without_number(name) for name in folder.classes]
     is_wnid = all(re.fullmatch(r"n\d{8}", name) for name in names)
     if subset:
         wanted = packaged_subset("imagenet", subset)

@@ -37,6 +37,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "images" / NAMES[label]).mkdir(parents=True, exist_ok=True)
         image.save(folder / "images" / NAMES[label] / f"{index:02d}.png")
     (folder / "list.json").write_text(json.dumps(CLASSES))
+    (folder / "others.json").write_text(json.dumps(["ant", "hornet", "cat"]))
     (folder / "map.json").write_text(json.dumps({"ant": "Ant", "bee_wasp": 1, "cat": "cat"}))
     return folder
 
@@ -81,7 +82,7 @@ def test_papers_inversion_is_one_flag_away(scene: Path, tmp_path: Path) -> None:
             "noise_timestep is of the method 'ddim'",
         ),
         ((), "nothing says which classes the model knows"),
-        (("--class-list", "{scene}/list.json"), "'bee_wasp'.*--class-map"),
+        (("--class-list", "{scene}/others.json"), "'bee_wasp'.*--class-map"),
         (("--class-order", "same", "--image-size", "13"), "even frame"),
         (("--class-order", "same", "--timestep", "401"), "timestep 401 is not on the grid"),
         (("--class-order", "same", "--output", "{scene}"), "other files in it"),

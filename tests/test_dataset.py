@@ -206,7 +206,7 @@ def test_transforms_may_be_assigned_later(filled: D3HRDataset) -> None:
     assert isinstance(dataset[4][0], Image.Image)
 
 
-@pytest.mark.parametrize("index", [-1, -9, 9, 100])
+@pytest.mark.parametrize("index", [-10, 9, 100])
 def test_indices_out_of_range_are_index_errors(index: int, filled: D3HRDataset) -> None:
     with pytest.raises(IndexError, match=rf"index {index} .*9 images"):
         filled[index]

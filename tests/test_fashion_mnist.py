@@ -35,7 +35,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> D3HRFashionMNIST:
 def test_it_looks_like_torchvisions(dataset: D3HRFashionMNIST) -> None:
     assert dataset.classes == FashionMNIST.classes
     assert len(dataset) == 100
-    assert dataset.targets == [label for label in range(10) for _ in range(10)]
+    assert dataset.targets.tolist() == [label for label in range(10) for _ in range(10)]
     for index in (0, 35, 99):
         image, label = dataset[index]
         assert (image.mode, image.size, label) == ("L", (28, 28), index // 10)

@@ -144,7 +144,7 @@ def test_what_is_not_published_says_how_to_build_it(cls: type[D3HRDataset], tmp_
         assert values["artifact"] == build["output"] and values["repo_id"] == f"ORG/{build['output']}"
     hours = re.search(r"(\d+\.\d) hours of one H100", str(error.value))
     known = {D3HRImageNet: "6.9", D3HRTinyImageNet: "0.5", D3HRCIFAR10: "0.3", D3HRCIFAR100: "0.3"}
-    assert hours is not None and hours[1] == known[cls]  # type: ignore[index]
+    assert hours is not None and hours[1] == known[cls]
     assert ("1,281,167 training images x 31 model evaluations" in str(error.value)) == (cls is D3HRImageNet)
 
 

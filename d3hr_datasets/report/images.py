@@ -5,7 +5,6 @@ Classes are matched by name, never by position: where an order differs, nothing 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,12 +77,9 @@ class RealImages:
 
 def _match(names: Sequence[str], class_list: ClassList) -> dict[int, int]:
     """Return the class label of each target whose name, or that of its folder, is that of a class."""
-    folders = ClassList(tuple(map(_letters, class_list.names)))
     matched: dict[int, int] = {}
     for target, name in enumerate(names):
-        plain = re.sub(r"^\d{3,}-", "", name)
-        tried = (class_list.find(name), class_list.find(plain), folders.find(_letters(plain)))
-        label = next((label for label in tried if label is not None), None)
+        label = class_list.find_folder(name)
         if label in matched.values():
             raise ConfigError(f"the class {name!r} of the images could be several classes; rename its folder")
         if label is not None:
@@ -94,7 +90,3 @@ def _match(names: Sequence[str], class_list: ClassList) -> dict[int, int]:
             f"{list(class_list.names[:10])}; name the folders as the classes, or by WordNet ID"
         )
     return matched
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[^\w]|_", "", name)

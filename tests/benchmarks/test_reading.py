@@ -58,7 +58,7 @@ def test_epoch(reader: str, transform: Any, filled: D3HRFashionMNIST, benchmark:
         "in_memory": partial(D3HRFashionMNIST, root, filled.ipc, in_memory=True),
         "TensorDataset": lambda: TensorDataset(
             torch.stack([pil_to_tensor(filled[index][0]) for index in range(len(filled))]),
-            torch.tensor(filled.targets),
+            torch.as_tensor(filled.targets),
         ),
     }
     dataset = readers[reader]()
