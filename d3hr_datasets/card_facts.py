@@ -92,15 +92,17 @@ def inversion_facts(inversion: InversionConfig) -> dict[str, str]:
     latent = "mean of the VAE's posterior"
     if inversion.latent == "sample":
         latent = f"sample of the VAE's posterior, seed {inversion.seed}"
-    first = "without noise" if inversion.first_timestep < 0 else f"timestep {inversion.first_timestep}"
+    first = (
+        "as without noise" if inversion.first_timestep < 0 else f"as at timestep {inversion.first_timestep}"
+    )
     return {
         "inversion": METHODS[inversion.method],
-        "inverted latents": f"{latent}, taken to be at {first}, carried to timesteps "
+        "inverted latents": f"{latent}, taken {first} and carried to timesteps "
         f"{', '.join(map(str, inversion.timesteps))}",
         "grid of inversion": f"{inversion.num_inference_steps} steps of "
         f"{inversion.num_train_timesteps:,} timesteps, guidance {inversion.guidance_scale:g}",
         "model evaluations": f"{inversion.evaluations_per_step} per step, at the {asked}",
-        "resizing of images": inversion.resizing,
+        "resizing of images": f"{inversion.resizing}, where they had another size",
     }
 
 

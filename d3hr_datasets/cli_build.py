@@ -95,10 +95,10 @@ def build(
     ] = 1,
     noise_timestep: Annotated[
         Literal["source", "target"],
-        typer.Option(help="Where a step of ddim evaluates the model; the paper: target."),
+        typer.Option(help="Where a step of ddim evaluates the model; D3HR's code: target."),
     ] = "source",
     latent: Annotated[
-        Literal["mean", "sample"], typer.Option(help="Of the VAE's posterior; the paper: sample.")
+        Literal["mean", "sample"], typer.Option(help="Of the VAE's posterior; D3HR's code: sample.")
     ] = "mean",
     seed: Annotated[int, typer.Option(min=0, help="Seed of posterior samples.")] = 0,
     modes: Annotated[int, typer.Option(min=1, help="Modes per class; 1 stores none.")] = 1,

@@ -19,9 +19,11 @@ from d3hr_datasets.build import build_artifact
 from d3hr_datasets.config import InversionMethod
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.reading import ImageSource
+from recipes.common import need, program, training_of
 from recipes.data import HELD_OUT, fashion_mnist, split_indices
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -49,6 +51,8 @@ def main() -> None:
     )
     parser.add_argument("--download", action="store_true", help="let torchvision download Fashion-MNIST")
     arguments = parser.parse_args()
+    for part in ("transformer", "vae", "scheduler", "model_index.json"):
+        need(arguments.model / part, training_of(arguments.model.parent, "train_dit"))
     images = fashion_mnist(train=True, download=arguments.download)
     source: ImageSource = images
     if arguments.select:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from d3hr_datasets.cli import app
 from recipes import train_dit, train_vae
-from recipes.common import write_results
+from recipes.common import program, write_results
 from recipes.data import load_images
 from recipes.train_dit import DiTSettings
 from recipes.train_vae import VAESettings
@@ -103,6 +103,7 @@ def train(name: str, folder: Path, work: Path, steps: int) -> tuple[float, list[
     return measured["psnr"], seconds
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

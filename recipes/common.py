@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -23,13 +24,59 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from d3hr_datasets.errors import D3HRError
 from d3hr_datasets.safe_files import replace_file
+from recipes.data import ImagesNotFoundError
 
 Settings = TypeVar("Settings")
 
 
+CONFIGS = Path(__file__).parent / "configs"
+EMBEDDED = "python -m recipes.build_fashion_mnist"  # makes hub/d3hr-fashion-mnist
+
+
 class RecipeError(ValueError):
-    """A recipe was given settings it cannot run with."""
+    """A recipe was given settings it cannot run with, or something it needs is missing."""
+
+
+def need(path: str | Path, command: str) -> Path:
+    """Return the path of something that another command makes.
+
+    Raises:
+        RecipeError: It is missing; the message says which command makes it.
+    """
+    if not Path(path).exists():
+        raise RecipeError(f"{path} is missing; this makes it: `{command}`")
+    return Path(path)
+
+
+def need_artifact(artifact: str | Path) -> None:
+    """Check that an artifact is there, if it is one of a folder of this checkout and not of the Hub."""
+    if Path(artifact).parts[:1] in {("hub",), ("runs",)}:
+        need(artifact, EMBEDDED)
+
+
+def training_of(folder: str | Path, recipe: str) -> str:
+    """Return the command of a recipe that trains into a folder."""
+    if Path(folder).parts[:1] == ("hub",):
+        return EMBEDDED
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        if Path(_read_yaml(path)["output"]) == Path(folder):
+            return f"python -m recipes.{recipe} recipes/configs/{path.name}"
+    return f"python -m recipes.{recipe} CONFIG --set output={folder}"
+
+
+def program(main: Callable[[], None]) -> Callable[[], None]:
+    """Let what a recipe cannot run with end it with one line instead of a traceback."""
+
+    @functools.wraps(main)
+    def run() -> None:
+        try:
+            main()
+        except (RecipeError, ImagesNotFoundError, D3HRError) as error:
+            raise SystemExit(f"error: {error}") from error
+
+    return run
 
 
 def load_settings(cls: type[Settings], path: str | Path, overrides: list[str]) -> Settings:
@@ -64,6 +111,8 @@ def load_settings(cls: type[Settings], path: str | Path, overrides: list[str]) -
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise RecipeError(f"there is no settings file {path}; those that ship are in recipes/configs/")
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     base = values.pop("base", None)
     return values if base is None else {**_read_yaml(path.parent / base), **values}

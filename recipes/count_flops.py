@@ -11,9 +11,11 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from recipes.common import program
 from recipes.dit_xl import LATENT_SHAPE, make_transformer, make_vae
 
 
+@program
 def main() -> None:
     with torch.device("meta"):
         transformer, vae = make_transformer(), make_vae()

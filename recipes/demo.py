@@ -17,7 +17,7 @@ from tqdm import tqdm
 from d3hr_datasets import D3HRFashionMNIST
 from d3hr_datasets.students.training import evaluate, normalized, train_student
 from d3hr_datasets.students.views import TensorImages
-from recipes.common import load_settings
+from recipes.common import load_settings, program
 from recipes.data import ImagesNotFoundError, load_images
 from recipes.evaluation import dataset_tensors
 from recipes.train_student import StudentSettings
@@ -30,6 +30,7 @@ def size_of(folder: Path, pattern: str = "*") -> int:
     return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

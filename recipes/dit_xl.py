@@ -33,7 +33,7 @@ from d3hr_datasets import (
     ModelReference,
 )
 from d3hr_datasets.class_list import ClassList
-from recipes.common import write_results
+from recipes.common import program, write_results
 
 NUM_CLASSES, LATENT_SHAPE = 1000, (4, 32, 32)
 STATISTICS_TIMESTEP = 600
@@ -127,6 +127,7 @@ def use(folder: Path, root: Path, steps: int, dtype: str) -> dict[str, Any]:
     return values
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from recipes.common import write_results
+from recipes.common import program, write_results
 
 BUILD = """
 import json, resource, sys, tempfile, time
@@ -61,6 +61,7 @@ print(json.dumps({
 """
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from d3hr_datasets import GroupSamplingConfig, group_score, sample_group
-from recipes.common import write_results
+from recipes.common import program, write_results
 
 USE = """
 import hashlib, json, sys, time
@@ -61,6 +61,7 @@ def sampler(config: GroupSamplingConfig, repetitions: int) -> dict[str, float]:
     }
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

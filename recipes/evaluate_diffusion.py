@@ -21,7 +21,7 @@ from d3hr_datasets.config import GroupSamplingMethod
 from d3hr_datasets.generation import load_model
 from d3hr_datasets.students.selection import random_per_class
 from recipes.classifier import Classifier, accuracy, features_of
-from recipes.common import write_results
+from recipes.common import need_artifact, program, write_results
 from recipes.data import load_images
 from recipes.evaluation import dataset_tensors, raw_samples, real_classifier
 from recipes.metrics import frechet_distance, recall_and_coverage
@@ -41,6 +41,7 @@ def measure(
     }
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--guidance-scales", type=float, nargs="+", help="the artifact's default otherwise")
     parser.add_argument("--output", default="hub/results/diffusion.json")
     arguments = parser.parse_args()
+    need_artifact(arguments.artifact)
     classifier = real_classifier()
     test, test_labels, _ = load_images("fashion-mnist", "test", 28, 1)
     results: dict[str, dict[str, float]] = {}

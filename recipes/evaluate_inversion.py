@@ -17,7 +17,7 @@ from tqdm import tqdm
 from d3hr_datasets import DecodeConfig, InversionConfig
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.reading import to_model_range
-from recipes.common import write_results
+from recipes.common import need_artifact, program, write_results
 from recipes.data import load_images
 
 PADDING = 2
@@ -71,6 +71,7 @@ def normality(latents: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     return {name: float(sum(values) / len(values)) for name, values in summary.items()}
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--round-trips", type=int, default=200, help="test images for the round trip")
     parser.add_argument("--output", default="hub/results/inversion.json")
     arguments = parser.parse_args()
+    need_artifact(arguments.model)
     model = LatentDiffusion.from_pretrained(arguments.model)
     test, test_labels, _ = load_images("fashion-mnist", "test", 28, 1)
     test, test_labels = test[: arguments.round_trips], test_labels[: arguments.round_trips]

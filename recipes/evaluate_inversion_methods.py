@@ -28,7 +28,7 @@ from d3hr_datasets.ddim import alpha_cumprod, ddim_step, predict_noise
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.generation import load_model
 from d3hr_datasets.reading import to_model_range
-from recipes.common import write_results
+from recipes.common import need_artifact, program, write_results
 from recipes.data import load_images
 from recipes.evaluate_inversion import normality
 
@@ -107,6 +107,7 @@ def evaluate(
     }
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 2, 4], help="of the cost of DDIM")
     parser.add_argument("--output", default="hub/results/inversion_methods.json")
     arguments = parser.parse_args()
+    need_artifact(arguments.artifact)
     artifact = Artifact.load(arguments.artifact)
     model = load_model(artifact)
     timestep, steps = artifact.info.decode.timestep, artifact.info.decode.num_inference_steps

@@ -17,9 +17,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.diffusion import LatentDiffusion
-from recipes.common import write_results
+from recipes.common import need, need_artifact, program, training_of, write_results
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -30,6 +31,10 @@ def main() -> None:
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--output", default="hub/results/precision.json")
     arguments = parser.parse_args()
+    need(arguments.vae, training_of(arguments.vae.parent, "train_vae"))
+    for part in ("model", "checkpoint.pt"):
+        need(arguments.dit / part, training_of(arguments.dit, "train_dit"))
+    need_artifact(arguments.artifact)
     transformer = DiTTransformer2DModel.from_pretrained(arguments.dit / "model", subfolder="transformer")
     state = torch.load(arguments.dit / "checkpoint.pt", weights_only=True)
     transformer.load_state_dict(state["average"])

@@ -18,9 +18,10 @@ import torch
 
 from d3hr_datasets import Artifact, D3HRDataset, GroupSamplingConfig
 from d3hr_datasets.metadata import STATISTICS
-from recipes.common import write_results
+from recipes.common import need_artifact, program, write_results
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--output", default="hub/results/storage.json")
     arguments = parser.parse_args()
+    need_artifact(arguments.artifact)
     original = Artifact.load(arguments.artifact)
     timesteps = original.info.inversion.timesteps
     modes = {t: original.modes(t) for t in timesteps} if original.info.num_modes > 1 else None

@@ -33,8 +33,8 @@ import yaml
 from tqdm import tqdm
 
 from d3hr_datasets.students.scores import augmentation_robust_score, label_robust_score, mean_std
-from recipes.common import RecipeError, load_settings
-from recipes.train_student import StudentSettings, run_student
+from recipes.common import RecipeError, load_settings, program
+from recipes.train_student import StudentSettings, check_inputs, run_student
 
 STUDENTS = Path("recipes/configs/students")
 SCORES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
@@ -120,6 +120,8 @@ def run(settings: StudentSettings, threads: int) -> dict[str, Any]:
 def train_all(rows: list[Row], seeds: int, jobs: int) -> dict[tuple[str, int], dict[str, Any]]:
     """Return the results of all students, trained `jobs` at a time."""
     tasks = {(row.name, seed): row.student(seed) for seed in range(seeds) for row in rows}  # fail before work
+    for settings in tasks.values():
+        check_inputs(settings)
     results = {}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
@@ -260,6 +262,7 @@ def load_table(
     return table
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

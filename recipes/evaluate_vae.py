@@ -14,12 +14,13 @@ import torch
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.reading import to_model_range
 from recipes.classifier import accuracy
-from recipes.common import write_results
+from recipes.common import need_artifact, program, write_results
 from recipes.data import load_images
 from recipes.evaluation import real_classifier, reconstruct
 from recipes.train_vae import psnr
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--model", default="hub/d3hr-fashion-mnist/model")
     parser.add_argument("--output", default="hub/results/vae.json")
     arguments = parser.parse_args()
+    need_artifact(arguments.model)
     model = LatentDiffusion.from_pretrained(arguments.model)
     test, labels, _ = load_images("fashion-mnist", "test", 28, 1)
     reconstructed = reconstruct(model, test)

@@ -17,7 +17,7 @@ from typing import Any
 
 from scipy.stats import kendalltau, spearmanr
 
-from recipes.common import RecipeError
+from recipes.common import RecipeError, need, program
 
 
 def correlations(rows: list[dict[str, Any]], reference: str = "whole") -> dict[str, dict[str, float]]:
@@ -50,12 +50,15 @@ def correlations(rows: list[dict[str, Any]], reference: str = "whole") -> dict[s
     return found
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", type=Path)
     arguments = parser.parse_args()
+    table = f"recipes/configs/tables/{arguments.table.stem}.yaml"
+    need(arguments.table, f"python -m recipes.evaluate_table {table}")
     found = correlations(json.loads(arguments.table.read_text(encoding="utf-8"))["rows"])
     text = json.dumps(found, indent=2)
     arguments.table.with_name(f"{arguments.table.stem}-ranks.json").write_text(text + "\n", encoding="utf-8")

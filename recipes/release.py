@@ -22,6 +22,7 @@ from d3hr_datasets.errors import ArtifactFormatError, PublishError
 from d3hr_datasets.metadata import METADATA
 from d3hr_datasets.publish import PlannedFile, plan_artifact, publish_artifact, registry_row
 from d3hr_datasets.safe_files import read_json
+from recipes.common import EMBEDDED, need, program
 
 HUB = Path("hub")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -54,6 +55,7 @@ def plan_model(folder: Path) -> list[PlannedFile]:
     return [PlannedFile(name, (folder / name).stat().st_size) for name in TIMM_FILES]
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="check, list what would go up, and stop")
     arguments = parser.parse_args()
     private = arguments.private or None
+    need(arguments.hub, EMBEDDED)
     artifacts = [Artifact.load(path.parent) for path in sorted(arguments.hub.glob(f"*/{METADATA}"))]
     models = [path.parent for path in sorted(arguments.hub.glob(f"*/{CONFIG}"))]
     if not artifacts + models:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from recipes.common import write_results
+from recipes.common import need, program, training_of, write_results
 
 
 def summarize(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -32,6 +32,7 @@ def summarize(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     }
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -42,6 +43,10 @@ def main() -> None:
     parser.add_argument("--output", default="hub/results/training.json")
     arguments = parser.parse_args()
     settings, results = {}, {}
+    runs = {arguments.vae: "train_vae", arguments.decoder: "train_vae", arguments.dit: "train_dit"}
+    for folder, recipe in runs.items():
+        for part in ("settings.yaml", "metrics.csv"):
+            need(folder / part, training_of(folder, recipe))
     for name, folder in (("VAE", arguments.vae), ("decoder", arguments.decoder), ("DiT", arguments.dit)):
         settings[name], results[name] = summarize(folder)
     write_results(arguments.output, settings, results)

@@ -29,8 +29,11 @@ from recipes.common import (
     Run,
     cached_tensors,
     load_settings,
+    need,
     one_cycle,
+    program,
     shuffled_batches,
+    training_of,
     warmup_stable_decay,
 )
 from recipes.data import load_images
@@ -130,6 +133,7 @@ def mean_error(
 
 
 def train(settings: DiTSettings, download: bool = False) -> None:
+    need(settings.vae, training_of(Path(settings.vae).parent, "train_vae"))
     run = Run(settings.output, settings)
     vae = AutoencoderKL.from_pretrained(settings.vae)
     images, targets, classes = load_images(
@@ -246,6 +250,7 @@ def train(settings: DiTSettings, download: bool = False) -> None:
     pipeline.save_pretrained(run.folder / "model")
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -41,7 +41,7 @@ from d3hr_datasets.students.training import (
     train_student,
 )
 from d3hr_datasets.students.views import Images
-from recipes.common import RecipeError, Run, load_settings
+from recipes.common import RecipeError, Run, load_settings, need, need_artifact, program
 from recipes.training_sets import (
     REAL,
     ImageSet,
@@ -85,6 +85,25 @@ class StudentSettings(Protocol, TrainingSet):
 
 
 NOT_OF_THE_RESULT = ("output", "export", "workers", "minutes_between_checkpoints")
+
+
+def check_inputs(settings: StudentSettings) -> None:
+    """Check that what a student needs is there.
+
+    Raises:
+        RecipeError: It is not; the message says which command makes it.
+    """
+    if settings.labels != "hard" and not settings.teacher:
+        raise RecipeError(f"labels {settings.labels!r} need a teacher; --set teacher=local-dir:FOLDER, say")
+    place = settings.teacher.removeprefix("local-dir:")
+    if place != settings.teacher:
+        config = "recipes/configs/students/teacher/FILE"
+        need(place, f"python -m recipes.train_student {config} --set export={place}")
+    if settings.source.startswith("folder:"):
+        folder = settings.source.removeprefix("folder:")
+        need(folder, f"d3hr export --format image-folder --output {folder}")
+    elif settings.source not in REAL or settings.source == "reconstructed":
+        need_artifact(settings.artifact)
 
 
 def fingerprints(settings: StudentSettings) -> dict[str, str]:
@@ -184,14 +203,7 @@ def run_student(
 ) -> dict[str, Any]:
     """Train and test a student, or return the result of a run that finished before."""
     accelerator = accelerator or Accelerator(mixed_precision=settings.mixed_precision)
-    if settings.labels != "hard" and not settings.teacher:
-        raise RecipeError(f"labels {settings.labels!r} need a teacher; --set teacher=local-dir:FOLDER, say")
-    place = settings.teacher.removeprefix("local-dir:")
-    if place != settings.teacher and not Path(place).is_dir():
-        raise RecipeError(
-            f"there is no teacher in {place}; a file of recipes/configs/students/teacher/ trains one: "
-            f"`python -m recipes.train_student FILE --set export={place}`"
-        )
+    check_inputs(settings)
     inputs = fingerprints(settings)
     folder = run_folder(settings, inputs)
     finished = folder / "result.json"
@@ -295,6 +307,7 @@ def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
     replace_file(path, write)
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -24,7 +24,16 @@ from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
 from d3hr_datasets.reading import to_model_range
-from recipes.common import ExponentialMovingAverage, Run, load_settings, one_cycle, shuffled_batches
+from recipes.common import (
+    ExponentialMovingAverage,
+    Run,
+    load_settings,
+    need,
+    one_cycle,
+    program,
+    shuffled_batches,
+    training_of,
+)
 from recipes.data import load_images
 from recipes.perceptual import PerceptualDistance
 
@@ -125,6 +134,8 @@ def scaling_factor(vae: AutoencoderKL, images: torch.Tensor, settings: VAESettin
 
 
 def train(settings: VAESettings, download: bool = False) -> None:
+    if settings.decoder_of:
+        need(settings.decoder_of, training_of(Path(settings.decoder_of).parent, "train_vae"))
     run = Run(settings.output, settings)
     images, labels, _ = load_images(
         settings.source, settings.split, settings.image_size, settings.channels, download
@@ -209,6 +220,7 @@ def train(settings: VAESettings, download: bool = False) -> None:
     print(evaluate(vae, held_out, settings))
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

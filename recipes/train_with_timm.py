@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from d3hr_datasets.students.models import create_student
-from recipes.common import RecipeError
+from recipes.common import RecipeError, need, program
 
 MODES = {1: "L", 3: "RGB"}
 
@@ -57,6 +57,8 @@ def train(
         RecipeError: The batch is larger than the set: timm's loader drops the last batch, so nothing would
             be trained.
     """
+    if not name.startswith("hfds/"):
+        need(name, f"d3hr export --format image-folder --output {name}")
     images = open_images(name, root, channels, "train")
     if batch_size > len(images):
         raise RecipeError(
@@ -90,6 +92,7 @@ def train(
     return network, losses
 
 
+@program
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -18,7 +18,7 @@ from d3hr_datasets.card import CARD, NOTES, PREVIEW, accuracy_section, card_text
 from d3hr_datasets.card_facts import ImageFiles
 from d3hr_datasets.safe_files import replace_file
 from recipes import figures, findings
-from recipes.common import RecipeError
+from recipes.common import RecipeError, need_artifact, program
 
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
 MODEL_CARD = ARTIFACT / "model" / CARD
@@ -95,7 +95,9 @@ def documents() -> dict[Path, str]:
     }
 
 
+@program
 def main() -> None:
+    need_artifact(ARTIFACT)
     artifact = Artifact.load(ARTIFACT)
     for name in artifact.sha256:
         if not name.endswith(".md"):

@@ -297,9 +297,9 @@ def test_release_refuses_a_model_before_anything_goes_up(
 ) -> None:
     change(teacher)
     monkeypatch.setattr(sys, "argv", ["release", "org", "--hub", str(teacher.parent)])
-    with pytest.raises(PublishError, match=said):
+    with pytest.raises(SystemExit, match=said) as raised:
         release.main()
-    assert not hub.requests
+    assert isinstance(raised.value.__cause__, PublishError) and not hub.requests
 
 
 def test_embedded_artifact_is_fit_to_be_published() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,3 +115,10 @@ def test_build_has_one_option_for_all_of_it(tmp_path: Path) -> None:
     assert info.decode == as_reference(info).decode and info.num_modes == 1
     dataset = D3HRDataset(tmp_path / "out", tmp_path / "cache", ipc=1, device="cpu")
     assert dataset[0][0].size == (16, 16)
+    snippet = re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert snippet is not None
+    names: dict[str, Any] = {}
+    exec(snippet[1].replace('"my-set"', repr(str(tmp_path / "out"))), names)
+    documented = names["dataset"]
+    assert documented.decode == info.decode and documented.sampling.skewness_weight == 0.1
+    assert documented.transform(dataset[0][0]).size == (224, 224)

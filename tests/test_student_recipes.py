@@ -283,7 +283,7 @@ def test_soft_labels_from_an_exported_teacher(real: Path, teacher: Path, tmp_pat
     assert (herding["num_images"], herding["teacher"]) == (3, None)
     with pytest.raises(RecipeError, match="need a teacher"):
         run_student(student(real, tmp_path, labels="soft"))
-    with pytest.raises(RecipeError, match=r"no teacher in nowhere; .*--set export=nowhere"):
+    with pytest.raises(RecipeError, match=r"nowhere is missing; .*teacher/FILE --set export=nowhere"):
         run_student(student(real, tmp_path, labels="soft", teacher="local-dir:nowhere"))
 
 
