@@ -98,8 +98,8 @@ def build_artifact(
         _check_targets(images.source, info)
     elif info.num_modes > 1:
         raise ConfigError(
-            f"num_modes = {info.num_modes} needs images in random order, which a stream cannot give; build "
-            "from a copy on disk (without --streaming), or with num_modes = 1"
+            f"num_modes={info.num_modes} needs images in random order, which a stream cannot give; build "
+            "from a copy on disk (without --streaming), or with num_modes=1"
         )
     work = Path(work)
     try:

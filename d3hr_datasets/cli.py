@@ -34,6 +34,7 @@ from d3hr_datasets.cli_dataset import (
     describe,
     make_dataset,
 )
+from d3hr_datasets.cli_errors import error_line
 from d3hr_datasets.cli_publish import add_publish_commands
 from d3hr_datasets.cli_report import report
 from d3hr_datasets.errors import D3HRError
@@ -44,14 +45,18 @@ if TYPE_CHECKING:
 
 
 class ErrorsAsLines(TyperGroup):
-    """A group of commands that prints an error of this library as one line and exits with 1."""
+    """A group of commands that prints an error of this library as one line and exits with 1.
+
+    What the library says of its arguments names the options of the command that ran.
+    """
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """Run the command."""
         try:
             return super().invoke(ctx)
         except D3HRError as error:
-            typer.echo(f"d3hr: {printable(' '.join(str(error).split()))}", err=True)
+            command = self.commands.get(ctx.invoked_subcommand or "")
+            typer.echo(f"d3hr: {printable(error_line(error, command))}", err=True)
             raise typer.Exit(1) from error
 
 

@@ -7,6 +7,7 @@ arguments as `d3hr build`, and share the work between processes.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,7 @@ import typer
 
 from d3hr_datasets import __version__
 from d3hr_datasets.cli_cache import JsonOption, print_json
+from d3hr_datasets.cli_errors import option_names
 from d3hr_datasets.text import check_text
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ LicenseOption = Annotated[str | None, typer.Option("--license", help="Licence of
 AllowBinOption = Annotated[
     bool, typer.Option("--allow-bin", help="Also load a model folder's .bin weights, with weights_only.")
 ]
+DecodeTimestepOption = Annotated[
+    int | None, typer.Option(help="Timestep to decode from, one that is kept. [the last given]")
+]
+DecodeGuidanceOption = Annotated[float, typer.Option(help="Guidance while decoding.")]
 
 
 # What --reference says itself.
@@ -101,11 +107,23 @@ def build(
         Literal["mean", "sample"], typer.Option(help="Of the VAE's posterior; D3HR's code: sample.")
     ] = "mean",
     seed: Annotated[int, typer.Option(min=0, help="Seed of posterior samples.")] = 0,
-    modes: Annotated[int, typer.Option(min=1, help="Modes per class; 1 stores none.")] = 1,
-    decode_timestep: Annotated[int | None, typer.Option(help="Timestep to decode from. [last]")] = None,
-    decode_guidance_scale: Annotated[float, typer.Option(help="Guidance while decoding.")] = 4.0,
+    modes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Modes per class; 1 stores none. By default a twentieth of the images of the smallest "
+            "class, at most 50; none of a stream, or where a class has fewer than 100 images.",
+        ),
+    ] = None,
+    decode_timestep: DecodeTimestepOption = None,
+    decode_guidance_scale: DecodeGuidanceOption = 4.0,
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the images; a black frame fills up to the model's.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side of the images; a black frame fills up to the model's. By default what the model was "
+            "trained on, where it says so, else no frame.",
+        ),
     ] = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder of finished chunks, shared by all machines. [OUTPUT.chunks]")
@@ -142,13 +160,14 @@ def build(
     from d3hr_datasets.class_matching import match_classes, read_class_map
     from d3hr_datasets.config import DecodeConfig, InversionConfig
     from d3hr_datasets.importing import as_reference
+    from d3hr_datasets.mode_count import choose_num_modes
     from d3hr_datasets.model_files import (
         check_output,
         copy_model,
+        image_frame,
         load_model,
         model_classes,
         model_reference,
-        padding_of,
     )
     from d3hr_datasets.sources import SourceOptions, open_source, relabel
 
@@ -170,44 +189,56 @@ def build(
         None if class_map is None else read_class_map(class_map),
         same_order=class_order == "same",
     )
-    size = diffusion.sample_size if image_size is None else image_size
+    size, padding, disagreement = image_frame(model, diffusion.sample_size, image_size)
+    if disagreement is not None and processes.is_main_process:
+        _say(disagreement)
     kept = tuple(timesteps or (600,))
+    inverted = InversionConfig(
+        timesteps=kept,
+        num_inference_steps=steps,
+        num_train_timesteps=len(diffusion.scheduler.alphas_cumprod),
+        guidance_scale=guidance_scale,
+        noise_timestep=noise_timestep,
+        latent=latent,
+        seed=seed,
+        method=inversion,
+        evaluations_per_step=evaluations_per_step,
+    )
+    with option_names(timestep="--decode-timestep", guidance_scale="--decode-guidance-scale"):
+        decode = DecodeConfig(
+            kept[-1] if decode_timestep is None else decode_timestep, steps, decode_guidance_scale
+        )
     info = ArtifactInfo(
         name=output.resolve().name.lower() if name is None else name,
         classes=classes.names,
         wnids=classes.wnids,
         image_size=size,
         image_mode="L" if diffusion.image_channels == 1 else "RGB",
-        padding=padding_of(size, diffusion.sample_size),
+        padding=padding,
         latent_shape=diffusion.latent_shape,
         model=reference,
-        inversion=InversionConfig(
-            timesteps=kept,
-            num_inference_steps=steps,
-            num_train_timesteps=len(diffusion.scheduler.alphas_cumprod),
-            guidance_scale=guidance_scale,
-            noise_timestep=noise_timestep,
-            latent=latent,
-            seed=seed,
-            method=inversion,
-            evaluations_per_step=evaluations_per_step,
-        ),
-        decode=DecodeConfig(
-            kept[-1] if decode_timestep is None else decode_timestep, steps, decode_guidance_scale
-        ),
+        inversion=inverted,
+        decode=decode,
         counts=(2,) * len(classes.names),  # those found are written
-        num_modes=modes,
+        num_modes=1,
         source=opened.description,
         producer=f"d3hr-datasets {__version__}, d3hr build",
     )
+    images = relabel(opened.images, labels)
     if reference_code:
         info = as_reference(info)
+    else:
+        if modes is None:
+            modes, why = choose_num_modes(images, info)
+            if processes.is_main_process:
+                _say(why)
+        info = dataclasses.replace(info, num_modes=modes)
     if compiled:
         diffusion.compile()  # refused, where it is, before anything is written
     if processes.is_main_process:
         copy_model(model, diffusion, output)
     artifact = build_artifact(
-        relabel(opened.images, labels), diffusion, output, info,
+        images, diffusion, output, info,
         output.with_name(f"{output.name}.chunks") if work is None else work,
         batch_size, chunk_size, skip_unreadable=skip_unreadable, num_readers=readers,
     )  # fmt: skip
@@ -229,7 +260,8 @@ def import_statistics(
     timesteps: Annotated[
         list[int] | None, typer.Option("--timestep", help="Timestep to keep, 480 to 760; repeat it. [600]")
     ] = None,
-    decode_guidance_scale: Annotated[float, typer.Option(help="Guidance while decoding.")] = 4.0,
+    decode_timestep: DecodeTimestepOption = None,
+    decode_guidance_scale: DecodeGuidanceOption = 4.0,
     license_name: LicenseOption = None,
     allow_bin: AllowBinOption = False,
     as_json: JsonOption = False,
@@ -240,7 +272,14 @@ def import_statistics(
     from d3hr_datasets.class_matching import read_json
     from d3hr_datasets.config import DecodeConfig
     from d3hr_datasets.errors import ConfigError
-    from d3hr_datasets.model_files import check_output, copy_model, load_model, model_classes, model_reference
+    from d3hr_datasets.model_files import (
+        check_output,
+        copy_model,
+        image_frame,
+        load_model,
+        model_classes,
+        model_reference,
+    )
 
     if license_name is not None:
         check_text("--license", license_name, MAX_TEXT)  # before hours of work
@@ -252,18 +291,25 @@ def import_statistics(
         raise ConfigError("nothing says which classes the model knows; give --class-list")
     kept = tuple(timesteps or (600,))
     inversion = importing.imported_inversion(kept, len(diffusion.scheduler.alphas_cumprod))
+    with option_names(timestep="--decode-timestep", guidance_scale="--decode-guidance-scale"):
+        decode = DecodeConfig(
+            kept[-1] if decode_timestep is None else decode_timestep,
+            inversion.num_inference_steps,
+            decode_guidance_scale,
+        )
+    size, padding, _ = image_frame(model, diffusion.sample_size)
     number = int(counts) if counts.isdecimal() else read_json(counts, "numbers of images")
     info = ArtifactInfo(
         name=output.resolve().name.lower() if name is None else name,
         classes=classes.names,
         wnids=classes.wnids,
-        image_size=diffusion.sample_size,
+        image_size=size,
         image_mode="L" if diffusion.image_channels == 1 else "RGB",
-        padding=0,
+        padding=padding,
         latent_shape=diffusion.latent_shape,
         model=reference,
         inversion=inversion,
-        decode=DecodeConfig(kept[-1], inversion.num_inference_steps, decode_guidance_scale),
+        decode=decode,
         counts=importing.image_counts(number, classes),
         source={"name": folder.resolve().name, "imported": "statistics in the format of D3HR's code"},
         producer=f"d3hr-datasets {__version__}, d3hr import",
@@ -288,10 +334,12 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
+def _say(text: str) -> None:
+    typer.echo(f"d3hr: {text}", err=True)
+
+
 def _finish(artifact: Artifact, license_name: str | None, as_json: bool) -> None:
     """Note the licence, which is no part of what names the chunks, and print the folder."""
-    import dataclasses
-
     from d3hr_datasets.artifact import Artifact
 
     if license_name is not None:

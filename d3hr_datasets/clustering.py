@@ -42,7 +42,7 @@ def fit_centroids(
         if len(members) < num_modes:
             raise StatisticsError(
                 f"class label {label} has {len(members)} images to find {num_modes} modes in; add images, or "
-                "build with fewer modes"
+                "build with fewer modes (num_modes=1 stores none)"
             )
         fitted = KMeans(num_modes, n_init=3, random_state=seed).fit(members.double().numpy())
         centroids.append(torch.from_numpy(fitted.cluster_centers_).float())

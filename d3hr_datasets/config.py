@@ -216,7 +216,7 @@ class InversionConfig(_Fingerprinted):
         check_int("evaluations_per_step", self.evaluations_per_step, 1, 100)
         if self.method == "ddim" and self.evaluations_per_step != 1:
             raise ConfigError(
-                f"evaluations_per_step must be 1 where method is 'ddim', not {self.evaluations_per_step}; "
+                f"evaluations_per_step must be 1 with method='ddim', not {self.evaluations_per_step}; "
                 "method='fixed_point' takes more"
             )
         if self.method == "fixed_point" and self.noise_timestep != "source":

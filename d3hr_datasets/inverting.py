@@ -29,13 +29,11 @@ from d3hr_datasets.clustering import fit_centroids, nearest_mode
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, UnreadableImageError
 from d3hr_datasets.group_sampling import derive_seed
+from d3hr_datasets.mode_count import images_for_modes
 from d3hr_datasets.reading import ImageRecord, ImageStream, IndexedImages, read_record, reason_of
 from d3hr_datasets.text import printable
 
 logger = logging.getLogger(__name__)
-
-# Images per class, on average, in which modes are sought.
-IMAGES_FOR_MODES = 1000
 
 _Item = tuple[torch.Tensor, int]
 Result = TypeVar("Result")
@@ -230,9 +228,7 @@ def find_centroids(
 
     Arguments as of `ChunkBuilder`. Keeps the latents of the part in memory.
     """
-    seed = derive_seed(info.inversion.seed, "modes")
-    order = torch.randperm(images.num_images, generator=torch.Generator().manual_seed(seed))
-    chosen = order[: IMAGES_FOR_MODES * len(info.classes)].sort().values.tolist()
+    chosen = images_for_modes(images.num_images, len(info.classes), info.inversion.seed)
     identity = images.identity(chosen)
     loaded = load_tensors(path)
     if loaded is not None and loaded[1].get("identity") == identity:

@@ -21,7 +21,7 @@ from d3hr_datasets.errors import (
     ModelFormatError,
     ModelNotFoundError,
 )
-from d3hr_datasets.model_loading import INDEX, WEIGHTS, read_label_map
+from d3hr_datasets.model_loading import INDEX, WEIGHTS, read_label_map, read_padding
 from d3hr_datasets.safe_files import check_file, is_folder, path_inside
 
 # What diffusers writes of a model and reads; a folder may hold anything else, which is nobody's business.
@@ -160,15 +160,39 @@ def model_classes(model: str, class_list: str | None) -> ClassList | None:
     return classes
 
 
-def padding_of(image_size: int, sample_size: int) -> int:
-    """Return the frame that makes images of the model's size.
+def image_frame(model: str, sample_size: int, image_size: int | None = None) -> tuple[int, int, str | None]:
+    """Return image size and frame to build with: those the model was trained with, unless a size is given.
+
+    Args:
+        model: The model.
+        sample_size: Side of its images, frame included.
+        image_size: Side to use whatever the model says.
+
+    Returns:
+        Image size, padding, and what to tell the user where the model says otherwise, else None.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: No frame makes images of `image_size` those of the model.
+        ModelNotFoundError: The Hub cannot be asked what the model was trained with.
+        ModelFormatError: What it was trained with cannot be read.
     """
+    reference = model_reference(model)
+    where = Path(model).expanduser() if reference.repo_id is None else reference.repo_id
+    trained = read_padding(where, reference.revision, sample_size)
+    if image_size is None:
+        padding = trained or 0
+        return sample_size - 2 * padding, padding, None
     if image_size > sample_size or (sample_size - image_size) % 2:
         raise ConfigError(
             f"images of {image_size} pixels do not fit the model's {sample_size} with an even frame; give "
             f"--image-size {sample_size}, or less by an even number"
         )
-    return (sample_size - image_size) // 2
+    padding = (sample_size - image_size) // 2
+    if trained is None or trained == padding:
+        return image_size, padding, None
+    return (
+        image_size,
+        padding,
+        f"--image-size {image_size} makes a frame of {padding} pixels, but the model was trained with one "
+        f"of {trained}, on images of {sample_size - 2 * trained} pixels; leave it out to build on these",
+    )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 WEIGHTS = "diffusion_pytorch_model*"
 INDEX = "model_index.json"
+# In it: the black frame, in pixels, around the images that the model was trained on. diffusers passes over
+# names with "_" where it loads a pipeline, and does not write them again where it saves one.
+PADDING = "_padding"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 # A weight of a block. Buffers and the like, which no block has, differ between versions of diffusers.
 IN_BLOCK = re.compile(r"(^|[._])blocks?\.")
@@ -132,6 +135,39 @@ def read_label_map(model: str | Path, revision: str | None) -> dict[str, Any]:
         ModelNotFoundError: The Hub cannot be asked.
         ModelFormatError: The file is no JSON object, or `id2label` is none.
     """
+    path, index = _read_index(model, revision)
+    label_map = index.get("id2label") or {}
+    if not isinstance(label_map, dict):
+        raise ModelFormatError(f"{path}: id2label must be an object, not {label_map!r:.80}")
+    return label_map
+
+
+def read_padding(model: str | Path, revision: str | None, sample_size: int) -> int | None:
+    """Return the black frame around the images a model was trained on; None where it does not say.
+
+    Args:
+        model: A folder, or "ORG/NAME" on the Hub.
+        revision: The commit of the latter.
+        sample_size: Side of the model's images, frame included.
+
+    Raises:
+        ModelNotFoundError: The Hub cannot be asked.
+        ModelFormatError: The file is no JSON object, or the frame leaves no image.
+    """
+    path, index = _read_index(model, revision)
+    padding = index.get(PADDING)
+    if padding is None:
+        return None
+    if isinstance(padding, bool) or not isinstance(padding, int) or not 0 <= 2 * padding < sample_size:
+        raise ModelFormatError(
+            f"{path}: {PADDING} is {padding!r:.40}; accepted: the pixels of a frame on each side, less than "
+            f"half of the model's {sample_size}"
+        )
+    return padding
+
+
+def _read_index(model: str | Path, revision: str | None) -> tuple[Path, dict[str, Any]]:
+    """Return where a model's `model_index.json` is, and what it says; nothing if there is none."""
     path = Path(model) / INDEX
     if revision is not None:
         from huggingface_hub import hf_hub_download
@@ -141,20 +177,17 @@ def read_label_map(model: str | Path, revision: str | None) -> dict[str, Any]:
             path = Path(hf_hub_download(str(model), INDEX, revision=revision))
         except (HfHubHTTPError, OSError) as error:
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-                return {}  # the Hub says that there is none
+                return path, {}  # the Hub says that there is none
             raise ModelNotFoundError(
                 f"{INDEX} of {model} at {revision}, which may hold its label map, could not be loaded: "
                 f"{error}. Check the connection, or HF_HUB_OFFLINE and the Hub's cache"
             ) from error
     if not path.is_file():
-        return {}
+        return path, {}
     try:
-        label_map = read_json(path).get("id2label") or {}
+        return path, read_json(path)
     except ArtifactFormatError as error:
         raise ModelFormatError(str(error)) from error
-    if not isinstance(label_map, dict):
-        raise ModelFormatError(f"{path}: id2label must be an object, not {label_map!r:.80}")
-    return label_map
 
 
 def _check_folder(folder: Path, revision: str | None, allow_bin: bool) -> None:

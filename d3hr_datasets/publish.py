@@ -58,7 +58,7 @@ def plan_artifact(artifact: Artifact, *, with_model: bool = False) -> list[Plann
     if not with_model and model.path is not None:
         raise PublishError(
             f"the artifact's diffusion model is inside it ({model.path}/). If it is yours to publish: "
-            "--with-model (with_model=True); otherwise build with ModelReference(repo_id=..., revision=...)"
+            "give with_model=True; otherwise build with ModelReference(repo_id=..., revision=...)"
         )
     found = file_digests(artifact.folder)
     if found != artifact.sha256:

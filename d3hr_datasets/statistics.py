@@ -63,7 +63,10 @@ def pack_statistics(
             stored[name] = tensor
     for name, tensor in stored.items():
         if not tensor.isfinite().all():
-            raise StatisticsError(f"{name} overflows {info.dtype}; use dtype='float32'")
+            raise StatisticsError(
+                f"{name} overflows {info.dtype}: see whether images, guidance and model belong together, or "
+                "store them as ArtifactInfo(dtype='float32') does"
+            )
         stored[name] = tensor.contiguous()
     return stored
 

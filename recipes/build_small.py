@@ -127,8 +127,7 @@ def main() -> None:
 
     started = time.monotonic()
     command = ["build", str(images), "--model", str(work / "dit" / "model"), "--output", str(artifact)]
-    side = SIZES[arguments.name][0]
-    app([*command, "--image-size", str(side)], standalone_mode=False)
+    app([*command, "--modes", "1"], standalone_mode=False)  # so that all three are alike: photos have none
     built = time.monotonic()
     made = ["--ipc", "10", "--root", str(root)]
     app(["materialize", "--artifact", str(artifact), *made], standalone_mode=False)
@@ -141,7 +140,7 @@ def main() -> None:
     normality = numbers["inversion"]["normality"]
     results = {
         "images": {path.name: len(list(path.iterdir())) for path in sorted(images.iterdir())},
-        "image_size": side,
+        "image_size": SIZES[arguments.name][0],
         "vae_psnr_db_on_training_images": psnr,
         "artifact_bytes": {part: numbers["num_bytes"][part] for part in ("statistics", "model")},
         "sampler_loss": {name: score["loss"] for name, score in numbers["sampler_scores"].items()},

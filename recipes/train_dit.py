@@ -4,8 +4,8 @@
 
 Needs the VAE of `recipes.train_vae`. Resumes from `OUTPUT/checkpoint.pt`. Writes `settings.yaml`,
 `metrics.csv`, sample grids `samples-STEP.png` and, at the end, `model/` with `model_index.json` (the classes'
-names among it, so that `d3hr build` knows them), `transformer/` (averaged weights), `vae/` and `scheduler/`,
-stored in half precision.
+names and the frame around the images in it, so that `d3hr build` knows them), `transformer/` (averaged
+weights), `vae/` and `scheduler/`, stored in half precision.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from d3hr_datasets.config import DecodeConfig, check_compiler
 from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.model_loading import PADDING
 from d3hr_datasets.reading import to_model_range
 from d3hr_datasets.safe_files import file_sha256
 from recipes.common import (
@@ -246,7 +247,8 @@ def train(settings: DiTSettings, download: bool = False) -> None:
     look(model, step)
     model.transformer.half(), model.vae.half()
     pipeline = DiTPipeline(model.transformer, model.vae, scheduler)
-    pipeline.register_to_config(id2label={str(label): name for label, name in enumerate(classes)})
+    label_map = {str(label): name for label, name in enumerate(classes)}
+    pipeline.register_to_config(id2label=label_map, **{PADDING: settings.padding})
     pipeline.save_pretrained(run.folder / "model")
 
 

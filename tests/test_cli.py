@@ -213,11 +213,11 @@ def test_sampler_and_decoding_are_options(tiny_artifact: Path, tmp_path: Path) -
     options = ("export", "--format", "image-folder", "--output", tmp_path / "out", *where)
     values = succeed(*options, *settings)
     assert values["fingerprint"] == expected[0].fingerprint
-    assert "method must be one of" in fail(1, "materialize", *where, "--sampling", "best")
+    assert "--sampling must be one of" in fail(1, "materialize", *where, "--sampling", "best")
     assert "stores no modes" in fail(1, "materialize", *where, "--sampling", "modes")
     assert "timestep 300 is not stored; stored: [-1, 200, 400]" in fail(1, *options, "--timestep", 300)
     assert "nearest" in fail(1, "materialize", *where, "--timestep", 201)
-    assert "guidance_scale" in fail(1, "materialize", *where, "--guidance-scale", -1)
+    assert "--guidance-scale must be" in fail(1, "materialize", *where, "--guidance-scale", -1)
 
 
 def test_materialize_knows_data_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

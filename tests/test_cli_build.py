@@ -79,12 +79,12 @@ def test_papers_inversion_is_one_flag_away(scene: Path, tmp_path: Path) -> None:
     [
         (
             ("--class-order", "same", "--noise-timestep", "target"),
-            "noise_timestep is of the method 'ddim'",
+            "d3hr: --noise-timestep is of the method 'ddim'",
         ),
         ((), "nothing says which classes the model knows"),
         (("--class-list", "{scene}/others.json"), "'bee_wasp'.*--class-map"),
         (("--class-order", "same", "--image-size", "13"), "even frame"),
-        (("--class-order", "same", "--timestep", "401"), "timestep 401 is not on the grid"),
+        (("--class-order", "same", "--timestep", "401"), "d3hr: --timestep 401 is not on the grid"),
         (("--class-order", "same", "--output", "{scene}"), "other files in it"),
         (("--class-order", "same", "--model", "nowhere"), "ORG/NAME@COMMIT"),
         (("--class-order", "same", "--model", "a/b@main"), "40 hexadecimal digits"),

@@ -193,7 +193,7 @@ def test_plain_ddim_is_written_as_before_there_was_a_choice() -> None:
     ("options", "message"),
     [
         ({"method": "heun"}, "method must be one of"),
-        ({"evaluations_per_step": 2}, "must be 1 where method is 'ddim'"),
+        ({"evaluations_per_step": 2}, "must be 1 with method='ddim'"),
         ({"method": "fixed_point", "evaluations_per_step": 0}, "evaluations_per_step must be from 1"),
         ({"method": "fixed_point", "noise_timestep": "target"}, "noise_timestep is of the method 'ddim'"),
     ],

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from d3hr_datasets.diffusion import LatentDiffusion
-from d3hr_datasets.model_files import model_classes
+from d3hr_datasets.model_files import image_frame, model_classes
 from d3hr_datasets.students.models import ConvNet, create_student
 from recipes import build_small, train_dit, train_vae
 from recipes.common import (
@@ -104,6 +104,7 @@ def test_a_model_trains_on_any_image_folder_and_resumes(
     known = model_classes(str(tmp_path / "dit" / "model"), None)
     assert known is not None
     assert known.names == ("blue", "green", "red")  # so that `d3hr build` need not be told
+    assert image_frame(str(tmp_path / "dit" / "model"), model.sample_size) == (14, 1, None)
     assert (tmp_path / "dit" / "samples-12.png").is_file()
     resumed = dataclasses.replace(settings, output=str(tmp_path / "dit-parts"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

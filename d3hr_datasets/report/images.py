@@ -67,7 +67,7 @@ class RealImages:
         if len(members) < 2:
             raise ConfigError(
                 f"class label {class_label} has {len(members)} images, normality needs at least two; add "
-                "images, or leave the class out with classes=[...] (--classes)"
+                "images, or leave the class out with classes=[...]"
             )
         generator = torch.Generator().manual_seed(derive_seed(0, class_label, "report"))
         order = torch.randperm(len(members), generator=generator)[:count].tolist()
