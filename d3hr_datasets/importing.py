@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.class_list import ClassList
@@ -28,6 +29,7 @@ TIMESTEPS = tuple(range(480, 780, 20))
 INVERSION = {"num_inference_steps": 50, "guidance_scale": 4.0, "noise_timestep": "target", "latent": "sample"}
 
 
+@neutral()
 def import_statistics(folder: str | Path, output: str | Path, info: ArtifactInfo) -> Artifact:
     """Make an artifact of statistics that the reference code saved.
 
