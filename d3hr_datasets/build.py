@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.build_progress import BuildProgress
@@ -37,6 +38,7 @@ from d3hr_datasets.reading import ImageSource, ImageStream, IndexedImages
 PATIENCE = timedelta(days=30)
 
 
+@neutral()
 def build_artifact(
     source: ImageSource | ImageStream,
     model: LatentDiffusion,

@@ -16,6 +16,7 @@ from PIL import Image
 from torchvision.datasets import DatasetFolder, VisionDataset
 from tqdm import tqdm
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.cache import default_root
 from d3hr_datasets.class_list import ClassList
@@ -83,6 +84,7 @@ class D3HRDataset(DatasetFolder):
         >>> image, label = dataset[0]
     """
 
+    @neutral()
     def __init__(
         self,
         artifact: str | Path | Artifact,
@@ -217,6 +219,7 @@ class D3HRDataset(DatasetFolder):
             image.load()
             return image
 
+    @neutral()
     def materialize(
         self, batch_size: int = CHUNK, progress: bool = True, torch_compile: bool = False
     ) -> Path:
@@ -274,10 +277,12 @@ class D3HRDataset(DatasetFolder):
 
         return publish_images(self, repo_id, **options)
 
+    @neutral()
     def sample_latents(self, label: int) -> torch.Tensor:
         """Return the group of inverted latents of a label, (ipc, C, H, W) float32."""
         return self._set.latents(label)[: self.ipc]
 
+    @neutral()
     def model(self) -> LatentDiffusion:
         """Return the diffusion model, loaded on the first call.
 
@@ -289,6 +294,7 @@ class D3HRDataset(DatasetFolder):
             self._model = load_model(self.artifact, self.device, self.torch_dtype, self.class_list)
         return self._model
 
+    @neutral()
     def _make(self, labels: list[int], batch_size: int) -> None:
         check_may_generate(self.device, f"class {self.classes[labels[0]]!r}")
         ensure_together(self.cache, labels, lambda missing: self._generate(missing, batch_size))

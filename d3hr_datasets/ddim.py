@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import CLEAN, InversionConfig, NoiseTimestep, check_on_grid, timestep_grid
 from d3hr_datasets.errors import ModelFormatError
 
@@ -45,6 +46,7 @@ def alpha_cumprod(scheduler: Scheduler, timestep: int) -> float:
     return float(alpha)
 
 
+@neutral()
 def predict_noise(
     transformer: Transformer,
     scheduler: Scheduler,
@@ -98,6 +100,7 @@ def predict_noise(
     )
 
 
+@neutral()
 def ddim_step(latents: torch.Tensor, noise: torch.Tensor, alpha_from: float, alpha_to: float) -> torch.Tensor:
     """Carry latents from one noise level to another, either way.
 
@@ -176,6 +179,7 @@ def _walk_fixed_point(
     return kept
 
 
+@neutral()
 def invert_latents(
     transformer: Transformer,
     scheduler: Scheduler,
@@ -213,6 +217,7 @@ def invert_latents(
     )  # fmt: skip
 
 
+@neutral()
 def denoise_latents(
     transformer: Transformer,
     scheduler: Scheduler,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.config import (
     CLEAN,
@@ -42,6 +43,9 @@ CHUNK = 64
 class LatentDiffusion:
     """A class-conditional latent diffusion model of diffusers, ready for inversion and denoising.
 
+    What it computes depends on the precision of the model alone, not on the caller's autocast, default dtype,
+    default device, gradient mode, or leave to use TF32 (`ambient`).
+
     Args:
         transformer: Predicts noise or v from (latents, timestep, class label).
         vae: Encodes and decodes images.
@@ -54,6 +58,7 @@ class LatentDiffusion:
         ConfigError: PyTorch knows or finds no such device.
     """
 
+    @neutral()
     def __init__(
         self,
         transformer: DiTTransformer2DModel,
@@ -79,6 +84,7 @@ class LatentDiffusion:
         self.scheduler = scheduler
 
     @classmethod
+    @neutral()
     def from_pretrained(
         cls,
         model: str | Path,
@@ -104,13 +110,14 @@ class LatentDiffusion:
             ModelNotFoundError: A part of it is missing.
             ModelFormatError: A part of it is not what diffusers wrote.
         """
-        parts = load_parts(
-            model,
-            revision=revision,
-            torch_dtype=torch_dtype,
-            local_files_only=local_files_only,
-            allow_bin=allow_bin,
-        )
+        with torch.random.fork_rng(devices=[]):  # diffusers draws weights before it reads them
+            parts = load_parts(
+                model,
+                revision=revision,
+                torch_dtype=torch_dtype,
+                local_files_only=local_files_only,
+                allow_bin=allow_bin,
+            )
         return cls(*parts, device)
 
     def __repr__(self) -> str:
@@ -193,7 +200,7 @@ class LatentDiffusion:
         check_compiler(self.device.type)
         self.transformer.compile()
 
-    @torch.inference_mode()
+    @neutral(full_float32=True)
     def encode(self, images: torch.Tensor, generators: list[torch.Generator] | None = None) -> torch.Tensor:
         """Encode images.
 
@@ -214,7 +221,7 @@ class LatentDiffusion:
         latents = posterior.mean if generators is None else posterior.sample(generators)
         return self._scale(latents.float())
 
-    @torch.inference_mode()
+    @neutral(full_float32=True)
     def decode(self, latents: torch.Tensor, batch_size: int = CHUNK) -> torch.Tensor:
         """Decode latents.
 
@@ -232,7 +239,7 @@ class LatentDiffusion:
         ]
         return torch.cat(images)
 
-    @torch.inference_mode()
+    @neutral(full_float32=True)
     def invert(
         self, latents: torch.Tensor, class_labels: torch.Tensor, config: InversionConfig
     ) -> dict[int, torch.Tensor]:
@@ -243,7 +250,7 @@ class LatentDiffusion:
             self.null_class_label,
         )  # fmt: skip
 
-    @torch.inference_mode()
+    @neutral(full_float32=True)
     def denoise(
         self,
         inverted_latents: torch.Tensor,

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.errors import StatisticsError
+from d3hr_datasets.sums import ordered_mean, ordered_sum
 
 
 class RunningMoments:
     """Count, mean and sum of squared deviations per class, in float64 and in bounded memory.
 
-    Two of them merge, so that work can be split between processes and resumed.
+    Two of them merge, so that work can be split between processes and resumed. The same batches in the same
+    order give the same bits, for any number of threads.
 
     Source: Chan, Golub and LeVeque (1983), pairwise update of mean and sum of squares.
     Differs from reference: it accumulates in fp16 and stacks all latents.
@@ -26,11 +29,13 @@ class RunningMoments:
         shape: Shape of one latent, (C, H, W).
     """
 
+    @neutral()
     def __init__(self, num_classes: int, shape: tuple[int, ...]) -> None:
         self.count = torch.zeros(num_classes, dtype=torch.int64)
         self.mean = torch.zeros(num_classes, *shape, dtype=torch.float64)
         self.squares = torch.zeros(num_classes, *shape, dtype=torch.float64)
 
+    @neutral()
     def update(self, latents: torch.Tensor, class_labels: torch.Tensor) -> None:
         """Add a batch.
 
@@ -55,10 +60,11 @@ class RunningMoments:
         for row, label in enumerate(rows.tolist()):
             members = latents[labels == label]
             batch.count[row] = len(members)
-            batch.mean[row] = members.mean(dim=0)
-            batch.squares[row] = (members - batch.mean[row]).square().sum(dim=0)
+            batch.mean[row] = ordered_mean(members, 0)
+            batch.squares[row] = ordered_sum((members - batch.mean[row]).square(), 0)
         self.merge(batch, rows)
 
+    @neutral()
     def merge(self, other: RunningMoments, rows: torch.Tensor | None = None) -> None:
         """Add all that `other` has seen.
 
@@ -88,6 +94,7 @@ class RunningMoments:
         moments.count, moments.mean, moments.squares = state["count"], state["mean"], state["squares"]
         return moments
 
+    @neutral()
     def grouped(self, size: int) -> RunningMoments:
         """Return the moments of every `size` successive rows taken together."""
         shape = self.mean.shape[1:]
@@ -100,6 +107,7 @@ class RunningMoments:
             total.merge(part)
         return total
 
+    @neutral()
     def modes(self, num_modes: int) -> ClassModes:
         """Return the modes of every class, of which row `class label x num_modes + mode` is one.
 
@@ -114,10 +122,11 @@ class RunningMoments:
                 f"{num_modes} modes; add images, or build with fewer modes"
             )
         shape = self.mean.shape[1:]
-        squares = self.squares.view(-1, num_modes, *shape).sum(dim=1)
+        squares = ordered_sum(self.squares.view(-1, num_modes, *shape), 1)
         divisor = (count.sum(dim=1) - num_modes).view(-1, *[1] * len(shape))
         return ClassModes(self.mean.view(-1, num_modes, *shape).clone(), squares / divisor, count.clone())
 
+    @neutral()
     def gaussians(self) -> ClassGaussians:
         """Return the Gaussians, with the unbiased variance (divided by count - 1).
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from d3hr_datasets.diffusion import LatentDiffusion
 
 # Raised when the same settings give other pixels than before, so that old caches are not read.
-PIXELS_VERSION = 2
+PIXELS_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,9 @@ class GeneratedSet:
         info = self.artifact.info
         ipc = self.ipc if ipc is None else ipc
         kind = "-nested" if self.nested else ""
-        name = f"{info.name}{kind}-ipc{ipc}-seed{self.sampling.seed}-{self.fingerprint}"
+        precision = str(self.torch_dtype).removeprefix("torch.")
+        other = "" if self.torch_dtype == torch.float32 else f"-{precision}"
+        name = f"{info.name}{kind}-ipc{ipc}-seed{self.sampling.seed}{other}-{self.fingerprint}"
         class_names = [info.classes[label] for label in self.class_labels.tolist()]
         settings = {
             "artifact": info.name,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.cache import ImageCache
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from d3hr_datasets.diffusion import LatentDiffusion
 
 
+@neutral()
 def load_model(
     artifact: Artifact,
     device: torch.device | str | None = None,
@@ -80,6 +82,7 @@ def resolve_settings(
     return sampling, decode
 
 
+@neutral()
 def draw_latents(
     artifact: Artifact,
     class_label: int,
@@ -99,6 +102,7 @@ def draw_latents(
     return sample_nested(draw, ipc, sampling) if nested else draw(ipc, sampling)
 
 
+@neutral()
 def to_pil(images: torch.Tensor, padding: int = 0) -> list[Image.Image]:
     """Turn float images (B, 1 or 3, H, W) in [-1, 1] into PIL images "L" or "RGB", without the frame.
 

@@ -13,8 +13,10 @@ from collections.abc import Callable
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import GroupSamplingConfig, check_int
 from d3hr_datasets.errors import ConfigError, StatisticsError
+from d3hr_datasets.sums import ordered_mean, ordered_sum, squared_norm
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -27,6 +29,7 @@ def _standard_normal(shape: tuple[int, ...], *seed: int | str) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(derive_seed(*seed)))
 
 
+@neutral()
 def group_score(
     group: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, config: GroupSamplingConfig
 ) -> torch.Tensor:
@@ -48,28 +51,32 @@ def group_score(
     Returns:
         (...): one loss per group.
     """
-    dims = tuple(range(-mean.dim(), 0))
     axis = -mean.dim() - 1
-    group_mean = group.mean(dim=axis)
-    score = config.mean_weight * (group_mean - mean).square().sum(dim=dims).sqrt()
+    group_mean = ordered_mean(group, axis)
+    score = config.mean_weight * squared_norm(group_mean - mean, mean.dim()).sqrt()
     if group.shape[axis] > 1:
         deviations = group - group_mean.unsqueeze(axis)
-        std = (deviations.square().sum(dim=axis) / (group.shape[axis] - 1)).sqrt()
-        score = score + config.std_weight * (std - variance.sqrt()).square().sum(dim=dims).sqrt()
+        std = (ordered_sum(deviations.square(), axis) / (group.shape[axis] - 1)).sqrt()
+        score = score + config.std_weight * squared_norm(std - variance.sqrt(), mean.dim()).sqrt()
         if config.skewness_weight:
-            score = score + config.skewness_weight * skewness(group, axis).square().sum(dim=dims).sqrt()
+            skewnesses = skewness(group, axis)
+            score = score + config.skewness_weight * squared_norm(skewnesses, mean.dim()).sqrt()
     return score
 
 
+@neutral()
 def skewness(samples: torch.Tensor, dim: int = 0) -> torch.Tensor:
     """Return m3 / m2^1.5 along `dim` with the biased moments; 0 where all samples are equal."""
-    deviations = samples - samples.mean(dim=dim, keepdim=True)
+    deviations = samples - ordered_mean(samples, dim).unsqueeze(dim)
     equal = (samples == samples.narrow(dim, 0, 1)).all(dim=dim)  # their mean may differ by a rounding
-    second = deviations.square().mean(dim=dim)
-    third = deviations.pow(3).mean(dim=dim)
-    return torch.where(~equal & (second > 0), third / second.clamp(min=1e-30).pow(1.5), 0.0)
+    squares = deviations.square()
+    second, third = ordered_mean(squares, dim), ordered_mean(squares * deviations, dim)
+    divisor = second.clamp(min=1e-30)
+    divisor = divisor * divisor.sqrt()  # pow(1.5) has other last bits in a vector than at its end
+    return torch.where(~equal & (second > 0), third / divisor, 0.0)
 
 
+@neutral()
 def sample_group(
     mean: torch.Tensor, variance: torch.Tensor, ipc: int, class_label: int, config: GroupSamplingConfig
 ) -> torch.Tensor:
@@ -126,6 +133,7 @@ def _search(
     return _standard_normal((ipc, *mean.shape), config.seed, class_label, best).double()
 
 
+@neutral()
 def moment_matched_noise(shape: tuple[int, ...], ipc: int, class_label: int, seed: int) -> torch.Tensor:
     """Return noise (ipc, *shape) of mean 0, unbiased std 1 and vanishing odd moments, per element.
 
@@ -145,11 +153,11 @@ def moment_matched_noise(shape: tuple[int, ...], ipc: int, class_label: int, see
     parts = [torch.stack([half, -half], dim=1).flatten(0, 1)]
     if odd:
         triple = torch.randn(shape, generator=generator, dtype=torch.float64)
-        order = torch.rand((3, *shape), generator=generator).argsort(dim=0)
-        parts.append(torch.stack([triple, torch.zeros(shape), -triple]).gather(0, order))
+        order = torch.rand((3, *shape), generator=generator).argsort(dim=0, stable=True)
+        parts.append(torch.stack([triple, torch.zeros_like(triple), -triple]).gather(0, order))
     noise = torch.cat(parts)
     smallest = torch.finfo(torch.float32).tiny
-    scale = ((ipc - 1) / noise.square().sum(dim=0).clamp(min=smallest)).sqrt()
+    scale = ((ipc - 1) / ordered_sum(noise.square(), 0).clamp(min=smallest)).sqrt()
     return noise * scale
 
 
@@ -157,6 +165,7 @@ def moment_matched_noise(shape: tuple[int, ...], ipc: int, class_label: int, see
 NESTED_BLOCK = 10
 
 
+@neutral()
 def sample_nested(
     draw: Callable[[int, GroupSamplingConfig], torch.Tensor], ipc: int, config: GroupSamplingConfig
 ) -> torch.Tensor:
@@ -184,7 +193,7 @@ def sample_nested(
         group = draw(NESTED_BLOCK, dataclasses.replace(config, seed=seed))
         if config.method == "moment_matched" and block > 0:
             # m blocks of b latents need mb - 1 squared deviations; each has b - 1 by itself.
-            mean = group.mean(dim=0)
+            mean = ordered_mean(group, 0)
             group = mean + (group - mean) * math.sqrt(NESTED_BLOCK / (NESTED_BLOCK - 1))
         blocks.append(group)
     return torch.cat(blocks)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.class_folders import file_stem
@@ -28,6 +29,7 @@ TIMESTEPS = tuple(range(480, 780, 20))
 STEPS, GUIDANCE_SCALE = 50, 4.0  # of the reference, both ways
 
 
+@neutral()
 def import_statistics(folder: str | Path, output: str | Path, info: ArtifactInfo) -> Artifact:
     """Make an artifact of statistics that the reference code saved.
 

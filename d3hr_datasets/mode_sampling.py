@@ -6,14 +6,21 @@ stores modes, a group is spread over them, and its noise is matched as in `group
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import GroupSamplingConfig, check_int
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.gaussians import ClassModes
 from d3hr_datasets.group_sampling import moment_matched_noise
 
 
+@neutral()
 def sample_modes(modes: ClassModes, ipc: int, class_label: int, config: GroupSamplingConfig) -> torch.Tensor:
     """Draw a group of latents from the modes of one class.
 
@@ -36,48 +43,71 @@ def sample_modes(modes: ClassModes, ipc: int, class_label: int, config: GroupSam
     check_int("ipc", ipc, 1)
     if len(modes) != 1:
         raise ConfigError(f"modes must be those of one class, not of {len(modes)}")
-    mean, weight = modes.mean[0].detach().double().cpu(), modes.count[0].double().cpu()
-    variance = modes.variance[0].detach().double().cpu()
-    weight = weight / weight.sum()
-    while len(mean) > ipc:
-        mean, weight, variance = _join_closest(mean, weight, variance)
-    sizes = allocate(weight, ipc)
-    centres = mean.repeat_interleave(torch.tensor(sizes), dim=0)
+    mean, variance = (tensor[0].detach().double().cpu() for tensor in (modes.mean, modes.variance))
+    counts = modes.count[0].cpu()
+    if len(mean) > ipc:
+        mean, counts, variance = _join_closest(mean, counts, variance, ipc)
+    sizes = torch.tensor(allocate(counts.tolist(), ipc))
     noise = moment_matched_noise(tuple(variance.shape), ipc, class_label, config.seed)
-    return (centres + config.mode_spread * variance.sqrt() * noise).float()
+    return (mean.repeat_interleave(sizes, dim=0) + config.mode_spread * variance.sqrt() * noise).float()
 
 
 def _join_closest(
-    mean: torch.Tensor, weight: torch.Tensor, variance: torch.Tensor
+    mean: torch.Tensor, counts: torch.Tensor, variance: torch.Tensor, number: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Join the two modes whose joining adds the least variance; the second one's row goes."""
-    squares = torch.cdist(mean.flatten(1), mean.flatten(1)).square()
-    cost = squares * weight[:, None] * weight / (weight[:, None] + weight)
-    cost.fill_diagonal_(float("inf"))
-    first, second = divmod(int(cost.argmin()), len(mean))
-    total = weight[first] + weight[second]
-    share = weight[second] / total
-    delta = mean[second] - mean[first]
-    variance = variance + total * share * (1 - share) * delta.square()
-    mean, weight = mean.clone(), weight.clone()
-    mean[first] += share * delta
-    weight[first] = total
-    keep = torch.arange(len(mean)) != second
-    return mean[keep], weight[keep], variance
+    """Join the two modes whose joining adds the least variance, until there are `number`.
+
+    Of pairs that add the same the first is joined, in the order of the modes. What is joined takes the place
+    of the first mode of the pair; the second one's row goes.
+    """
+    shape, images = mean.shape[1:], int(counts.sum())
+    means, weight = mean.flatten(1).numpy().copy(), counts.double().numpy()
+    spread = variance.flatten().numpy()
+    left = np.arange(len(means))
+    cost = np.full((len(means), len(means)), np.inf)  # of pairs i < j
+    for row in range(len(means)):
+        cost[row, row + 1 :] = _costs(means, weight, row, left[row + 1 :])
+    while len(left) > number:
+        first, second = divmod(int(cost.argmin()), len(means))  # argmin is the first one of equals
+        total = weight[first] + weight[second]
+        share = weight[second] / total
+        delta = means[second] - means[first]
+        spread = spread + total / images * share * (1 - share) * np.square(delta)
+        means[first] += share * delta
+        weight[first] = total
+        left = left[left != second]
+        cost[second], cost[:, second] = np.inf, np.inf
+        before, after = left[left < first], left[left > first]
+        cost[before, first] = _costs(means, weight, first, before)
+        cost[first, after] = _costs(means, weight, first, after)
+    counts = torch.from_numpy(weight[left]).long()
+    return torch.from_numpy(means[left]).view(-1, *shape), counts, torch.from_numpy(spread).view(shape)
 
 
-def allocate(weight: torch.Tensor, ipc: int) -> list[int]:
+def _costs(
+    means: npt.NDArray[Any], weight: npt.NDArray[Any], index: int, others: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Return what joining one mode with others adds to the squared deviations.
+
+    The same bits whichever of two modes is the one, as those of `torch.cdist` are not.
+    """
+    distances = np.add.reduce(np.square(means[others] - means[index]), axis=1)
+    costs: npt.NDArray[Any] = distances * (weight[others] * weight[index] / (weight[others] + weight[index]))
+    return costs
+
+
+def allocate(counts: Sequence[int], ipc: int) -> list[int]:
     """Return how many of `ipc` latents each mode gives: at least one, else by share.
 
     Args:
-        weight: (M,) shares of the images, which sum to 1; M at most `ipc`.
+        counts: Images behind each of M modes; M at most `ipc`.
         ipc: The size of the group.
 
     Returns:
         M positive integers that sum to `ipc`.
     """
-    sizes = [1] * len(weight)
-    for _ in range(ipc - len(weight)):  # the next latent goes where most is missing
-        missing = [float(share) * ipc - size for share, size in zip(weight, sizes, strict=True)]
+    sizes, total = [1] * len(counts), sum(counts)
+    for _ in range(ipc - len(counts)):  # the next latent goes where most is missing, of equals to the first
+        missing = [count * ipc - size * total for count, size in zip(counts, sizes, strict=True)]
         sizes[missing.index(max(missing))] += 1
     return sizes

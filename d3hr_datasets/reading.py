@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.config import Resizing
 from d3hr_datasets.errors import ConfigError, D3HRError, UnreadableImageError
@@ -128,6 +129,7 @@ def file_state(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
+@neutral()
 def resize_and_crop(
     image: Image.Image, image_size: int, image_mode: str, resizing: Resizing = "bicubic"
 ) -> torch.Tensor:
@@ -162,6 +164,7 @@ def _fits_bytes(image: Image.Image) -> bool:
     return 0 <= low <= high <= 255  # type: ignore[operator]
 
 
+@neutral()
 def to_model_range(pixels: torch.Tensor, padding: int) -> torch.Tensor:
     """Turn uint8 (..., S, S) into float32 in [-1, 1] with a black frame of `padding` pixels."""
     return F.pad(pixels.float() / 127.5 - 1, [padding] * 4, fill=-1.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.config import check_int
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError
@@ -20,6 +21,7 @@ from d3hr_datasets.safe_files import read_header
 SAFETENSORS_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
 
+@neutral()
 def pack_statistics(
     info: ArtifactInfo, gaussians: dict[int, ClassGaussians], modes: dict[int, ClassModes]
 ) -> dict[str, torch.Tensor]:
@@ -79,6 +81,7 @@ def check_stored(info: ArtifactInfo, timestep: int, class_label: int | None) -> 
         check_int("class_label", class_label, 0, len(info.classes) - 1)
 
 
+@neutral()
 def read_gaussians(
     path: Path, info: ArtifactInfo, timestep: int, class_label: int | None = None
 ) -> ClassGaussians:
@@ -95,6 +98,7 @@ def read_gaussians(
     return gaussians
 
 
+@neutral()
 def read_modes(path: Path, info: ArtifactInfo, timestep: int, class_label: int | None = None) -> ClassModes:
     """Read the modes of one timestep, in float32, or those of one class; errors as `read_gaussians`."""
     classes, modes = len(info.classes), info.num_modes

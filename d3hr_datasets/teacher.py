@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.errors import TeacherError
@@ -20,6 +21,7 @@ from d3hr_datasets.errors import TeacherError
 logger = logging.getLogger(__name__)
 
 
+@neutral()
 def check_teacher(dataset: D3HRDataset, teacher: Any) -> torch.Tensor:
     """Return the output of a teacher for each label of a data set, after comparing their classes.
 

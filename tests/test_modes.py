@@ -144,19 +144,20 @@ def test_modes_without_scikit_learn_say_how_to_install_it(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("weight", "ipc", "sizes"),
+    ("counts", "ipc", "sizes"),
     [
-        ([0.4, 0.1, 0.3, 0.2], 4, [1, 1, 1, 1]),
-        ([0.4, 0.1, 0.3, 0.2], 10, [4, 1, 3, 2]),
-        ([0.4, 0.1, 0.3, 0.2], 20, [8, 2, 6, 4]),
-        ([0.97, 0.01, 0.01, 0.01], 10, [7, 1, 1, 1]),
-        ([1.0], 3, [3]),
+        ([40, 10, 30, 20], 4, [1, 1, 1, 1]),
+        ([40, 10, 30, 20], 10, [4, 1, 3, 2]),
+        ([40, 10, 30, 20], 20, [8, 2, 6, 4]),
+        ([97, 1, 1, 1], 10, [7, 1, 1, 1]),
+        ([5], 3, [3]),
+        ([7, 7, 7], 5, [2, 2, 1]),  # of equals the first
     ],
 )
 def test_modes_give_latents_by_their_share_and_at_least_one(
-    weight: list[float], ipc: int, sizes: list[int]
+    counts: list[int], ipc: int, sizes: list[int]
 ) -> None:
-    assert allocate(torch.tensor(weight), ipc) == sizes
+    assert allocate(counts, ipc) == sizes
 
 
 def test_group_of_one_is_the_mean_of_the_class() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torchvision.transforms.v2.functional import to_pil_image
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.config import CLEAN, check_int
 from d3hr_datasets.dataset import D3HRDataset
@@ -33,6 +34,7 @@ SMALL = 84  # images with a side of up to half of this are shown enlarged
 _Show = Callable[..., str]
 
 
+@neutral()
 def write_report(
     dataset: D3HRDataset,
     output: str | Path,

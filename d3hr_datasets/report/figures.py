@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import CLEAN
 from d3hr_datasets.errors import ConfigError
 
@@ -37,6 +38,7 @@ def check_installed() -> None:
         ) from error
 
 
+@neutral()
 def contact_sheet(images: Sequence[Image.Image]) -> bytes:
     """Return PIL images of one size side by side, `IMAGES_PER_ROW` in a row, as PNG."""
     pixels = torch.stack([pil_to_tensor(image.convert("RGB")) for image in images])

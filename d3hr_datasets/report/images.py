@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.group_sampling import derive_seed
@@ -53,6 +54,7 @@ class RealImages:
             if target in by_target:
                 self._members.setdefault(by_target[target], []).append(index)
 
+    @neutral()
     def read(self, class_label: int, count: int, image_size: int, image_mode: str) -> torch.Tensor:
         """Return `count` random images of a class, or all if it has fewer, in random order, always the same.
 

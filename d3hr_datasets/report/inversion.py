@@ -11,6 +11,7 @@ import torch
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import CLEAN, timestep_grid
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.group_sampling import derive_seed
@@ -55,6 +56,7 @@ class InvertedImages:
     shown: list[torch.Tensor]
 
 
+@neutral()
 def measure_inversion(
     dataset: D3HRDataset, images: RealImages, images_per_class: int, progress: bool
 ) -> InvertedImages:
@@ -114,6 +116,7 @@ def measure_inversion(
     )
 
 
+@neutral()
 def measure_noise(
     counts: Sequence[int], latent_shape: Sequence[int], probabilities: torch.Tensor
 ) -> tuple[dict[str, float], torch.Tensor]:

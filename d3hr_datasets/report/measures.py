@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import GroupSamplingConfig
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.generation import draw_latents
@@ -21,6 +22,7 @@ SEARCH_CANDIDATES = 1000
 TERMS = ("mean", "std", "skewness")
 
 
+@neutral()
 def normality(latents: torch.Tensor) -> dict[str, float]:
     """Return how far the latents of one class are from independent Gaussian elements.
 
@@ -49,6 +51,7 @@ def normality(latents: torch.Tensor) -> dict[str, float]:
     }
 
 
+@neutral()
 def standardised_quantiles(latents: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
     """Return quantiles of all elements of one class, each standardised over the images.
 
@@ -67,6 +70,7 @@ def standardised_quantiles(latents: torch.Tensor, probabilities: torch.Tensor) -
     return ordered[position]
 
 
+@neutral()
 def distance_to_stored(latents: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> float:
     """Return how far the mean of latents (N, *latent) is from a stored one, in standard errors.
 
@@ -77,6 +81,7 @@ def distance_to_stored(latents: torch.Tensor, mean: torch.Tensor, variance: torc
     return float(error[variance > 0].square().mean().sqrt())
 
 
+@neutral()
 def sampler_scores(dataset: D3HRDataset) -> dict[str, dict[str, float]]:
     """Return the paper's loss of groups by every sampler, averaged over the classes of a data set.
 

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import check_choice, check_int
 from d3hr_datasets.errors import SoftLabelsError
 from d3hr_datasets.safe_files import replace_file
@@ -50,6 +51,7 @@ class SoftLabels:
     digest: str
 
     @classmethod
+    @neutral()
     def from_logits(
         cls,
         logits: torch.Tensor,
@@ -96,6 +98,7 @@ class SoftLabels:
         tensors = (self.values, self.scale, self.lowest, self.indices)
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
+    @neutral()
     def log_probabilities(self, index: torch.Tensor) -> torch.Tensor:
         """Return the log-probabilities (B, K), float32, of the images `index` (B,)."""
         kept = self.values[index].float()
@@ -108,6 +111,7 @@ class SoftLabels:
         everything = rest[:, None].expand(-1, len(self.classes)).clone()
         return everything.scatter_(1, self.indices[index].long(), kept)
 
+    @neutral()
     def probabilities(self, index: torch.Tensor, temperature: float) -> torch.Tensor:
         """Return the probabilities (B, K) of the images `index` (B,) at a temperature."""
         return (self.log_probabilities(index) / temperature).softmax(dim=1)
@@ -147,6 +151,7 @@ class SoftLabels:
         replace_file(Path(path), lambda temporary: save_file(tensors, temporary, metadata))
 
     @classmethod
+    @neutral()
     def load(cls, path: str | Path) -> SoftLabels:
         """Read what `save` wrote.
 

@@ -1,6 +1,7 @@
 """Subsets of real images, for baselines: features -> the positions of the images kept.
 
-In: features (N, D) of all images and their labels. Out: positions, class by class.
+In: features (N, D) of all images and their labels. Out: positions, class by class. The same features give the
+same positions for any number of threads; of several that are as good, the first.
 """
 
 from __future__ import annotations
@@ -9,21 +10,24 @@ from collections.abc import Callable
 
 import torch
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.sums import ordered_mean, squared_norm
 
 
+@neutral()
 def herding(features: torch.Tensor, number: int) -> torch.Tensor:
     """Return the `number` positions whose mean follows the mean of all features (N, D), greedily.
 
     Source: Welling (2009), as iCaRL uses it.
     """
     features = features.double()
-    mean = features.mean(dim=0)
+    mean = ordered_mean(features, 0)
     chosen: list[int] = []
     total = torch.zeros_like(mean)
     free = torch.ones(len(features), dtype=torch.bool)
     for count in range(1, number + 1):
-        distances = ((total + features) / count - mean).norm(dim=1)
+        distances = squared_norm((total + features) / count - mean, 1)
         distances[~free] = torch.inf
         best = int(distances.argmin())
         chosen.append(best)
@@ -32,22 +36,24 @@ def herding(features: torch.Tensor, number: int) -> torch.Tensor:
     return torch.tensor(chosen)
 
 
+@neutral()
 def k_center(features: torch.Tensor, number: int) -> torch.Tensor:
     """Return `number` positions that cover all features (N, D): greedily the one farthest from the chosen.
 
     Source: Sener & Savarese (2018). The first is the one nearest to the mean.
     """
     features = features.double()
-    best = int((features - features.mean(dim=0)).norm(dim=1).argmin())
+    best = int(squared_norm(features - ordered_mean(features, 0), 1).argmin())
     chosen = [best]
-    distances = (features - features[best]).norm(dim=1)
+    distances = squared_norm(features - features[best], 1)
     while len(chosen) < number:
         best = int(distances.argmax())
         chosen.append(best)
-        distances = distances.minimum((features - features[best]).norm(dim=1))
+        distances = distances.minimum(squared_norm(features - features[best], 1))
     return torch.tensor(chosen)
 
 
+@neutral()
 def random_per_class(labels: torch.Tensor, ipc: int, seed: int) -> torch.Tensor:
     """Return `ipc` random positions of every class, class by class.
 
@@ -62,6 +68,7 @@ def random_per_class(labels: torch.Tensor, ipc: int, seed: int) -> torch.Tensor:
     return select_per_class(choose, labels, labels, ipc)
 
 
+@neutral()
 def select_per_class(
     method: Callable[[torch.Tensor, int], torch.Tensor],
     features: torch.Tensor,

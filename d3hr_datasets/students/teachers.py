@@ -17,6 +17,7 @@ from timm.models import load_state_dict
 from torch import nn
 from torch.nn import functional as F
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.errors import TeacherError
 from d3hr_datasets.students import models  # registers the students, which can be teachers too
@@ -35,6 +36,7 @@ class Teacher(nn.Module):
         image_size: Side that images are resized to first; None leaves them as they are.
     """
 
+    @neutral()
     def __init__(
         self, model: nn.Module, columns: Sequence[int], name: str, image_size: int | None = None
     ) -> None:
@@ -48,6 +50,8 @@ class Teacher(nn.Module):
         self.register_buffer("columns", torch.tensor(list(columns)))
         self.register_buffer("mean", torch.tensor(cfg["mean"])[:, None, None])
         self.register_buffer("std", torch.tensor(cfg["std"])[:, None, None])
+
+    __call__ = neutral()(nn.Module.__call__)
 
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode."""
@@ -63,13 +67,14 @@ class Teacher(nn.Module):
         """Return the logits (B, K) of images (B, C, H, W) in [0, 1], in the order of the data set."""
         return self.model(self._inputs(images)).index_select(1, self.columns)  # type: ignore[no-any-return]
 
-    @torch.no_grad()
+    @neutral()
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features before the classifier (B, D) of images (B, C, H, W) in [0, 1]."""
         maps = self.model.forward_features(self._inputs(images))  # type: ignore[operator]
         return self.model.forward_head(maps, pre_logits=True)  # type: ignore[operator, no-any-return]
 
 
+@neutral()
 def load_teacher(
     name: str,
     classes: Sequence[str],
@@ -97,7 +102,8 @@ def load_teacher(
         TeacherError: It cannot be loaded, tells no class names, or does not have all classes.
     """
     try:
-        model: nn.Module = timm.create_model(name, pretrained=weights is None, **arguments)
+        with torch.random.fork_rng(devices=[]):  # timm draws weights before it reads them
+            model: nn.Module = timm.create_model(name, pretrained=weights is None, **arguments)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise TeacherError(
             f"the teacher {name!r} cannot be made: {error}. Accepted: an architecture with pretrained "

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import check_compiler
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.students.labels import SoftLabels
@@ -52,6 +53,7 @@ class EpochReport:
     state: Callable[[], dict[str, Any]]
 
 
+@neutral(grad=True)
 def train_student(
     protocol: Protocol,
     images: Images,
@@ -66,7 +68,10 @@ def train_student(
     workers: int = 0,
     torch_compile: bool = False,
 ) -> nn.Module:
-    """Train a student.
+    """Train a student, outside the caller's autocast, default dtype, default device and gradient mode.
+
+    Half precision is the accelerator's: `Accelerator(mixed_precision="bf16")`. Leave to use TF32 and
+    `torch.use_deterministic_algorithms` stay as the caller has set them.
 
     Args:
         protocol: The constants.
@@ -77,7 +82,7 @@ def train_student(
         soft_labels: Of the plain images, for `labels="stored"`.
         accelerator: Where to run; by default CUDA if there is one, else the CPU.
         state: Of the `EpochReport` to go on after.
-        on_epoch: Called after every epoch, in every process.
+        on_epoch: Called after every epoch, in every process, under the same settings as the training.
         workers: Processes that read images.
         torch_compile: Compile student and teacher for the training; other rounding, fewer seconds.
 
@@ -110,8 +115,8 @@ def train_student(
         optimizer.load_state_dict(state["optimizer"])
     network = torch.compile(model, dynamic=False) if torch_compile else model
     labeller: Network | None = teacher.to(device) if teacher is not None else None
-    if labeller is not None and torch_compile:
-        labeller = torch.compile(labeller, dynamic=False)
+    if teacher is not None and torch_compile:
+        labeller = torch.compile(teacher.forward, dynamic=False)
     batches = EpochBatches(
         len(images), protocol.batch_size, seed, accelerator.process_index, accelerator.num_processes
     )
@@ -228,7 +233,7 @@ def normalized(protocol: Protocol, model: nn.Module) -> Network:
     return lambda images: model(normalize(protocol, images))
 
 
-@torch.no_grad()
+@neutral()
 def evaluate(
     network: Network,
     protocol: Protocol,
@@ -274,7 +279,7 @@ class _Transformed(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return self.transform(image), int(label)
 
 
-@torch.no_grad()
+@neutral()
 def teacher_outputs(
     teacher: Teacher, protocol: Protocol, images: Images, *, features: bool = False, batch_size: int = 500
 ) -> torch.Tensor:
