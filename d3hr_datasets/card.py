@@ -18,13 +18,15 @@ from PIL import Image
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.config import check_int
 from d3hr_datasets.dataset import D3HRDataset
-from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.errors import ArtifactFormatError, ConfigError
 from d3hr_datasets.export import export_parquet
 from d3hr_datasets.named import named_dataset
 from d3hr_datasets.registry import REGISTRY
-from d3hr_datasets.safe_files import replace_file
+from d3hr_datasets.safe_files import MAX_JSON_BYTES, is_file, read_file, replace_file
+from d3hr_datasets.text import code, markdown, printable
 
 CARD, SHEET, PREVIEW = "README.md", "contact-sheet.png", "preview/train-00000-of-00001.parquet"
+MAX_CARD_BYTES = 4 * 2**20
 NOTES = "<!-- notes: what follows is yours and stays when the card is written again -->"
 SIDE = 10  # of the contact sheet, in images
 LICENSES = (
@@ -93,7 +95,8 @@ def card_text(
     info = artifact.info
     title = f"D3HR {info.source.get('name') or info.name}"
     sections = [
-        _yaml(artifact, title, "preview/*.parquet", list(info.classes), num_preview) + f"\n\n# {title}",
+        _yaml(artifact, title, "preview/*.parquet", list(info.classes), num_preview)
+        + f"\n\n# {markdown(title)}",
         "A distilled image data set: one Gaussian per class over DDIM-inverted latents of a diffusion model, "
         f"of {sum(info.counts):,} images of {len(info.classes)} classes. From it, any number of images per "
         "class is made on your machine, once, and cached "
@@ -105,9 +108,9 @@ def card_text(
     if results:
         sections.append("## Accuracy\n\n" + markdown_table(["training set", "accuracy, %"], results))
     sections.append(
-        f"## Licences\n\nData: {_license_of_data(artifact)}. Diffusion model: "
-        f"{_license_of_model(artifact)}. The statistics describe the data and are useful with that model "
-        "only; both licences apply to images made from them."
+        f"## Licences\n\nData: {markdown(_license_of_data(artifact))}. Diffusion model: "
+        f"{markdown(_license_of_model(artifact))}. The statistics describe the data and are useful with that "
+        "model only; both licences apply to images made from them."
     )
     return "\n\n".join(sections) + "\n"
 
@@ -125,13 +128,13 @@ def images_card(dataset: D3HRDataset) -> str:
         "sampling": dataset.sampling.method + (", nested" if dataset.nested else ""),
         "decoding": f"from timestep {dataset.decode.timestep}, guidance {dataset.decode.guidance_scale:g}",
         "fingerprint of the images": dataset.fingerprint,
-        "licence of the data": _license_of_data(artifact),
-        "licence of the diffusion model": _license_of_model(artifact),
+        "licence of the data": markdown(_license_of_data(artifact)),
+        "licence of the diffusion model": markdown(_license_of_model(artifact)),
     }
     rows = [[key, value] for key, value in facts.items()]
     return (
-        f"{head}\n\n# {title}\n\n{len(dataset):,} generated images of {len(dataset.classes)} classes: "
-        f"columns `image` and `label`.\n\n{markdown_table(['', ''], rows)}\n"
+        f"{head}\n\n# {markdown(title)}\n\n{len(dataset):,} generated images of {len(dataset.classes)} "
+        f"classes: columns `image` and `label`.\n\n{markdown_table(['', ''], rows)}\n"
     )
 
 
@@ -197,7 +200,7 @@ def _use(artifact: Artifact, repo_id: str | None, num_preview: int) -> str:
 def _facts(artifact: Artifact) -> list[list[Any]]:
     info = artifact.info
     inversion, decode, model = info.inversion, info.decode, info.model
-    where = f"`{model.path}/` in this repository"
+    where = f"{code(f'{model.path}/')} in this repository"
     if model.path is None:
         where = f"{model.repo_id}, commit `{model.revision}`"
     frame = f", in a black frame of {info.padding}" if info.padding else ""
@@ -205,7 +208,7 @@ def _facts(artifact: Artifact) -> list[list[Any]]:
     source = [str(info.source[key]) for key in ("name", "split") if key in info.source]
     latents, side = " x ".join(map(str, info.latent_shape)), info.image_size
     rows = {
-        "source": ", ".join(source) or "not given",
+        "source": markdown(", ".join(source)) or "not given",
         "images per class": " to ".join(
             f"{count:,}" for count in sorted({min(info.counts), max(info.counts)})
         ),
@@ -216,8 +219,8 @@ def _facts(artifact: Artifact) -> list[list[Any]]:
         "statistics": f"mean and variance per class{modes}, {info.dtype}",
         "decoding by default": f"from timestep {decode.timestep}, {decode.num_inference_steps} steps, "
         f"guidance {decode.guidance_scale:g}",
-        "source fingerprint": f"`{info.source.get('fingerprint', 'not given')}`",
-        "built by": info.producer or "not given",
+        "source fingerprint": code(info.source.get("fingerprint", "not given")),
+        "built by": markdown(info.producer) or "not given",
     }
     return [[key, value] for key, value in rows.items()]
 
@@ -268,7 +271,15 @@ def _license_of_model(artifact: Artifact) -> str:
     if model.path is None:
         return f"that of {model.repo_id}"
     card = artifact.folder / model.path / CARD
-    found = ModelCard.load(card).data.license if card.is_file() else None
+    found = None
+    if is_file(card):
+        try:
+            data: Any = ModelCard(read_file(card, MAX_CARD_BYTES).decode("utf-8")).data
+            found = data.license
+        except Exception as error:  # of YAML, of what the card says in it, of reading it
+            raise ArtifactFormatError(
+                f"{card} has no head in YAML, which names the licence: {printable(error)}; mend or remove it"
+            ) from error
     return str(found or artifact.info.source.get("model_license") or "not given")
 
 
@@ -280,7 +291,7 @@ def _read_results(path: Path | None) -> list[list[str]] | None:
     if path is None:
         return None
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = json.loads(read_file(path, MAX_JSON_BYTES))["rows"]
         return [[row["name"], format_score(row["top1"])] for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
@@ -290,5 +301,5 @@ def _read_results(path: Path | None) -> list[list[str]] | None:
 
 
 def _notes(card: Path) -> str:
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    text = read_file(card, MAX_CARD_BYTES).decode("utf-8", "replace") if is_file(card) else ""
     return text.partition(f"{NOTES}\n")[2]

@@ -21,6 +21,7 @@ from d3hr_datasets import D3HRDataset, GroupSamplingConfig
 from d3hr_datasets.class_list import packaged_subset
 from d3hr_datasets.config import CLEAN
 from d3hr_datasets.generation import load_model
+from d3hr_datasets.image_folders import open_image_folder
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
 from d3hr_datasets.students.views import Images, TensorImages
 from recipes.common import RecipeError
@@ -203,7 +204,7 @@ def real_images(settings: TrainingSet, train: bool) -> ImageSet:
 
 def _folder(path: Path, subset: str) -> ImageSet:
     """Return an image folder; with `subset` its classes only, in their usual order."""
-    folder = datasets.ImageFolder(str(path))
+    folder = open_image_folder(path, "RGB")
     names = [re.sub(r"^\d{3}-", "", name) for name in folder.classes]  # as `d3hr export` names folders
     is_wnid = all(re.fullmatch(r"n\d{8}", name) for name in names)
     if subset:
