@@ -26,13 +26,15 @@ from d3hr_datasets.card_facts import (
 )
 from d3hr_datasets.config import check_int
 from d3hr_datasets.dataset import D3HRDataset
-from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.errors import ArtifactFormatError, ConfigError
 from d3hr_datasets.export import export_parquet, require_parquet
 from d3hr_datasets.named import named_dataset
 from d3hr_datasets.registry import REGISTRY
-from d3hr_datasets.safe_files import replace_file
+from d3hr_datasets.safe_files import MAX_JSON_BYTES, is_file, read_file, replace_file
+from d3hr_datasets.text import markdown, printable
 
 CARD, SHEET, PREVIEW = "README.md", "contact-sheet.png", "preview/train-00000-of-00001.parquet"
+MAX_CARD_BYTES = 4 * 2**20
 NOTES = "<!-- notes: what follows is yours and stays when the card is written again -->"
 SIDE = 10  # of the contact sheet, in images
 LICENSES = (
@@ -109,7 +111,7 @@ def card_text(
     info = artifact.info
     title = f"D3HR {info.source.get('name') or info.name}"
     sections = [
-        _yaml(artifact, title, "preview/*.parquet", list(info.classes), preview) + f"\n\n# {title}",
+        _yaml(artifact, title, "preview/*.parquet", list(info.classes), preview) + f"\n\n# {markdown(title)}",
         "A distilled image data set: one Gaussian per class over inverted latents of a diffusion model, "
         f"of {sum(info.counts):,} images of {len(info.classes)} classes. From it, any number of images per "
         "class is made on your machine, once, and cached "
@@ -121,9 +123,9 @@ def card_text(
     if accuracies:
         sections.append(accuracies)
     sections.append(
-        f"## Licences\n\nData: {_license_of_data(artifact)}. Diffusion model: "
-        f"{_license_of_model(artifact)}. The statistics describe the data and are useful with that model "
-        "only; both licences apply to images made from them."
+        f"## Licences\n\nData: {markdown(_license_of_data(artifact))}. Diffusion model: "
+        f"{markdown(_license_of_model(artifact))}. The statistics describe the data and are useful with that "
+        "model only; both licences apply to images made from them."
     )
     return "\n\n".join(sections) + "\n"
 
@@ -141,13 +143,13 @@ def images_card(dataset: D3HRDataset, files: ImageFiles) -> str:
         "sampling": dataset.sampling.method + (", nested" if dataset.nested else ""),
         "decoding": describe_decoding(dataset.decode),
         "fingerprint of the images": dataset.fingerprint,
-        "licence of the data": _license_of_data(artifact),
-        "licence of the diffusion model": _license_of_model(artifact),
+        "licence of the data": markdown(_license_of_data(artifact)),
+        "licence of the diffusion model": markdown(_license_of_model(artifact)),
     }
     rows = [[key, value] for key, value in facts.items()]
     return (
-        f"{head}\n\n# {title}\n\n{len(dataset):,} generated images of {len(dataset.classes)} classes: "
-        f"columns `image` and `label`.\n\n{markdown_table(['', ''], rows)}\n"
+        f"{head}\n\n# {markdown(title)}\n\n{len(dataset):,} generated images of {len(dataset.classes)} "
+        f"classes: columns `image` and `label`.\n\n{markdown_table(['', ''], rows)}\n"
     )
 
 
@@ -256,7 +258,15 @@ def _license_of_model(artifact: Artifact) -> str:
     if model.path is None:
         return f"that of {model.repo_id}"
     card = artifact.folder / model.path / CARD
-    found = ModelCard.load(card).data.license if card.is_file() else None
+    found = None
+    if is_file(card):
+        try:
+            data: Any = ModelCard(read_file(card, MAX_CARD_BYTES).decode("utf-8")).data
+            found = data.license
+        except Exception as error:  # of YAML, of what the card says in it, of reading it
+            raise ArtifactFormatError(
+                f"{card} has no head in YAML, which names the licence: {printable(error)}; mend or remove it"
+            ) from error
     return str(found or artifact.info.source.get("model_license") or "not given")
 
 
@@ -271,7 +281,7 @@ def accuracy_section(path: Path) -> str:
         ConfigError: The file is none of that recipe's.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = json.loads(read_file(path, MAX_JSON_BYTES))["rows"]
         cells = [[row["name"], format_score(row["top1"])] for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
@@ -283,6 +293,6 @@ def accuracy_section(path: Path) -> str:
 
 def _split(card: Path) -> tuple[str, str]:
     """Return what an earlier card says, and its notes."""
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    text = read_file(card, MAX_CARD_BYTES).decode("utf-8", "replace") if is_file(card) else ""
     written, _, notes = text.partition(f"{NOTES}\n")
     return written, notes

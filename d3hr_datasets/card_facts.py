@@ -13,6 +13,7 @@ from typing import Any
 
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.config import DecodeConfig, InversionConfig
+from d3hr_datasets.text import code, markdown
 
 ACCURACY = "## Accuracy"
 METHODS = {"ddim": "DDIM", "fixed_point": "fixed points of DDIM's steps"}
@@ -59,7 +60,7 @@ def artifact_facts(artifact: Artifact) -> list[list[Any]]:
     """Return the rows of a table that says how an artifact was built."""
     info = artifact.info
     model = info.model
-    where = f"`{model.path}/` in this repository"
+    where = f"{code(f'{model.path}/')} in this repository"
     if model.path is None:
         where = f"{model.repo_id}, commit `{model.revision}`"
     frame = f", in a black frame of {info.padding}" if info.padding else ""
@@ -67,7 +68,7 @@ def artifact_facts(artifact: Artifact) -> list[list[Any]]:
     source = [str(info.source[key]) for key in ("name", "split") if key in info.source]
     latents, side = " x ".join(map(str, info.latent_shape)), info.image_size
     rows = {
-        "source": ", ".join(source) or "not given",
+        "source": markdown(", ".join(source)) or "not given",
         "images per class": " to ".join(
             f"{count:,}" for count in sorted({min(info.counts), max(info.counts)})
         ),
@@ -76,11 +77,13 @@ def artifact_facts(artifact: Artifact) -> list[list[Any]]:
         **inversion_facts(info.inversion),
         "statistics": f"mean and variance per class{modes}, {info.dtype}",
         "decoding by default": describe_decoding(info.decode),
-        "source fingerprint": f"`{info.source.get('fingerprint', 'not given')}`",
-        "built by": info.producer or "not given",
+        "source fingerprint": code(info.source.get("fingerprint", "not given")),
+        "built by": markdown(info.producer) or "not given",
     }
     if "imported" in info.source:
-        rows["imported"] = f"{info.source['imported']}; its inversion is that code's, not checked here"
+        rows["imported"] = (
+            f"{markdown(info.source['imported'])}; its inversion is that code's, not checked here"
+        )
     return [[key, value] for key, value in rows.items()]
 
 

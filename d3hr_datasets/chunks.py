@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from d3hr_datasets.gaussians import RunningMoments
-from d3hr_datasets.safe_files import replace_file
+from d3hr_datasets.safe_files import check_file, replace_file
 
 PARTS = ("count", "mean", "squares")
 
@@ -120,6 +120,7 @@ def save_tensors(
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
     """Return tensors and metadata of a file of `save_tensors`, or None if it is missing or damaged."""
     try:
+        check_file(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -13,6 +13,7 @@ from typing import Any
 
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.safe_files import MAX_JSON_BYTES, read_file
 
 # What the source calls a class (its label, or its name where labels are strings) -> class label of the
 # model; None leaves its images out.
@@ -141,9 +142,9 @@ def parse_class_list(values: Any, where: str) -> ClassList:
 def read_json(path: str | Path, what: str) -> Any:
     """Read a JSON file; `what` it is goes into the message of a `ConfigError`."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_file(Path(path), MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the {what} {path} cannot be read as JSON: {error}") from error
+        raise ConfigError(f"the {what} {path!s:.300} cannot be read as JSON: {error!s:.1000}") from error
 
 
 def _same_order(

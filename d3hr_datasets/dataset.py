@@ -215,7 +215,7 @@ class D3HRDataset(DatasetFolder):
     @staticmethod
     def loader(path: str) -> Image.Image:
         """Read one of `samples`, unchecked."""
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             image.load()
             return image
 

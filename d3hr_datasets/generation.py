@@ -18,7 +18,8 @@ from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_on_gri
 from d3hr_datasets.errors import ConfigError, ModelFormatError
 from d3hr_datasets.group_sampling import sample_group, sample_nested
 from d3hr_datasets.mode_sampling import sample_modes
-from d3hr_datasets.model_loading import read_label_map
+from d3hr_datasets.model_loading import find_model, read_label_map
+from d3hr_datasets.model_size import check_described
 from d3hr_datasets.processes import generation_device
 
 if TYPE_CHECKING:
@@ -50,8 +51,12 @@ def load_model(
     info = artifact.info
     folder = artifact.model_folder()
     where = folder if folder is not None else str(info.model.repo_id)
+    if folder is None:
+        folder = find_model(str(where), info.model.revision, info=info)
+    else:
+        check_described(folder, info)
     model = LatentDiffusion.from_pretrained(
-        where, revision=info.model.revision, device=generation_device(device), torch_dtype=torch_dtype
+        folder, device=generation_device(device), torch_dtype=torch_dtype, allow_bin=info.model.path is None
     )
     model.check_fits(info)
     label_map = read_label_map(where, info.model.revision)

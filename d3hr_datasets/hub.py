@@ -22,9 +22,11 @@ from d3hr_datasets.errors import (
     D3HRError,
     PublishError,
 )
-from d3hr_datasets.hub_cache import COMMIT, cached_file, checked_answers, forget
-from d3hr_datasets.metadata import METADATA, needed_files, read_metadata
-from d3hr_datasets.safe_files import file_sha256
+from d3hr_datasets.hub_cache import cached_file, forget
+from d3hr_datasets.hub_files import COMMIT, fetch_file, library
+from d3hr_datasets.metadata import METADATA, STATISTICS, needed_files, read_metadata
+from d3hr_datasets.safe_files import MAX_JSON_BYTES, MAX_WEIGHTS_BYTES, file_sha256, read_file
+from d3hr_datasets.statistics import stored_bytes
 from d3hr_datasets.text import printable
 
 logger = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ def download_artifact(
         ArtifactFormatError: Its `d3hr.json` cannot be read by this version.
     """
     options: Any = {"token": token, "local_files_only": local_files_only, "cache_dir": cache_dir}
-    folder = download(repo_id, revision, {METADATA: sha256}, **options)
+    folder = download(repo_id, revision, {METADATA: sha256}, {METADATA: MAX_JSON_BYTES}, **options)
     found = file_sha256(folder / METADATA) if (folder / METADATA).exists() else None
     if sha256 not in (None, found):  # one that was in the cache already
         raise ArtifactIntegrityError(
@@ -82,13 +84,16 @@ def download_artifact(
     info, checksums = read_metadata(folder)
     # The folder's name is the commit, so that all files are of the same one.
     needed = {name: checksums[name] for name in needed_files(info, checksums)}
-    return download(repo_id, folder.name, {METADATA: sha256, **needed}, **options)
+    limits = {name: MAX_JSON_BYTES if name.endswith(".json") else MAX_WEIGHTS_BYTES for name in needed}
+    limits |= {METADATA: MAX_JSON_BYTES, STATISTICS: stored_bytes(info)}
+    return download(repo_id, folder.name, {METADATA: sha256, **needed}, limits, **options)
 
 
 def download(
     repo_id: str,
     revision: str | None,
     sha256: Mapping[str, str | None],
+    max_bytes: Mapping[str, int],
     *,
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -102,6 +107,7 @@ def download(
         repo_id: "ORG/NAME".
         revision: A commit, branch or tag; the newest commit of `main` by default.
         sha256: Checksum by name of each file to bring; None where only the Hub has one.
+        max_bytes: Size by name that each may have.
         token: Of the Hub, where the user's own is not to be used.
         local_files_only: Do not ask the Hub.
         cache_dir: The Hub's cache by default.
@@ -111,10 +117,8 @@ def download(
 
     Raises:
         ArtifactNotFoundError: The Hub does not give the files, and they are not cached.
-        ArtifactIntegrityError: It gives another file than the checksum says, twice.
+        ArtifactIntegrityError: It gives another file than the checksum says, twice, or a larger one.
     """
-    from huggingface_hub import snapshot_download
-
     known: Path | None = None
     if revision is not None and COMMIT.fullmatch(revision):
         known = _snapshot_folder(repo_id, revision, cache_dir)
@@ -123,19 +127,20 @@ def download(
     before = {name for name in names if sha256[name] and known is not None and (known / name).exists()}
     for attempt in ("first", "second"):
         try:
-            with checked_answers(repo_id):
-                folder = Path(
-                    snapshot_download(
-                        repo_id,
-                        repo_type="dataset",
-                        revision=revision,
-                        allow_patterns=_as_patterns(names),
-                        token=token,
-                        local_files_only=local_files_only,
-                        cache_dir=cache_dir,
-                        **_library(),
-                    )
+            commit = revision
+            for name in names:
+                path = fetch_file(
+                    repo_id,
+                    name,
+                    max_bytes[name],
+                    repo_type="dataset",
+                    revision=commit,
+                    token=token,
+                    local_files_only=local_files_only,
+                    cache_dir=cache_dir,
                 )
+                folder = path.parents[name.count("/")]
+                commit = folder.name  # so that all files are of the same one
         except D3HRError:
             raise
         except Exception as error:  # the client lets those of its own libraries through
@@ -182,7 +187,7 @@ def upload(
 
     if split_repository(repo_id) is None or "@" in repo_id:
         raise ConfigError(f"a repository is named ORG/NAME, not {repo_id!r}")
-    api = HfApi(token=token, **_library())
+    api = HfApi(token=token, **library())
     try:
         api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
         before = api.repo_info(repo_id, repo_type=repo_type).sha
@@ -201,13 +206,6 @@ def upload(
             "not uploaded twice"
         ) from error
     return Published(repo_id, commit.oid, commit.pr_url or commit.commit_url, commit.oid != before)
-
-
-def _library() -> dict[str, Any]:
-    """Return how the user agent names this library."""
-    from d3hr_datasets import __version__
-
-    return {"library_name": "d3hr-datasets", "library_version": __version__}
 
 
 def _as_patterns(names: Iterable[str]) -> list[str]:
@@ -250,6 +248,6 @@ def _is_right(folder: Path, name: str, sha256: str | None) -> bool:
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         return file_sha256(blob) == blob.name
     if COMMIT.fullmatch(blob.name):
-        data = blob.read_bytes()
+        data = read_file(blob, MAX_WEIGHTS_BYTES)
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == blob.name
     return True  # a cache without symbolic links

@@ -1,72 +1,13 @@
-"""The Hub's cache of one repository: what its client may be told, and what may be removed of it.
+"""What may be removed of the Hub's cache of one repository.
 
-In: answers of a server that may be anybody's, and a snapshot of a repository. Out: an error, or a cache
-without a file that is wrong.
-
-The client of the Hub names files by what the server answers, and does not look at it: an ETag that is a path
-leads it, and whoever removes its files, out of the cache. Its answers are therefore checked before it acts on
-them. (A client that cannot connect makes its session anew; the rest of that attempt is not checked.) What
-`forget` removes does not depend on any answer.
+In: a snapshot of a repository. Out: the cache without a file that is wrong. What is removed does not depend on
+any answer of a server: only on where the snapshot lies.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from d3hr_datasets.errors import ArtifactIntegrityError
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
-_ETAG = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,127}"
-)  # the Hub's are SHA-1 or SHA-256, mirrors have others
-
-
-@contextlib.contextmanager
-def checked_answers(repo_id: str) -> Iterator[None]:
-    """Have what the Hub's client reads about a repository checked before it names files by it.
-
-    Raises:
-        ArtifactIntegrityError: An ETag or a commit is none that can name a file.
-    """
-    from huggingface_hub import get_session
-
-    def check(response: Any) -> None:
-        if f"/{repo_id}" in response.request.url.path:
-            _check_answer(repo_id, response)
-
-    hooks = getattr(get_session(), "event_hooks", {"response": []})  # clients before version 1 have none
-    hooks["response"].append(check)
-    try:
-        yield
-    finally:
-        hooks["response"].remove(check)
-
-
-def _check_answer(repo_id: str, response: Any) -> None:
-    values = {"commit": (COMMIT, response.headers.get("X-Repo-Commit"))}
-    if response.request.method == "HEAD":
-        for name in ("ETag", "X-Linked-ETag"):
-            etag = response.headers.get(name)
-            values[name] = _ETAG, etag and etag.removeprefix("W/").strip('"')
-    elif response.request.url.path.startswith("/api/"):
-        response.read()
-        with contextlib.suppress(ValueError, RecursionError):  # the client says what is wrong
-            document = json.loads(response.content)
-            if isinstance(document, dict) and "sha" in document:
-                values["sha"] = COMMIT, document["sha"]
-    for name, (pattern, value) in values.items():
-        if value is not None and not (isinstance(value, str) and pattern.fullmatch(value)):
-            raise ArtifactIntegrityError(
-                f"the Hub at {response.request.url.host} answers for {repo_id} with the {name} "
-                f"{str(value)[:80]!r}, which can name no file of the cache; nothing is downloaded. Check "
-                "HF_ENDPOINT: no sound Hub does that"
-            )
 
 
 def cached_file(snapshot: Path, name: str) -> Path | None:

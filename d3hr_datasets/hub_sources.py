@@ -7,13 +7,17 @@ the shards, which is read from a given image on without decoding those before it
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from PIL import Image, ImageOps
 
 from d3hr_datasets.errors import ConfigError, SourceError
-from d3hr_datasets.reading import ImageRecord, file_state
+from d3hr_datasets.reading import MAX_IMAGE_BYTES, ImageRecord, file_state, open_image
+from d3hr_datasets.safe_files import is_file, is_folder
 
 FILES = {".parquet": "parquet", ".tar": "webdataset"}
 LABEL_COLUMNS = ("label", "labels", "cls")  # where no column is one of classes
@@ -51,16 +55,17 @@ def open_dataset(
             "`pip install 'd3hr-datasets[build]'`"
         ) from error
     path = Path(name).expanduser()
-    description = {"name": path.name if path.exists() else name, "split": split}
+    is_local = is_file(path) or is_folder(path)
+    description = {"name": path.name if is_local else name, "split": split}
     try:
-        if path.is_file():
+        if is_file(path):
             kind = FILES.get(path.suffix)
             if kind is None:
                 raise SourceError(f"{path} is no data set; accepted: a folder or one of {list(FILES)}")
             data = datasets.load_dataset(kind, data_files=str(path), split=split, streaming=streaming)
         else:
-            repository, _, revision = (str(path), "", "") if path.is_dir() else name.partition("@")
-            if streaming and not path.is_dir():
+            repository, _, revision = (str(path), "", "") if is_local else name.partition("@")
+            if streaming and not is_local:
                 revision = _commit(repository, revision)  # so that a build goes on with the same images
             data = datasets.load_dataset(
                 repository, split=split, streaming=streaming, revision=revision or None
@@ -70,8 +75,8 @@ def open_dataset(
         raise
     except Exception as error:  # whatever the library and its formats raise
         raise SourceError(
-            f"the data set {name!r} cannot be opened, split {split!r}: {error}. Accepted: 'ORG/NAME' or "
-            "'ORG/NAME@REVISION' on the Hub, a folder, or a Parquet or tar file"
+            f"the data set {name!r:.300} cannot be opened, split {split!r}: {error!s:.1000}. Accepted: "
+            "'ORG/NAME' or 'ORG/NAME@REVISION' on the Hub, a folder, or a Parquet or tar file"
         ) from error
     if not features:
         raise SourceError(f"the data set {name!r} does not say which columns it has; store it as Parquet")
@@ -92,13 +97,16 @@ def open_dataset(
     except Exception as error:  # as above
         raise SourceError(f"the column {image!r} of {name!r} has no images: {error}") from error
     classes = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
+    decode = _Decoder(
+        (path if is_folder(path) else path.parent) if is_local else None, name.partition("@")[0]
+    )
     if streaming:
-        identity = f"{image} {label} {_state(path) if path.exists() else revision}"
-        return _DatasetStream(data, name, image, label, split, identity), classes, description
+        identity = f"{image} {label} {_state(path) if is_local else revision}"
+        return _DatasetStream(data, name, decode, image, label, split, identity), classes, description
     if "string" in dtype and classes is None:
         classes = tuple(sorted(map(str, data.unique(label))))
-        return _DatasetImages(data, image, label, classes), classes, description
-    return _DatasetImages(data, image, label), classes, description
+        return _DatasetImages(data, decode, image, label, classes), classes, description
+    return _DatasetImages(data, decode, image, label), classes, description
 
 
 def _commit(repository: str, revision: str) -> str:
@@ -130,17 +138,51 @@ def _column(name: str, what: str, wanted: str | None, features: Any, found: list
     return found[0] if wanted is None else wanted
 
 
-def _decode(value: Any) -> Any:
-    from datasets import Image
+class _Decoder:
+    """Reads images as `datasets` does, of the formats that are meant, and from the data set alone.
 
-    return Image().decode_example(value)
+    Args:
+        folder: Folder of a data set on disk; None of one on the Hub.
+        repository: "ORG/NAME" of the latter.
+    """
+
+    def __init__(self, folder: Path | None, repository: str) -> None:
+        self._folder = folder
+        self._repository = repository
+
+    def __call__(self, value: Any) -> Image.Image:
+        """Return the image of {"bytes", "path"}, turned as its EXIF data says."""
+        data, path = value["bytes"], value["path"]
+        image = open_image(self._find(str(path)) if data is None else io.BytesIO(data))
+        return ImageOps.exif_transpose(image)
+
+    def _find(self, path: str) -> Path | IO[bytes]:
+        """Return the file, or the content, that a row names: a row may name any file of this machine."""
+        from datasets import config
+        from datasets.utils.file_utils import is_local_path, xopen
+        from huggingface_hub import constants
+
+        if is_local_path(path):
+            found = Path(path).resolve()
+            places = [self._folder, config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE]
+            if any(place is not None and found.is_relative_to(Path(place).resolve()) for place in places):
+                return found
+        elif self._folder is None and f"hf://datasets/{self._repository}" in path:
+            with xopen(path, "rb") as file:
+                return io.BytesIO(file.read(MAX_IMAGE_BYTES))
+        raise SourceError(
+            f"a row of the data set names {path!r}, which is no part of it; store the images in it"
+        )
 
 
 class _DatasetImages:
     """A data set with random access; string labels become their place in `names`."""
 
-    def __init__(self, data: Any, image: str, label: str, names: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, data: Any, decode: _Decoder, image: str, label: str, names: tuple[str, ...] | None = None
+    ) -> None:
         self._data = data
+        self._decode = decode
         self._image = image
         self.targets = list(data[label])
         if names is not None:
@@ -152,14 +194,17 @@ class _DatasetImages:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return _decode(self._data[index][self._image]), self.targets[index]
+        return self._decode(self._data[index][self._image]), self.targets[index]
 
 
 class _DatasetStream:
     """The shards of a streamed data set."""
 
-    def __init__(self, data: Any, name: str, image: str, label: str, split: str, identity: str) -> None:
+    def __init__(
+        self, data: Any, name: str, decode: _Decoder, image: str, label: str, split: str, identity: str
+    ) -> None:
         self._data = data
+        self._decode = decode
         self.identity = identity
         self._name = name
         self._image = image
@@ -183,4 +228,4 @@ class _DatasetStream:
             ) from error
 
     def _read(self, row: dict[str, Any]) -> tuple[Any, Any]:
-        return _decode(row[self._image]), row[self._label]
+        return self._decode(row[self._image]), row[self._label]

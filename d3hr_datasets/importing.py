@@ -8,6 +8,7 @@ them is run. docs/reference-differences.md says what no setting repeats.
 from __future__ import annotations
 
 import dataclasses
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -24,9 +25,14 @@ from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.config import DecodeConfig, InversionConfig, check_int
 from d3hr_datasets.errors import ConfigError, StatisticsError
 from d3hr_datasets.gaussians import ClassGaussians
+from d3hr_datasets.model_size import check_torch_file
+from d3hr_datasets.safe_files import open_file
+from d3hr_datasets.text import printable
 
 TIMESTEPS = tuple(range(480, 780, 20))
 STEPS, GUIDANCE_SCALE = 50, 4.0  # of the reference, both ways
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_OVERHEAD = 2**20  # bytes
 
 
 @neutral()
@@ -52,8 +58,10 @@ def import_statistics(folder: str | Path, output: str | Path, info: ArtifactInfo
     shape = (len(TIMESTEPS), *info.latent_shape)
     parts: dict[str, list[torch.Tensor]] = {"mean": [], "variance": []}
     places = [TIMESTEPS.index(timestep) for timestep in info.inversion.timesteps]
+    # Two tensors of at most eight bytes an element, beside what torch.save writes around them.
+    max_bytes = 2 * 8 * math.prod(shape) + MAX_OVERHEAD
     for path in _files(Path(folder), info):
-        values = _load(path)
+        values = _load(path, max_bytes)
         for part, tensors in parts.items():
             tensors.append(_part(path, values, part, shape)[places])
     mean, variance = (torch.stack(tensors, dim=1) for tensors in parts.values())
@@ -123,18 +131,20 @@ def _files(folder: Path, info: ArtifactInfo) -> list[Path]:
     return [folder / f"{stem}.pt" for stem in stems]
 
 
-def _load(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
+def _load(path: Path, max_bytes: int) -> Any:
+    if not path.exists():
         raise StatisticsError(
             f"{path} is missing; the folder needs a file WNID.pt for each class of the list"
-        ) from error
+        )
+    try:
+        check_torch_file(path, max_bytes)
+        with open_file(path, max_bytes) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
             pickle.UnpicklingError, zipfile.BadZipFile) as error:  # fmt: skip
         raise StatisticsError(
             f"{path} is damaged, or is no file of tensors alone, which is all that is read: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            f"{printable(str(error).splitlines()[0] if str(error) else type(error).__name__)}"
         ) from error
 
 
@@ -144,6 +154,12 @@ def _part(path: Path, values: Any, part: str, shape: tuple[int, ...]) -> torch.T
     if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) not in (expected, shape):
         found = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise StatisticsError(f"{path}: {part!r} is {found}; accepted: a tensor {expected}, as of this model")
+    is_plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not is_plain or tensor.dtype not in DTYPES:
+        raise StatisticsError(
+            f"{path}: {part!r} is {tensor.dtype}, {tensor.layout}, on {tensor.device}; accepted: a dense "
+            f"tensor in memory, of {' or '.join(map(str, DTYPES))}"
+        )
     tensor = tensor.reshape(shape).float()
     if not tensor.isfinite().all() or (part == "variance" and (tensor < 0).any()):
         raise StatisticsError(

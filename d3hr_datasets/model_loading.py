@@ -15,11 +15,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from d3hr_datasets.errors import ArtifactFormatError, ModelFormatError, ModelNotFoundError
+from d3hr_datasets.hub_files import fetch_file
+from d3hr_datasets.model_download import SCHEDULER, download_model
 from d3hr_datasets.model_size import check_config, check_size
-from d3hr_datasets.safe_files import read_json
+from d3hr_datasets.safe_files import MAX_JSON_BYTES, is_file, read_json
+from d3hr_datasets.safe_files import is_folder as _is_folder
+from d3hr_datasets.text import printable
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
+
+    from d3hr_datasets.artifact_info import ArtifactInfo
 
 WEIGHTS = "diffusion_pytorch_model*"
 INDEX = "model_index.json"
@@ -51,35 +57,52 @@ def load_parts(
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
     folder = Path(model)
-    is_folder = isinstance(model, Path) or folder.is_dir()
+    is_folder = isinstance(model, Path) or _is_folder(folder)
     if is_folder:
         _check_folder(folder, revision, allow_bin)
-    where: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only or is_folder}
-    weights = {**where, "torch_dtype": torch_dtype, "may_pickle": allow_bin or not is_folder}
+    weights: dict[str, Any] = {"torch_dtype": torch_dtype, "may_pickle": allow_bin or not is_folder}
     try:
-        if is_folder:
-            for kind, part in ((DiTTransformer2DModel, "transformer"), (AutoencoderKL, "vae")):
-                if list((folder / part).glob(f"{WEIGHTS}.safetensors")):
-                    check_size(kind, folder / part)
-            check_config(folder / "scheduler" / "scheduler_config.json")
-        transformer = _load(DiTTransformer2DModel, str(model), "transformer", **weights)
-        vae = _load(AutoencoderKL, str(model), "vae", **weights)
-        schedule = DDIMScheduler.load_config(str(model), subfolder="scheduler", **where)
+        if not is_folder:
+            folder = find_model(str(model), revision, local_files_only)
+        for kind, part in ((DiTTransformer2DModel, "transformer"), (AutoencoderKL, "vae")):
+            check_size(kind, folder / part)
+        check_config(folder / SCHEDULER)
+        transformer = _load(DiTTransformer2DModel, folder, "transformer", **weights)
+        vae = _load(AutoencoderKL, folder, "vae", **weights)
+        schedule = read_json(folder / SCHEDULER, infinity=True)
         _check_schedule(model, schedule)
         scheduler = DDIMScheduler.from_config(schedule)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        if isinstance(error, ModelFormatError):
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
+            ImportError, safetensors.SafetensorError) as error:  # fmt: skip
+        if isinstance(error, ModelFormatError | ModelNotFoundError):
             raise
-        if not is_folder and isinstance(error, OSError):
-            raise ModelNotFoundError(
-                f"the diffusion model {model} could not be loaded: {error}. Check the repository's name, "
-                "its revision and your connection"
-            ) from error
         raise ModelFormatError(
             f"the diffusion model {model} is incomplete, damaged or of another kind: {error}. "
             "Download or save it again, or give a model of the kinds that the README names"
         ) from error
     return transformer, vae, scheduler
+
+
+def find_model(
+    repo_id: str, revision: str | None, local_files_only: bool = False, info: ArtifactInfo | None = None
+) -> Path:
+    """Return the folder of a model on the Hub in the Hub's cache; arguments as `download_model`.
+
+    Raises:
+        ModelNotFoundError: The Hub does not give it, and it is not cached.
+        ModelFormatError: It is not what diffusers wrote, or not that of the artifact.
+    """
+    try:
+        return download_model(repo_id, revision, local_files_only, info)
+    except ModelFormatError:
+        raise
+    except ArtifactFormatError as error:
+        raise ModelFormatError(f"the diffusion model {repo_id} is not accepted: {error}") from error
+    except Exception as error:  # the client lets those of its own libraries through
+        raise ModelNotFoundError(
+            f"the diffusion model {repo_id} could not be loaded: {printable(error)}. Check the repository's "
+            "name, its revision and your connection"
+        ) from error
 
 
 def check_parts(transformer: DiTTransformer2DModel, vae: AutoencoderKL, scheduler: DDIMScheduler) -> None:
@@ -170,19 +193,20 @@ def _read_index(model: str | Path, revision: str | None) -> tuple[Path, dict[str
     """Return where a model's `model_index.json` is, and what it says; nothing if there is none."""
     path = Path(model) / INDEX
     if revision is not None:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
-            path = Path(hf_hub_download(str(model), INDEX, revision=revision))
-        except (HfHubHTTPError, OSError) as error:
+            path = fetch_file(str(model), INDEX, MAX_JSON_BYTES, repo_type="model", revision=revision)
+        except ArtifactFormatError as error:
+            raise ModelFormatError(str(error)) from error
+        except Exception as error:  # as above
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 return path, {}  # the Hub says that there is none
             raise ModelNotFoundError(
                 f"{INDEX} of {model} at {revision}, which may hold its label map, could not be loaded: "
-                f"{error}. Check the connection, or HF_HUB_OFFLINE and the Hub's cache"
+                f"{printable(error)}. Check the connection, or HF_HUB_OFFLINE and the Hub's cache"
             ) from error
-    if not path.is_file():
+    if not is_file(path):
         return path, {}
     try:
         return path, read_json(path)
@@ -222,19 +246,20 @@ def _check_schedule(model: str | Path, config: dict[str, Any]) -> None:
         )
 
 
-def _load(kind: Any, model: str, subfolder: str, *, may_pickle: bool, **options: Any) -> Any:
+def _load(kind: Any, model: Path, subfolder: str, *, may_pickle: bool, **options: Any) -> Any:
     options |= {
         "subfolder": subfolder,
+        "local_files_only": True,
         "low_cpu_mem_usage": False,  # the other way needs accelerate, and differs where it is missing
         "output_loading_info": True,
     }
     try:
-        part, info = kind.from_pretrained(model, use_safetensors=True, **options)
+        part, info = kind.from_pretrained(str(model), use_safetensors=True, **options)
     except OSError as error:
         if not may_pickle:
             raise
         try:
-            part, info = kind.from_pretrained(model, use_safetensors=False, **options)
+            part, info = kind.from_pretrained(str(model), use_safetensors=False, **options)
         except OSError as other:
             raise OSError(f"{error}; and without safetensors: {other}") from other
         logger.warning(

@@ -8,16 +8,17 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from d3hr_datasets import hub
 from d3hr_datasets.artifact import Artifact
-from d3hr_datasets.card import CARD, images_card
+from d3hr_datasets.card import CARD, MAX_CARD_BYTES, images_card
 from d3hr_datasets.card_facts import ImageFiles
 from d3hr_datasets.errors import PublishError
 from d3hr_datasets.export import export_parquet
 from d3hr_datasets.metadata import METADATA, file_digests
-from d3hr_datasets.safe_files import file_sha256
+from d3hr_datasets.safe_files import file_sha256, read_file
+from d3hr_datasets.text import printable
 
 if TYPE_CHECKING:
     from d3hr_datasets.dataset import D3HRDataset
@@ -69,10 +70,10 @@ def plan_artifact(artifact: Artifact, *, with_model: bool = False) -> list[Plann
         )
     artifact.verify()
     try:
-        card = DatasetCard.load(artifact.folder / CARD)
-    except (OSError, ValueError) as error:
+        card: Any = DatasetCard(read_file(artifact.folder / CARD, MAX_CARD_BYTES).decode("utf-8"))
+    except Exception as error:  # of YAML, of what the card says in it, of reading it
         raise PublishError(
-            f"the artifact has no card: {error}. Write it: `d3hr card {artifact.folder}`"
+            f"the artifact has no card: {printable(error)}. Write it: `d3hr card {artifact.folder}`"
         ) from error
     if not card.data.to_dict().get("license"):
         raise PublishError(f"{artifact.folder / CARD} names no license; write it anew with `d3hr card`")

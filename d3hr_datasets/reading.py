@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -24,7 +24,8 @@ from torchvision.transforms.v2 import functional as F
 from d3hr_datasets.ambient import neutral
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.config import Resizing
-from d3hr_datasets.errors import ConfigError, D3HRError, UnreadableImageError
+from d3hr_datasets.errors import ConfigError, D3HRError, ForeignFileError, UnreadableImageError
+from d3hr_datasets.safe_files import open_file
 
 # What Pillow, its plug-ins, a file system and a data set raise where an image is damaged.
 _DAMAGE = (
@@ -32,6 +33,9 @@ _DAMAGE = (
     RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 MAX_ASPECT_RATIO = 8
+# The formats that images of data sets have. Pillow has others, some of which run programs (EPS: Ghostscript).
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000")
+MAX_IMAGE_BYTES = 2**30
 
 
 class ImageSource(Protocol):
@@ -120,6 +124,25 @@ class IndexedImages:
         return path.as_posix()
 
 
+def open_image(source: Path | IO[bytes]) -> Image.Image:
+    """Read an image in its own mode: torchvision's loader clips 16 bits per channel to 8.
+
+    Args:
+        source: A file, or one that is open.
+
+    Raises:
+        ForeignFileError: It is no regular file.
+        OSError: It is none of `FORMATS`, or damaged; likewise all that Pillow raises.
+    """
+    if isinstance(source, Path):
+        with open_file(source, MAX_IMAGE_BYTES) as file:
+            return open_image(file)
+    Image.init()
+    image = Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])
+    image.load()
+    return image
+
+
 def file_state(path: Path) -> str:
     """Return size and time of change of a file, which tell whether it has been replaced."""
     try:
@@ -186,18 +209,24 @@ def read_pixels(
         image, label = record.read()
         is_image = isinstance(image, Image.Image)
         pixels = resize_and_crop(image, image_size, image_mode, resizing) if is_image else None
-    except D3HRError:
-        raise
+    except D3HRError as error:
+        if not isinstance(error, ForeignFileError):
+            raise
+        raise _unreadable(record, error) from error
     except _DAMAGE as error:
-        raise UnreadableImageError(
-            f"{record.where} cannot be read: {reason_of(error)}. Mend or remove it and run this again; a "
-            "build keeps finished chunks, and leaves images out, on record, with --skip-unreadable N"
-        ) from error
+        raise _unreadable(record, error) from error
     if pixels is None:
         raise ConfigError(
             f"{record.where} is a {type(image).__name__}; accepted: PIL images (leave out `transform`)"
         )
     return pixels, label
+
+
+def _unreadable(record: ImageRecord, error: Exception) -> UnreadableImageError:
+    return UnreadableImageError(
+        f"{record.where} cannot be read: {reason_of(error)}. Mend or remove it and run this again; a "
+        "build keeps finished chunks, and leaves images out, on record, with --skip-unreadable N"
+    )
 
 
 def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, int]:

@@ -23,6 +23,7 @@ from d3hr_datasets.text import is_printable, printable
 
 MAX_JSON_BYTES = 4 * 2**20  # the `d3hr.json` of a thousand classes has 0.1 MB
 MAX_HEADER_BYTES = 4 * 2**20  # of a safetensors file; the largest model named in the papers has 60 kB
+MAX_WEIGHTS_BYTES = 32 * 2**30  # of one file of a model; the largest DiT of the papers has 2.7
 MAX_NAME_BYTES = 255  # of a file, on every usual file system
 
 
@@ -62,10 +63,7 @@ def open_file(path: Path, max_bytes: int | None = None) -> io.BufferedReader:
 def read_file(path: Path, max_bytes: int) -> bytes:
     """Return what a file of at most `max_bytes` holds; errors as `open_file`."""
     with open_file(path, max_bytes) as file:
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise ForeignFileError(f"{printable(path)} grows while it is read; bring it again")
-    return data
+        return file.read(os.fstat(file.fileno()).st_size)  # not what may be added meanwhile
 
 
 def check_file(path: Path, max_bytes: int | None = None) -> os.stat_result:

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from d3hr_datasets.class_matching import LabelMap
 from d3hr_datasets.errors import ConfigError, SourceError
 from d3hr_datasets.hub_sources import open_dataset
+from d3hr_datasets.image_folders import load_image, open_image_folder
 from d3hr_datasets.reading import ImageRecord, ImageSource, ImageStream
+from d3hr_datasets.safe_files import is_folder
 
 FORMS = "a folder with one folder per class, 'torchvision:NAME[:ROOT]', or 'datasets:NAME_OR_FOLDER'"
 ROOT = "data"  # of torchvision's data sets, unless another is given
@@ -85,8 +86,8 @@ def open_source(where: str, options: SourceOptions = DEFAULT) -> OpenedSource:
             *open_dataset(name, options.split, options.streaming, options.image_column, options.label_column)
         )
     folder = Path(where).expanduser()
-    if not folder.is_dir():
-        raise SourceError(f"there is no folder {where!r} of images; accepted: {FORMS}")
+    if not is_folder(folder):
+        raise SourceError(f"there is no folder {where!r:.300} of images; accepted: {FORMS}")
     return _open_folder(folder)
 
 
@@ -102,21 +103,8 @@ def relabel(images: ImageSource | ImageStream, labels: LabelMap) -> ImageSource 
 
 
 def _open_folder(folder: Path) -> OpenedSource:
-    from torchvision.datasets import ImageFolder
-
-    try:
-        images = ImageFolder(str(folder), loader=_load)
-    except (OSError, RuntimeError) as error:
-        raise SourceError(f"{folder} is no folder of images, with one folder per class: {error}") from error
+    images = open_image_folder(folder)
     return OpenedSource(images, tuple(images.classes), {"name": folder.resolve().name})
-
-
-def _load(path: str) -> Image.Image:
-    """Read an image in its own mode; torchvision's loader clips 16 bits per channel to 8."""
-    with Path(path).open("rb") as file:
-        image = Image.open(file)
-        image.load()
-        return image
 
 
 def targets_of(images: Any) -> list[int] | None:
@@ -155,6 +143,8 @@ def _open_torchvision(name: str, root: str, options: SourceOptions) -> OpenedSou
             f"torchvision's {name} cannot be opened in {root!r}: {error}. Give torchvision:{name}:ROOT, "
             "the folder it is in; `d3hr build --download` downloads what torchvision can"
         ) from error
+    if isinstance(images, datasets.DatasetFolder):
+        images.loader = load_image
     # ImageNet's classes are tuples of names, which two cranes share; its WordNet IDs tell all apart.
     classes = getattr(images, "wnids", None) or getattr(images, "classes", None) or ()
     named = len(classes) > 0 and all(isinstance(entry, str) for entry in classes)

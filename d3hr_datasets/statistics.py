@@ -5,6 +5,7 @@ What is read is checked against the artifact's description; one class can be rea
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from d3hr_datasets.config import check_int
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError
 from d3hr_datasets.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.quantization import dequantize, is_variance, quantize, scale_name
-from d3hr_datasets.safe_files import read_header
+from d3hr_datasets.safe_files import MAX_HEADER_BYTES, read_header
 
 SAFETENSORS_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
@@ -71,6 +72,15 @@ def pack_statistics(
             )
         stored[name] = tensor.contiguous()
     return stored
+
+
+def stored_bytes(info: ArtifactInfo) -> int:
+    """Return the size that a file of the statistics of an artifact has at most."""
+    elements = len(info.classes) * math.prod(info.latent_shape)  # of a mean, or a variance
+    tensors = 2 + (info.num_modes + 1 if info.num_modes > 1 else 0)
+    counts = 8 * len(info.classes) * (1 + info.num_modes)
+    # Four bytes an element: the widest type; with integers, one, and a step for each channel.
+    return len(info.inversion.timesteps) * tensors * elements * 4 + counts + MAX_HEADER_BYTES
 
 
 def check_stored(info: ArtifactInfo, timestep: int, class_label: int | None) -> None:

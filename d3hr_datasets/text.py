@@ -16,7 +16,7 @@ from d3hr_datasets.errors import ConfigError
 # Control, surrogate and private characters, and breaks of lines and paragraphs.
 _REFUSED = {"Cc", "Cs", "Co", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"  # which some scripts spell with; all others of their kind ("Cf") are invisible
-_MARKDOWN = re.compile(r"([\\`*_\[\]{}#|~$!])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]{}#~$!])")
 
 
 def is_printable(text: str) -> bool:
@@ -38,14 +38,14 @@ def printable(value: object) -> str:
 
 
 def markdown(value: object) -> str:
-    """Return a text for Markdown that means nothing but itself, in a line, a cell of a table or a link."""
+    """Return a text for Markdown that means nothing but itself; cells of tables escape "|" themselves."""
     text = _MARKDOWN.sub(r"\\\1", printable(value))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def code(value: object) -> str:
     """Return a text as code in Markdown."""
-    return "`" + printable(value).replace("`", "'").replace("|", "\\|") + "`"
+    return "`" + printable(value).replace("`", "'") + "`"
 
 
 def check_text(name: str, value: Any, max_length: int) -> str:

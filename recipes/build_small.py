@@ -26,6 +26,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from d3hr_datasets.cli import app
+from d3hr_datasets.reading import open_image
 from recipes import train_dit, train_vae
 from recipes.common import program, write_results
 from recipes.data import load_images
@@ -59,7 +60,7 @@ def write_emoji(source: Path, folder: Path) -> None:
         path = source / "img" / "google" / "64" / emoji["image"]
         if emoji["category"] != "Component" and path.exists():
             (folder / emoji["category"]).mkdir(parents=True, exist_ok=True)
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 picture = image.convert("RGBA")
             white = Image.new("RGBA", picture.size, "white")
             Image.alpha_composite(white, picture).convert("RGB").save(folder / emoji["category"] / path.name)

@@ -13,6 +13,7 @@ import torch
 from torchvision import datasets
 from tqdm import tqdm
 
+from d3hr_datasets.image_folders import open_image_folder
 from d3hr_datasets.reading import resize_and_crop
 
 # Where Debian's package dataset-fashion-mnist puts the IDX files.
@@ -82,7 +83,7 @@ def load_images(
     else:
         if split == "test":
             raise ValueError(f"{source} has no test split; use held-out")
-        folder = datasets.ImageFolder(source)
+        folder = open_image_folder(Path(source), "RGB")
         mode = "L" if channels == 1 else "RGB"
         images = torch.stack(
             [

@@ -22,6 +22,7 @@ from d3hr_datasets.class_folders import plain_name, without_number
 from d3hr_datasets.class_list import packaged_subset
 from d3hr_datasets.config import CLEAN
 from d3hr_datasets.generation import load_model
+from d3hr_datasets.image_folders import open_image_folder
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
 from d3hr_datasets.students.views import Images, TensorImages
 from recipes.common import RecipeError
@@ -204,7 +205,7 @@ def real_images(settings: TrainingSet, train: bool) -> ImageSet:
 
 def _folder(path: Path, subset: str) -> ImageSet:
     """Return an image folder; with `subset` its classes only, in their usual order."""
-    folder = datasets.ImageFolder(str(path))
+    folder = open_image_folder(path, "RGB")
     names = [without_number(name) for name in folder.classes]
     is_wnid = all(re.fullmatch(r"n\d{8}", name) for name in names)
     if subset:

@@ -240,7 +240,7 @@ def test_texts_have_a_length() -> None:
 
 def test_texts_are_escaped_wherever_they_are_shown() -> None:
     assert printable("a\x1b[1m\u202e\ud800é") == r"a\x1b[1m\u202e\ud800é"
-    assert markdown("<b>|`x`[y](z)_$") == r"&lt;b&gt;\|\`x\`\[y\](z)\_\$"
+    assert markdown("<b>|`x`[y](z)_$") == r"&lt;b&gt;|\`x\`\[y\](z)\_\$"
 
 
 def test_errors_of_commands_are_plain(artifact_copy: Path) -> None:

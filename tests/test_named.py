@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -318,21 +317,16 @@ def test_download_brings_what_generating_images_needs(
     (source / "grid [0].png").write_bytes(b"a picture")
     Artifact.load(source).write_metadata()
     (source / "unlisted.bin").write_bytes(b"more")
-    commit, revisions = tmp_path / ("c" * 40), []
+    commit, asked = tmp_path / ("c" * 40), []
 
-    def snapshot_download(
-        repo_id: str, *, repo_type: str, revision: str | None, allow_patterns: list[str], **library: str
-    ) -> str:
-        revisions.append((repo_id, repo_type, revision))
-        for path in source.rglob("*"):
-            name = path.relative_to(source).as_posix()
-            if path.is_file() and any(fnmatch(name, pattern) for pattern in allow_patterns):
-                (commit / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, commit / name)
-        return str(commit)
+    def fetch_file(repo_id: str, name: str, _: int, *, repo_type: str, revision: str, **__: object) -> Path:
+        asked.append((repo_id, repo_type, revision))
+        (commit / name).parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(source / name, commit / name))
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("d3hr_datasets.hub.fetch_file", fetch_file)
     dataset = D3HRDataset("org/name@main", tmp_path / "cache", 1)
     dataset.artifact.verify()
-    assert revisions == [("org/name", "dataset", "main"), ("org/name", "dataset", "c" * 40)]
+    assert asked[0] == ("org/name", "dataset", "main")
+    assert set(asked[1:]) == {("org/name", "dataset", "c" * 40)}
     assert not (commit / "grid [0].png").exists() and not (commit / "unlisted.bin").exists()

@@ -15,6 +15,7 @@ from torchvision.utils import make_grid
 from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import CLEAN
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +131,7 @@ def projection_figure(
             for index, name in enumerate(names):
                 colour = colours[index % len(colours)]
                 mine = (labels == index).numpy()
-                axes.scatter(*dots[mine].T, s=9, color=colour, alpha=0.65, linewidths=0, label=name)
+                axes.scatter(*dots[mine].T, s=9, color=colour, alpha=0.65, linewidths=0, label=_plain(name))
             for index in range(len(names)):
                 mine = (group_labels == index).numpy()
                 axes.scatter(
@@ -159,6 +160,12 @@ def scores_figure(scores: dict[str, dict[str, float]]) -> bytes:
     axes.set_xlabel("distance to the class Gaussian (lower is better)")
     axes.legend(fontsize=8)
     return _save(figure)
+
+
+def _plain(name: str) -> str:
+    """Return a text that matplotlib shows as it is: "$" would be a formula, "_" at the start hides it."""
+    text = printable(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _space(timestep: int) -> str:

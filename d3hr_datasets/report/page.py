@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as _escape
 from typing import Any
+
+from d3hr_datasets.text import printable
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 62rem;
@@ -22,6 +24,11 @@ table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .25rem .75
 .strips { display: flex; flex-wrap: wrap; gap: 1rem } code { background: #f2f2f2; padding: 0 .2rem }
 """
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def escape(text: str) -> str:
+    """Return text for HTML; what is not printable is shown as an escape."""
+    return _escape("\n".join(map(printable, text.split("\n"))))
 
 
 def paragraph(text: str) -> str:

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import check_choice, check_int
-from d3hr_datasets.errors import SoftLabelsError
-from d3hr_datasets.safe_files import replace_file
+from d3hr_datasets.errors import ArtifactFormatError, SoftLabelsError
+from d3hr_datasets.safe_files import read_header, replace_file
 from d3hr_datasets.students.views import Images
 
 Storage = Literal["float16", "int8"]
@@ -159,6 +159,7 @@ class SoftLabels:
             SoftLabelsError: The file cannot be read, or holds something else.
         """
         try:
+            read_header(Path(path))
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
@@ -166,10 +167,30 @@ class SoftLabels:
                         f"{path} has the format {metadata.get('format')!r}, accepted: {FORMAT!r}"
                     )
                 tensors = {name: file.get_tensor(name) for name in ("values", "scale", "lowest", "indices")}
-        except (OSError, SafetensorError) as error:
-            raise SoftLabelsError(f"{path} cannot be read: {error}; make the labels again") from error
-        classes = tuple(json.loads(metadata["classes"]))
-        return cls(**tensors, classes=classes, teacher=metadata["teacher"], digest=metadata["digest"])
+            classes = tuple(map(str, json.loads(metadata["classes"])))
+            teacher, digest = metadata["teacher"], metadata["digest"]
+        except (ArtifactFormatError, OSError, SafetensorError, ValueError, LookupError, TypeError,
+                RecursionError) as error:  # fmt: skip
+            if isinstance(error, SoftLabelsError):
+                raise
+            raise SoftLabelsError(f"{path} cannot be read: {error!r}; make the labels again") from error
+        labels = cls(**tensors, classes=classes, teacher=teacher, digest=digest)
+        labels._check_tensors(path)
+        return labels
+
+    def _check_tensors(self, path: str | Path) -> None:
+        """Check that the tensors of a file have rows for the same images, and columns for its classes."""
+        shape, count = self.values.shape, len(self.classes)
+        is_int8 = self.values.dtype == torch.int8
+        lengths = {len(tensor) for tensor in (self.scale, self.lowest)}
+        complete = len(shape) == 2 and lengths == ({shape[0]} if is_int8 else {0})
+        kept = self.indices.shape == shape if self.indices.numel() else shape[1:] == (count,)
+        known = not self.indices.numel() or 0 <= int(self.indices.min()) <= int(self.indices.max()) < count
+        if not (complete and kept and known and self.values.dtype in (torch.int8, torch.float16)):
+            raise SoftLabelsError(
+                f"{path} has {self.values.dtype} values {tuple(shape)} for {count} classes, which do not "
+                "fit; make the labels again"
+            )
 
 
 def images_digest(images: Images) -> str:

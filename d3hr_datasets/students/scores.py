@@ -9,6 +9,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from d3hr_datasets.errors import ConfigError
+
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
     """Return mean and sample standard deviation, None for a single value."""
@@ -65,4 +67,4 @@ def _normalized(value: float) -> float:
 
 def _check_fractions(*values: float) -> None:
     if not all(0 <= value <= 1 for value in values):
-        raise ValueError(f"accuracies must be fractions in [0, 1], not {values}; divide percentages by 100")
+        raise ConfigError(f"accuracies must be fractions in [0, 1], not {values}; divide percentages by 100")

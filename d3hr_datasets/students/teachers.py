@@ -6,6 +6,7 @@ accuracy without a complaint: so its classes are looked up by name, and a teache
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from d3hr_datasets.ambient import neutral
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.errors import TeacherError
+from d3hr_datasets.safe_files import check_file
 from d3hr_datasets.students import models  # registers the students, which can be teachers too
 from d3hr_datasets.teacher import find_outputs, label_names
 
@@ -146,8 +148,10 @@ def _columns(teacher: str, names: Mapping[int, str], classes: ClassList) -> list
 
 def _load_weights(model: nn.Module, path: str | Path) -> None:
     try:
+        check_file(Path(path))
         state = load_state_dict(str(path), weights_only=True)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError,
+            pickle.UnpicklingError) as error:  # fmt: skip
         raise TeacherError(f"the teacher's weights {path} cannot be read: {error}") from error
     own = model.state_dict()
     if set(state) != set(own):

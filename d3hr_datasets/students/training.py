@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 
 from d3hr_datasets.ambient import neutral
 from d3hr_datasets.config import check_compiler
-from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.errors import ConfigError, DivergenceError
 from d3hr_datasets.students.labels import SoftLabels
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.protocol import Protocol
@@ -92,6 +92,7 @@ def train_student(
     Raises:
         ConfigError: The labels that the protocol asks for are not given, or compiling needs a C++ compiler
             and there is none.
+        DivergenceError: The loss is no number.
     """
     if (protocol.labels == "soft") != (teacher is not None):
         raise ConfigError(f"labels {protocol.labels!r} and teacher {teacher!r:.60} do not go together")
@@ -148,7 +149,7 @@ def train_student(
         losses, count = accelerator.reduce(total, "sum").tolist()
         loss_of_epoch = losses / count
         if math.isnan(loss_of_epoch):
-            raise FloatingPointError(
+            raise DivergenceError(
                 f"the loss of epoch {epoch} is not a number; lower learning_rate {protocol.learning_rate} or "
                 "train in full precision"
             )
