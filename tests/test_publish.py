@@ -162,7 +162,7 @@ def test_what_is_not_fit_is_not_published(hub: HubServer, folder: Path) -> None:
         with pytest.raises(kind, match=text):
             plan_artifact(Artifact.load(folder), with_model=with_model)
 
-    refused("--with-model", with_model=False)
+    refused("give with_model=True", with_model=False)
     (folder / "diary.txt").write_text("mine")
     refused(r"diary\.txt")
     (folder / "diary.txt").unlink()
