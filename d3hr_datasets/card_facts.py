@@ -81,9 +81,7 @@ def artifact_facts(artifact: Artifact) -> list[list[Any]]:
         "built by": markdown(info.producer) or "not given",
     }
     if "imported" in info.source:
-        rows["imported"] = (
-            f"{markdown(info.source['imported'])}; its inversion is that code's, not checked here"
-        )
+        rows["imported"] = f"{markdown(info.source['imported'])}; its inversion is not checked here"
     return [[key, value] for key, value in rows.items()]
 
 

@@ -1,7 +1,7 @@
 """What may be removed of the Hub's cache of one repository.
 
-In: a snapshot of a repository. Out: the cache without a file that is wrong. What is removed does not depend on
-any answer of a server: only on where the snapshot lies.
+In: a snapshot of a repository. Out: the cache without a file that is wrong. What is removed does not depend
+on any answer of a server: only on where the snapshot lies.
 """
 
 from __future__ import annotations
