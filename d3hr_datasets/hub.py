@@ -123,6 +123,10 @@ def download(
     if revision is not None and COMMIT.fullmatch(revision):
         known = _snapshot_folder(repo_id, revision, cache_dir)
     names = list(sha256)
+    if known is not None and not local_files_only:
+        for name in names:  # links that lead elsewhere, as other programs may have left them, are made anew
+            if (known / name).is_symlink() and cached_file(known, name) is None:
+                forget(known, name)
     # `Artifact` checks these when it reads them; nobody else has a checksum of `d3hr.json`.
     before = {name for name in names if sha256[name] and known is not None and (known / name).exists()}
     for attempt in ("first", "second"):

@@ -23,7 +23,7 @@ def forget(snapshot: Path, name: str) -> None:
     """
     entry, blobs = snapshot / name, snapshot.parent.parent / "blobs"
     folder = entry.parent.resolve()
-    if not folder.is_relative_to(snapshot.resolve()):
+    if not folder.is_relative_to(snapshot.parent.resolve() / snapshot.name):  # a folder that is a link
         return
     if entry.is_symlink():
         target = Path(os.path.normpath(folder / entry.readlink()))

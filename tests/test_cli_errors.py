@@ -129,8 +129,8 @@ def test_every_setting_of_a_build_has_an_option() -> None:
     """A new setting is named by its own option or in `OTHER_NAMES`, or its errors would name the argument."""
     build = {str(parameter.name) for parameter in GROUP.commands["build"].params}
     for config, derived in (
-        (InversionConfig, {"num_train_timesteps"}),
-        (DecodeConfig, {"reference_off_by_one"}),
+        (InversionConfig, {"num_train_timesteps", "first_timestep", "resizing"}),  # `--reference` says these
+        (DecodeConfig, {"reference_off_by_one", "reference_last_step"}),
     ):
         for field in dataclasses.fields(config):
             known = {field.name, *OTHER_NAMES.get(field.name, ())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_an_etag_that_is_a_path_leads_nowhere(
     hub.add_folder("org/tiny", tiny_artifact)
     hub.told = {header: f'"{etag.format(mine=mine)}"'}
     before, begin = file_digests(mine), time.monotonic()
-    with pytest.raises(ArtifactIntegrityError, match=r"can name no file of the cache.*HF_ENDPOINT"):
+    with pytest.raises(ArtifactIntegrityError, match=r"the Hub calls a file.*HF_ENDPOINT"):
         Artifact.from_pretrained("org/tiny")
     assert file_digests(mine) == before and time.monotonic() - begin < 10
     assert {path.name for path in tmp_path.iterdir()} <= {"home", "mine", "working-directory"}
@@ -63,14 +64,14 @@ def test_a_commit_that_is_none_is_refused(
 ) -> None:
     sha = hub.add_folder("org/tiny", tiny_artifact)
     hub.told = {"X_Repo_Commit": commit}
-    with pytest.raises(ArtifactIntegrityError, match="can name no file"):
+    with pytest.raises(ArtifactIntegrityError, match="the Hub calls a file"):
         Artifact.from_pretrained("org/tiny")
     hub.told = {}
     repository = hub.repository("org/tiny")
     repository.trees[commit] = repository.trees[sha]
     repository.refs["main"] = commit
     before = file_digests(mine)
-    with pytest.raises(ArtifactIntegrityError, match="can name no file"):
+    with pytest.raises(ArtifactIntegrityError, match="the Hub calls a file"):
         Artifact.from_pretrained("org/tiny")
     assert file_digests(mine) == before
 
@@ -88,6 +89,20 @@ def test_a_wrong_file_that_is_a_link_elsewhere_is_unlinked(
         assert Artifact.from_pretrained(f"org/tiny@{commit}").revision == commit
         assert (snapshot / METADATA).resolve().parent.name == "blobs"
         assert (mine / "diary.txt").read_text() == "mine" and (mine / "fifo").is_fifo()
+
+
+def test_files_of_a_folder_that_a_snapshot_is_a_link_to_stay(
+    hub: HubServer, tiny_artifact: Path, mine: Path
+) -> None:
+    commit = hub.add_folder("org/tiny", tiny_artifact)
+    snapshot = Artifact.from_pretrained("org/tiny").folder
+    shutil.rmtree(snapshot)
+    (mine / METADATA).write_text("mine")
+    snapshot.symlink_to(mine)
+    before = file_digests(mine), (mine / METADATA).read_text()
+    with pytest.raises(D3HRError):
+        Artifact.from_pretrained(f"org/tiny@{commit}")
+    assert (file_digests(mine), (mine / METADATA).read_text()) == before
 
 
 def test_a_wrong_file_goes_with_its_blob_and_no_other(hub: HubServer, tiny_artifact: Path) -> None:
