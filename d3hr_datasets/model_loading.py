@@ -18,7 +18,7 @@ from d3hr_datasets.errors import ArtifactFormatError, ModelFormatError, ModelNot
 from d3hr_datasets.hub_files import fetch_file
 from d3hr_datasets.model_download import SCHEDULER, download_model
 from d3hr_datasets.model_size import check_config, check_size
-from d3hr_datasets.safe_files import MAX_JSON_BYTES, is_file, read_json
+from d3hr_datasets.safe_files import MAX_CONFIG_BYTES, is_file, read_json
 from d3hr_datasets.safe_files import is_folder as _is_folder
 from d3hr_datasets.text import printable
 
@@ -63,10 +63,9 @@ def load_parts(
             folder = find_model(str(model), revision, local_files_only)
         for kind, part in ((DiTTransformer2DModel, "transformer"), (AutoencoderKL, "vae")):
             check_size(kind, folder / part)
-        check_config(folder / SCHEDULER)
+        schedule = check_config(folder / SCHEDULER)
         transformer = _load(DiTTransformer2DModel, folder, "transformer", **weights)
         vae = _load(AutoencoderKL, folder, "vae", **weights)
-        schedule = read_json(folder / SCHEDULER, infinity=True)
         _check_schedule(model, schedule)
         scheduler = DDIMScheduler.from_config(schedule)
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
@@ -160,7 +159,7 @@ def read_label_map(model: str | Path, revision: str | None) -> dict[str, Any]:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
-            path = fetch_file(str(model), INDEX, MAX_JSON_BYTES, repo_type="model", revision=revision)
+            path = fetch_file(str(model), INDEX, MAX_CONFIG_BYTES, repo_type="model", revision=revision)
         except ArtifactFormatError as error:
             raise ModelFormatError(str(error)) from error
         except Exception as error:  # as above
@@ -173,7 +172,7 @@ def read_label_map(model: str | Path, revision: str | None) -> dict[str, Any]:
     if not is_file(path):
         return {}
     try:
-        label_map = read_json(path).get("id2label") or {}
+        label_map = read_json(path, max_bytes=MAX_CONFIG_BYTES).get("id2label") or {}
     except ArtifactFormatError as error:
         raise ModelFormatError(str(error)) from error
     if not isinstance(label_map, dict):
