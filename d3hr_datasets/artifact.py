@@ -36,10 +36,12 @@ from d3hr_datasets.metadata import (
     STATISTICS,
     file_digests,
     list_files,
+    max_bytes,
     needed_files,
     read_metadata,
 )
 from d3hr_datasets.safe_files import (
+    check_file,
     check_model_file,
     file_sha256,
     file_version,
@@ -247,6 +249,7 @@ class Artifact:
             state = file_version(path)
             if self._checked.get(name) == state:
                 return path
+            check_file(path, max_bytes(self.info, name))
             digest = file_sha256(path)
             changing = file_version(path) != state
         except ForeignFileError as error:

@@ -24,9 +24,8 @@ from d3hr_datasets.errors import (
 )
 from d3hr_datasets.hub_cache import cached_file, forget
 from d3hr_datasets.hub_files import COMMIT, fetch_file, library
-from d3hr_datasets.metadata import METADATA, STATISTICS, needed_files, read_metadata
+from d3hr_datasets.metadata import METADATA, max_bytes, needed_files, read_metadata
 from d3hr_datasets.safe_files import MAX_JSON_BYTES, MAX_WEIGHTS_BYTES, file_sha256, read_file
-from d3hr_datasets.statistics import stored_bytes
 from d3hr_datasets.text import printable
 
 logger = logging.getLogger(__name__)
@@ -84,8 +83,7 @@ def download_artifact(
     info, checksums = read_metadata(folder)
     # The folder's name is the commit, so that all files are of the same one.
     needed = {name: checksums[name] for name in needed_files(info, checksums)}
-    limits = {name: MAX_JSON_BYTES if name.endswith(".json") else MAX_WEIGHTS_BYTES for name in needed}
-    limits |= {METADATA: MAX_JSON_BYTES, STATISTICS: stored_bytes(info)}
+    limits = {name: max_bytes(info, name) for name in (METADATA, *needed)}
     return download(repo_id, folder.name, {METADATA: sha256, **needed}, limits, **options)
 
 
@@ -93,7 +91,7 @@ def download(
     repo_id: str,
     revision: str | None,
     sha256: Mapping[str, str | None],
-    max_bytes: Mapping[str, int],
+    sizes: Mapping[str, int],
     *,
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -107,7 +105,7 @@ def download(
         repo_id: "ORG/NAME".
         revision: A commit, branch or tag; the newest commit of `main` by default.
         sha256: Checksum by name of each file to bring; None where only the Hub has one.
-        max_bytes: Size by name that each may have.
+        sizes: Bytes by name that each may have.
         token: Of the Hub, where the user's own is not to be used.
         local_files_only: Do not ask the Hub.
         cache_dir: The Hub's cache by default.
@@ -136,7 +134,7 @@ def download(
                 path = fetch_file(
                     repo_id,
                     name,
-                    max_bytes[name],
+                    sizes[name],
                     repo_type="dataset",
                     revision=commit,
                     token=token,

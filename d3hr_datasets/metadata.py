@@ -13,7 +13,17 @@ from d3hr_datasets.errors import (
     ArtifactNotFoundError,
     ConfigError,
 )
-from d3hr_datasets.safe_files import file_sha256, is_file, is_safe_name, path_inside, read_json
+from d3hr_datasets.safe_files import (
+    MAX_CONFIG_BYTES,
+    MAX_JSON_BYTES,
+    MAX_WEIGHTS_BYTES,
+    file_sha256,
+    is_file,
+    is_safe_name,
+    path_inside,
+    read_json,
+)
+from d3hr_datasets.statistics import stored_bytes
 
 FORMAT = 1
 METADATA = "d3hr.json"
@@ -66,6 +76,15 @@ def needed_files(info: ArtifactInfo, sha256: dict[str, str]) -> list[str]:
         for name in sha256
         if name == STATISTICS or (name.startswith(inside) and not name.endswith(".md"))
     ]
+
+
+def max_bytes(info: ArtifactInfo, name: str) -> int:
+    """Return the size that a file of an artifact has at most."""
+    if name == STATISTICS:
+        return stored_bytes(info)
+    if name == METADATA:
+        return MAX_JSON_BYTES
+    return MAX_CONFIG_BYTES if name.endswith(".json") else MAX_WEIGHTS_BYTES
 
 
 def file_digests(folder: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from d3hr_datasets.model_size import (
     check_described,
     count_parameters,
 )
-from d3hr_datasets.safe_files import MAX_HEADER_BYTES, MAX_JSON_BYTES, is_safe_name, read_json
+from d3hr_datasets.safe_files import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, is_safe_name, read_json
 
 if TYPE_CHECKING:
     from d3hr_datasets.artifact_info import ArtifactInfo
@@ -51,7 +51,7 @@ def download_model(
     first = fetch_file(
         repo_id,
         SCHEDULER,
-        MAX_JSON_BYTES,
+        MAX_CONFIG_BYTES,
         repo_type="model",
         revision=revision,
         local_files_only=local_files_only,
@@ -62,7 +62,7 @@ def download_model(
     )
     parts: dict[str, Any] = {"transformer": DiTTransformer2DModel, "vae": AutoencoderKL}
     for part in parts:
-        fetch(f"{part}/config.json", MAX_JSON_BYTES)
+        fetch(f"{part}/config.json", MAX_CONFIG_BYTES)
     if info is not None:
         check_described(folder, info)
     for part, kind in parts.items():
@@ -71,7 +71,7 @@ def download_model(
             fetch(f"{part}/{WEIGHTS}.safetensors", limit)
         except EntryNotFoundError:
             try:
-                index = fetch(f"{part}/{WEIGHTS}.safetensors.index.json", MAX_JSON_BYTES)
+                index = fetch(f"{part}/{WEIGHTS}.safetensors.index.json", MAX_CONFIG_BYTES)
             except EntryNotFoundError:
                 fetch(f"{part}/{WEIGHTS}.bin", limit)
             else:
@@ -82,7 +82,7 @@ def download_model(
 
 def _shards(index: Path) -> list[str]:
     """Return the files that an index of weights names: some, and beside it."""
-    shards = read_json(index).get("weight_map")
+    shards = read_json(index, max_bytes=MAX_CONFIG_BYTES).get("weight_map")
     if not isinstance(shards, dict):
         raise ArtifactFormatError(f"{index} has no weight_map; download it again")
     names = {name for name in shards.values() if isinstance(name, str)}

@@ -18,7 +18,7 @@ from d3hr_datasets.errors import ArtifactFormatError, ModelFormatError, ModelNot
 from d3hr_datasets.hub_files import fetch_file
 from d3hr_datasets.model_download import SCHEDULER, download_model
 from d3hr_datasets.model_size import check_config, check_size
-from d3hr_datasets.safe_files import MAX_JSON_BYTES, is_file, read_json
+from d3hr_datasets.safe_files import MAX_CONFIG_BYTES, is_file, read_json
 from d3hr_datasets.safe_files import is_folder as _is_folder
 from d3hr_datasets.text import printable
 
@@ -66,10 +66,9 @@ def load_parts(
             folder = find_model(str(model), revision, local_files_only)
         for kind, part in ((DiTTransformer2DModel, "transformer"), (AutoencoderKL, "vae")):
             check_size(kind, folder / part)
-        check_config(folder / SCHEDULER)
+        schedule = check_config(folder / SCHEDULER)
         transformer = _load(DiTTransformer2DModel, folder, "transformer", **weights)
         vae = _load(AutoencoderKL, folder, "vae", **weights)
-        schedule = read_json(folder / SCHEDULER, infinity=True)
         _check_schedule(model, schedule)
         scheduler = DDIMScheduler.from_config(schedule)
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
@@ -196,7 +195,7 @@ def _read_index(model: str | Path, revision: str | None) -> tuple[Path, dict[str
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
         try:
-            path = fetch_file(str(model), INDEX, MAX_JSON_BYTES, repo_type="model", revision=revision)
+            path = fetch_file(str(model), INDEX, MAX_CONFIG_BYTES, repo_type="model", revision=revision)
         except ArtifactFormatError as error:
             raise ModelFormatError(str(error)) from error
         except Exception as error:  # as above
@@ -209,7 +208,7 @@ def _read_index(model: str | Path, revision: str | None) -> tuple[Path, dict[str
     if not is_file(path):
         return path, {}
     try:
-        return path, read_json(path)
+        return path, read_json(path, max_bytes=MAX_CONFIG_BYTES)
     except ArtifactFormatError as error:
         raise ModelFormatError(str(error)) from error
 

@@ -14,7 +14,7 @@ import torch
 
 from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.errors import ArtifactFormatError, ForeignFileError, ModelFormatError
-from d3hr_datasets.safe_files import check_file, is_file, open_file, read_header, read_json
+from d3hr_datasets.safe_files import MAX_CONFIG_BYTES, check_file, is_file, open_file, read_header, read_json
 
 MAX_INTEGER = 65_536  # of a configuration: widths, classes, timesteps
 MAX_SAMPLE_SIZE = 1024
@@ -37,7 +37,7 @@ def check_config(path: Path) -> dict[str, Any]:
         ArtifactFormatError: It is no JSON object.
         ModelFormatError: A number is too large, or a list too long.
     """
-    config = read_json(path, infinity=True)
+    config = read_json(path, infinity=True, max_bytes=MAX_CONFIG_BYTES)
     for key, value in _values(config):
         if isinstance(value, list):
             limit = LENGTHS.get(key, MAX_LENGTH)

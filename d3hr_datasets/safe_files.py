@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 from d3hr_datasets.errors import ArtifactFormatError, ArtifactIntegrityError, ForeignFileError
 from d3hr_datasets.text import is_printable, printable
 
-MAX_JSON_BYTES = 4 * 2**20  # the `d3hr.json` of a thousand classes has 0.1 MB
+MAX_JSON_BYTES = 2 * 2**20  # the `d3hr.json` of a thousand classes has 0.1 MB
+MAX_CONFIG_BYTES = 3 * 2**19  # of JSON of a model; a label map of ImageNet-21k has 0.9 MB
 MAX_HEADER_BYTES = 4 * 2**20  # of a safetensors file; the largest model named in the papers has 60 kB
 MAX_WEIGHTS_BYTES = 32 * 2**30  # of one file of a model; the largest DiT of the papers has 2.7
 MAX_NAME_BYTES = 255  # of a file, on every usual file system
@@ -141,20 +142,21 @@ def path_inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read_json(path: Path, *, infinity: bool = False) -> dict[str, Any]:
+def read_json(path: Path, *, infinity: bool = False, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Return the object of a JSON file.
 
     Args:
         path: The file.
         infinity: Take `Infinity` and `-Infinity` for numbers, as diffusers writes them (DPM-Solver's
             `lambda_min_clipped`); NaN never is one.
+        max_bytes: Its size at most.
 
     Raises:
         ArtifactFormatError: It is too large, no JSON (NaN and infinity are none), nested too deeply, no
             object, or names a key twice.
     """
     try:
-        text = read_file(path, MAX_JSON_BYTES).decode("utf-8")
+        text = read_file(path, max_bytes).decode("utf-8")
         constant = _infinity if infinity else _no_constant
         document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=constant)
     except ForeignFileError as error:
@@ -205,7 +207,7 @@ def check_model_file(path: Path) -> None:
         ArtifactFormatError: It is another, or not what its name says.
     """
     if path.suffix == ".json":
-        read_json(path, infinity=True)
+        read_json(path, infinity=True, max_bytes=MAX_CONFIG_BYTES)
     elif path.suffix == ".safetensors":
         read_header(path)
     else:

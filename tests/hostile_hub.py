@@ -55,6 +55,7 @@ class HostileHub:
         self.replies: dict[str, Reply] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that leave
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> HostileHub:

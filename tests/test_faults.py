@@ -42,3 +42,15 @@ def test_a_few_rounds_of_the_hubs_fault_campaign(tmp_path: Path) -> None:
     document = json.loads(output.read_text())
     assert set(document) == {"hub", "kills"} and document["hub"]["settings"] == {"rounds": 6, "seed": 0}
     assert any(name.startswith("download: ") for name in document["hub"]["results"]["counts"])
+
+
+def test_some_of_the_hostile_campaign(tmp_path: Path) -> None:
+    output = tmp_path / "counts.json"
+    # In a process of its own, where no thread runs that a forked one would miss.
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.hostile", "--every", "12", "--output", str(output)],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=1200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = json.loads(output.read_text())["hostile"]["results"]["counts"]
+    assert "every promise kept" in done.stdout and len(counts) == 8 and sum(counts.values()) >= 50

@@ -174,23 +174,25 @@ def saved(**changes: Any) -> Any:
     return lambda path: torch.save({**GOOD, **changes}, path)
 
 
+ATTACKS: dict[str, Any] = {
+    "deflated": deflated,
+    "FIFO": fifo,
+    "large": saved(more=torch.zeros(2**22)),
+    "sparse": saved(mean=torch.zeros(SHAPE).to_sparse()),
+    "meta": saved(mean=torch.zeros(SHAPE, device="meta")),
+    "quantized": quantized,
+    "complex": saved(mean=torch.zeros(SHAPE, dtype=torch.complex64)),
+    "bool": saved(mean=torch.zeros(SHAPE, dtype=torch.bool)),
+    "pickle": lambda path: path.write_bytes(b"\x80\x02}q\x00."),
+    "legacy": lambda path: torch.save(GOOD, path, _use_new_zipfile_serialization=False),
+    "no zip": lambda path: path.write_bytes(b"PK\3\4" + bytes(100)),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "missing": lambda path: path.unlink(),
+}
+
+
 @pytest.mark.filterwarnings("ignore")  # of torch, about kinds of tensors
-@pytest.mark.parametrize("attack", [
-    deflated,
-    fifo,
-    saved(more=torch.zeros(2**22)),
-    saved(mean=torch.zeros(SHAPE).to_sparse()),
-    saved(mean=torch.zeros(SHAPE, device="meta")),
-    quantized,
-    saved(mean=torch.zeros(SHAPE, dtype=torch.complex64)),
-    saved(mean=torch.zeros(SHAPE, dtype=torch.bool)),
-    lambda path: path.write_bytes(b"\x80\x02}q\x00."),
-    lambda path: torch.save(GOOD, path, _use_new_zipfile_serialization=False),
-    lambda path: path.write_bytes(b"PK\3\4" + bytes(100)),
-    lambda path: (path.unlink(), path.mkdir()),
-    lambda path: path.unlink(),
-], ids=["deflated", "fifo", "large", "sparse", "meta", "quantized", "complex", "bool", "pickle", "legacy",
-        "no zip", "folder", "missing"])  # fmt: skip
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_statistics_are_dense_tensors_in_files_of_their_size(
     attack: Any, statistics: Path, tmp_path: Path
 ) -> None:
