@@ -14,6 +14,7 @@ Only JSON and safetensors are read. Statistics are read lazily, one class at a t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -28,6 +29,7 @@ from d3hr_datasets.errors import (
     ConfigError,
     ModelNotFoundError,
 )
+from d3hr_datasets.folders import expand_user, replaced_folder
 from d3hr_datasets.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.metadata import (
     FORMAT,
@@ -108,7 +110,7 @@ class Artifact:
             ArtifactFormatError: As `load`.
             ArtifactIntegrityError: The Hub gives other files than the artifact lists.
         """
-        folder = Path(repo_or_path).expanduser()
+        folder = expand_user(repo_or_path)
         found = hub.split_repository(repo_or_path) if isinstance(repo_or_path, str) else None
         is_folder = (folder / METADATA).is_file() or found is None
         if revision is not None and (is_folder or (found and found[1])):
@@ -139,11 +141,15 @@ class Artifact:
         sha256 = {
             n: digest for n, digest in self.sha256.items() if n in needed or (self.folder / n).is_file()
         }
-        for name in sha256:
-            source = self.check(name)
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            replace_file(folder / name, lambda path, source=source: shutil.copyfile(source, path))  # type: ignore[misc]
-        return Artifact(folder, self.info, sha256)._write()
+        sources = {name: self.check(name) for name in sha256}
+        # Of an artifact that is there already nothing changes until all of the new one is written.
+        is_there = (folder / METADATA).is_file()
+        with replaced_folder(folder) if is_there else contextlib.nullcontext(folder) as place:
+            for name, source in sources.items():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                replace_file(place / name, lambda path, source=source: shutil.copyfile(source, path))  # type: ignore[misc]
+            Artifact(place, self.info, sha256)._write()
+        return Artifact(folder, self.info, sha256)
 
     def push_to_hub(
         self,

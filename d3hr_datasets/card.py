@@ -20,6 +20,7 @@ from d3hr_datasets.config import check_int
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.export import export_parquet
+from d3hr_datasets.folders import replaced_folder
 from d3hr_datasets.named import named_dataset
 from d3hr_datasets.registry import REGISTRY
 from d3hr_datasets.safe_files import replace_file
@@ -75,14 +76,18 @@ def write_card(
     preview = D3HRDataset(artifact, root, preview_ipc, nested=True, device=device)
     text = card_text(artifact, repo_id, len(preview), _read_results(results))
     sheet.materialize(progress=progress)
-    replace_file(folder / SHEET, lambda path: contact_sheet(sheet).save(path, "PNG"))
+    notes = _notes(folder / CARD)
     with tempfile.TemporaryDirectory() as work:
         data = export_parquet(preview, Path(work) / "preview", progress=progress) / "data"
-        shutil.rmtree(folder / "preview", ignore_errors=True)
-        shutil.copytree(data, folder / "preview")
-    notes = _notes(folder / CARD)
-    replace_file(folder / CARD, lambda path: path.write_text(f"{text}\n{NOTES}\n{notes}", encoding="utf-8"))
-    artifact.write_metadata()
+        with replaced_folder(folder) as new:
+            replace_file(new / SHEET, lambda path: contact_sheet(sheet).save(path, "PNG"))
+            if (new / PREVIEW).parent.is_symlink():
+                (new / PREVIEW).parent.unlink()
+            (new / PREVIEW).parent.mkdir(exist_ok=True)
+            replace_file(new / PREVIEW, lambda path: shutil.copyfile(data / Path(PREVIEW).name, path))
+            replace_file(new / CARD, lambda path: path.write_text(f"{text}\n{NOTES}\n{notes}", "utf-8"))
+            Artifact(new, artifact.info, {}).write_metadata()
+    artifact.sha256 = Artifact.load(folder).sha256
     return folder / CARD
 
 

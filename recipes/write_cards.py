@@ -17,6 +17,8 @@ from typing import Any
 from d3hr_datasets import Artifact
 from d3hr_datasets.card import format_cell, format_score
 from d3hr_datasets.card import markdown_table as table
+from d3hr_datasets.folders import replaced_folder
+from recipes.common import write_text
 
 RESULTS = Path("hub/results")
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
@@ -200,14 +202,14 @@ def _join(*sections: Callable[[], str]) -> str:
     return "\n\n".join(parts)
 
 
-def replace(path: Path, name: str, text: str) -> None:
-    """Replace what stands between the marks of `name` in a file."""
+def filled(document: str, name: str, text: str, where: Path) -> str:
+    """Return a document with another text between the marks of `name`."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    before, found, rest = document.partition(begin)
     _, found_end, after = rest.partition(end)
     if not found or not found_end:
-        raise SystemExit(f"{path} has no {begin} ... {end}")
-    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+        raise SystemExit(f"{where} has no {begin} ... {end}")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def main() -> None:
@@ -220,14 +222,21 @@ def main() -> None:
         if not name.endswith(".md"):
             artifact.check(name)  # only cards may have changed
     students = (RESULTS / "tables" / "hard-labels.md").read_text(encoding="utf-8").replace("# ", "### ", 1)
-    tables = students_tables()  # what is missing stops this before anything is written
-    replace(README, "figures", figures)
-    for path in CARDS:
-        replace(path, "figures", f"{figures}\n\n{students.rstrip()}")
     systems = _join(benchmarks_table, memory_table, dit_xl_table, foreign_table, counts_tables)
-    (RESULTS / "SYSTEMS.md").write_text(f"{SYSTEMS}\n{systems}\n", encoding="utf-8")
-    replace(README, "tables", tables)
-    artifact.write_metadata()
+    readme = filled(README.read_text(encoding="utf-8"), "figures", figures, README)
+    texts = {
+        README: filled(readme, "tables", students_tables(), README),
+        RESULTS / "SYSTEMS.md": f"{SYSTEMS}\n{systems}\n",
+    }
+    text = f"{figures}\n\n{students.rstrip()}"
+    cards = {path: filled(path.read_text(encoding="utf-8"), "figures", text, path) for path in CARDS}
+    # What is missing has stopped this before anything is written.
+    with replaced_folder(ARTIFACT) as folder:
+        for path, text in cards.items():
+            write_text(folder / path.relative_to(ARTIFACT), text)
+        Artifact(folder, artifact.info, {}).write_metadata()
+    for path, text in texts.items():
+        write_text(path, text)
 
 
 if __name__ == "__main__":
