@@ -7,6 +7,8 @@ completion answer at once.
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -44,6 +46,13 @@ if TYPE_CHECKING:
 
 class ErrorsAsLines(TyperGroup):
     """A group of commands that prints an error of this library as one line and exits with 1."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run with outputs that show the number of a letter which their encoding does not have."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*arguments, **options)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """Run the command."""

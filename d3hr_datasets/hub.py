@@ -22,6 +22,7 @@ from d3hr_datasets.errors import (
     D3HRError,
     PublishError,
 )
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.hub_cache import COMMIT, cached_file, checked_answers, forget
 from d3hr_datasets.metadata import METADATA, needed_files, read_metadata
 from d3hr_datasets.safe_files import file_sha256
@@ -229,7 +230,7 @@ def _may_pass(error: Exception) -> bool:
 def _snapshot_folder(repo_id: str, commit: str, cache_dir: str | Path | None) -> Path:
     from huggingface_hub import constants
 
-    root = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser()
+    root = expand_user(constants.HF_HUB_CACHE if cache_dir is None else cache_dir)
     return root / f"datasets--{repo_id.replace('/', '--')}" / "snapshots" / commit
 
 

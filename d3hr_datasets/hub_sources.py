@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.errors import ConfigError, SourceError
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.reading import ImageRecord, file_state
 
 FILES = {".parquet": "parquet", ".tar": "webdataset"}
@@ -50,7 +51,7 @@ def open_dataset(
             "'datasets:' needs the library datasets, which is not installed: "
             "`pip install 'd3hr-datasets[build]'`"
         ) from error
-    path = Path(name).expanduser()
+    path = expand_user(name)
     description = {"name": path.name if path.exists() else name, "split": split}
     try:
         if path.is_file():

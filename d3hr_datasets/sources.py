@@ -20,6 +20,7 @@ from PIL import Image
 
 from d3hr_datasets.class_matching import LabelMap
 from d3hr_datasets.errors import ConfigError, SourceError
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.hub_sources import open_dataset
 from d3hr_datasets.reading import ImageRecord, ImageSource, ImageStream
 
@@ -84,7 +85,7 @@ def open_source(where: str, options: SourceOptions = DEFAULT) -> OpenedSource:
         return OpenedSource(
             *open_dataset(name, options.split, options.streaming, options.image_column, options.label_column)
         )
-    folder = Path(where).expanduser()
+    folder = expand_user(where)
     if not folder.is_dir():
         raise SourceError(f"there is no folder {where!r} of images; accepted: {FORMS}")
     return _open_folder(folder)
