@@ -14,6 +14,7 @@ Only JSON and safetensors are read. Statistics are read lazily, one class at a t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -29,6 +30,7 @@ from d3hr_datasets.errors import (
     ForeignFileError,
     ModelNotFoundError,
 )
+from d3hr_datasets.folders import expand_user, replaced_folder
 from d3hr_datasets.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.metadata import (
     FORMAT,
@@ -120,7 +122,7 @@ class Artifact:
             ArtifactFormatError: As `load`.
             ArtifactIntegrityError: The Hub gives other files than the artifact lists.
         """
-        folder = Path(repo_or_path).expanduser()
+        folder = expand_user(repo_or_path)
         found = hub.split_repository(repo_or_path) if isinstance(repo_or_path, str) else None
         is_local = is_file(folder / METADATA) or found is None
         if revision is not None and (is_local or (found and found[1])):
@@ -149,11 +151,15 @@ class Artifact:
         folder = Path(folder)
         needed = needed_files(self.info, self.sha256)
         sha256 = {n: digest for n, digest in self.sha256.items() if n in needed or is_file(self.folder / n)}
-        for name in sha256:
-            source = self.check(name)
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            replace_file(folder / name, lambda path, source=source: shutil.copyfile(source, path))  # type: ignore[misc]
-        return Artifact(folder, self.info, sha256)._write()
+        sources = {name: self.check(name) for name in sha256}
+        # Of an artifact that is there already nothing changes until all of the new one is written.
+        is_there = is_file(folder / METADATA)
+        with replaced_folder(folder) if is_there else contextlib.nullcontext(folder) as place:
+            for name, source in sources.items():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                replace_file(place / name, lambda path, source=source: shutil.copyfile(source, path))  # type: ignore[misc]
+            Artifact(place, self.info, sha256)._write()
+        return Artifact(folder, self.info, sha256)
 
     def push_to_hub(
         self,

@@ -28,6 +28,7 @@ from d3hr_datasets.config import check_int
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError
 from d3hr_datasets.export import export_parquet, require_parquet
+from d3hr_datasets.folders import replaced_folder
 from d3hr_datasets.named import named_dataset
 from d3hr_datasets.registry import REGISTRY
 from d3hr_datasets.safe_files import MAX_JSON_BYTES, is_file, read_file, replace_file
@@ -92,15 +93,19 @@ def write_card(
     sheet = D3HRDataset(artifact, root, SIDE, nested=True, device=device, classes=shown)
     preview = D3HRDataset(artifact, root, preview_ipc, nested=True, device=device)
     sheet.materialize(progress=progress)
-    replace_file(folder / SHEET, lambda path: contact_sheet(sheet).save(path, "PNG"))
+    notes = _split(folder / CARD)[1]
     with tempfile.TemporaryDirectory() as work:
         data = export_parquet(preview, Path(work) / "preview", progress=progress) / "data"
-        shutil.rmtree(folder / "preview", ignore_errors=True)
-        shutil.copytree(data, folder / "preview")
-    text = card_text(artifact, repo_id, ImageFiles.of([folder / PREVIEW]), accuracies)
-    notes = _split(folder / CARD)[1]
-    replace_file(folder / CARD, lambda path: path.write_text(f"{text}\n{NOTES}\n{notes}", encoding="utf-8"))
-    artifact.write_metadata()
+        with replaced_folder(folder) as new:
+            replace_file(new / SHEET, lambda path: contact_sheet(sheet).save(path, "PNG"))
+            if (new / PREVIEW).parent.is_symlink():
+                (new / PREVIEW).parent.unlink()
+            (new / PREVIEW).parent.mkdir(exist_ok=True)
+            replace_file(new / PREVIEW, lambda path: shutil.copyfile(data / Path(PREVIEW).name, path))
+            text = card_text(artifact, repo_id, ImageFiles.of([new / PREVIEW]), accuracies)
+            replace_file(new / CARD, lambda path: path.write_text(f"{text}\n{NOTES}\n{notes}", "utf-8"))
+            Artifact(new, artifact.info, {}).write_metadata()
+    artifact.sha256 = Artifact.load(folder).sha256
     return folder / CARD
 
 

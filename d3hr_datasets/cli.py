@@ -7,6 +7,8 @@ completion answer at once.
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -49,6 +51,13 @@ class ErrorsAsLines(TyperGroup):
 
     What the library says of its arguments names the options of the command that ran.
     """
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run with outputs that show the number of a letter which their encoding does not have."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*arguments, **options)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """Run the command."""

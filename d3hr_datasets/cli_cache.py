@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from d3hr_datasets.errors import CacheError
+from d3hr_datasets.folders import expand_user
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RootOption = Annotated[
@@ -25,8 +26,9 @@ cache_app = typer.Typer(no_args_is_help=True, help="List, check and remove gener
 
 
 def print_json(value: Any) -> None:
-    """Print JSON to stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print JSON to stdout, in ASCII where that is not UTF-8."""
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("_", "-") == "utf-8"
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not is_utf8))
 
 
 def format_bytes(number: int) -> str:
@@ -123,4 +125,4 @@ def has_terminal() -> bool:
 def _cache_root(root: Path | None) -> Path:
     from d3hr_datasets.cache import default_root
 
-    return default_root() if root is None else root.expanduser()
+    return default_root() if root is None else expand_user(root)

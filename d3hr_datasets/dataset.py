@@ -22,6 +22,7 @@ from d3hr_datasets.cache import default_root
 from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig, check_int
 from d3hr_datasets.errors import CacheError
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.generated_set import GeneratedSet
 from d3hr_datasets.generation import ensure_together, load_model, resolve_settings
 from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
@@ -123,7 +124,7 @@ class D3HRDataset(DatasetFolder):
         self.in_memory = in_memory
         self._images: dict[int, Image.Image] = {}
         self._model: LatentDiffusion | None = None
-        folder = Path(root).expanduser() if root is not None else default_root()
+        folder = expand_user(root) if root is not None else default_root()
         self._set = GeneratedSet(
             artifact, self.class_labels, self.ipc, self.sampling, self.decode, nested, torch_dtype
         )

@@ -22,6 +22,7 @@ from d3hr_datasets.errors import (
     D3HRError,
     PublishError,
 )
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.hub_cache import cached_file, forget
 from d3hr_datasets.hub_files import COMMIT, fetch_file, library
 from d3hr_datasets.metadata import METADATA, max_bytes, needed_files, read_metadata
@@ -231,7 +232,7 @@ def _may_pass(error: Exception) -> bool:
 def _snapshot_folder(repo_id: str, commit: str, cache_dir: str | Path | None) -> Path:
     from huggingface_hub import constants
 
-    root = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser()
+    root = expand_user(constants.HF_HUB_CACHE if cache_dir is None else cache_dir)
     return root / f"datasets--{repo_id.replace('/', '--')}" / "snapshots" / commit
 
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 from PIL import Image, ImageOps
 
 from d3hr_datasets.errors import ConfigError, SourceError
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.reading import MAX_IMAGE_BYTES, ImageRecord, file_state, open_image
 from d3hr_datasets.safe_files import is_file, is_folder
 
@@ -54,7 +55,7 @@ def open_dataset(
             "'datasets:' needs the library datasets, which is not installed: "
             "`pip install 'd3hr-datasets[build]'`"
         ) from error
-    path = Path(name).expanduser()
+    path = expand_user(name)
     is_local = is_file(path) or is_folder(path)
     description = {"name": path.name if is_local else name, "split": split}
     try:

@@ -21,6 +21,7 @@ from d3hr_datasets.errors import (
     ModelFormatError,
     ModelNotFoundError,
 )
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.model_loading import INDEX, WEIGHTS, read_label_map, read_padding
 from d3hr_datasets.safe_files import check_file, is_folder, path_inside
 
@@ -42,7 +43,7 @@ def model_reference(model: str) -> ModelReference:
         ModelNotFoundError: It is neither a folder nor of the form ORG/NAME@COMMIT.
         ConfigError: The commit is not 40 hexadecimal digits.
     """
-    if is_folder(Path(model).expanduser()):
+    if is_folder(expand_user(model)):
         return ModelReference(path="model")
     repo_id, separator, revision = model.partition("@")
     if not separator or repo_id.count("/") != 1:
@@ -64,7 +65,7 @@ def load_model(
     """
     reference = model_reference(model)
     return LatentDiffusion.from_pretrained(
-        Path(model).expanduser() if reference.repo_id is None else reference.repo_id,
+        expand_user(model) if reference.repo_id is None else reference.repo_id,
         revision=reference.revision,
         device=device,
         torch_dtype=getattr(torch, dtype),
@@ -101,13 +102,15 @@ def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
     """
     if model_reference(model).path is None:
         return
-    source, target = Path(model).expanduser(), output / "model"
+    source, target = expand_user(model), output / "model"
     if source.resolve() == target.resolve():
         return
     new, old = output / ".model-new", output / ".model-old"  # those of a killed run go, too
     if old.exists() and not target.exists():  # killed between the two renames below
         old.rename(target)
     for folder in (new, old):
+        if folder.is_symlink():
+            folder.unlink()
         shutil.rmtree(folder, ignore_errors=True)
     try:
         for part, patterns in PARTS.items():
@@ -151,7 +154,7 @@ def model_classes(model: str, class_list: str | None) -> ClassList | None:
         ModelFormatError: It cannot be read, or the model's label map tells another order than the list.
     """
     reference = model_reference(model)
-    where = Path(model).expanduser() if reference.repo_id is None else reference.repo_id
+    where = expand_user(model) if reference.repo_id is None else reference.repo_id
     label_map = read_label_map(where, reference.revision)
     if class_list is None:
         return parse_class_list(label_map, f"the label map of {model}") if label_map else None
@@ -177,7 +180,7 @@ def image_frame(model: str, sample_size: int, image_size: int | None = None) -> 
         ModelFormatError: What it was trained with cannot be read.
     """
     reference = model_reference(model)
-    where = Path(model).expanduser() if reference.repo_id is None else reference.repo_id
+    where = expand_user(model) if reference.repo_id is None else reference.repo_id
     trained = read_padding(where, reference.revision, sample_size)
     if image_size is None:
         padding = trained or 0

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import stat
+import uuid
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -223,13 +224,13 @@ def file_sha256(path: Path) -> str:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file through a temporary of this process, synced before it gets its name: there is no half one.
+    """Write a file through a temporary of its own, synced before it gets its name: there is no half one.
 
     Args:
         path: The file.
         write: Writes a file at the path it is given.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # no link can be there
     try:
         write(temporary)
         with temporary.open("rb") as file:

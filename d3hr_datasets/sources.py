@@ -19,6 +19,7 @@ import torch
 
 from d3hr_datasets.class_matching import LabelMap
 from d3hr_datasets.errors import ConfigError, SourceError
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.hub_sources import open_dataset
 from d3hr_datasets.image_folders import load_image, open_image_folder
 from d3hr_datasets.reading import ImageRecord, ImageSource, ImageStream
@@ -85,7 +86,7 @@ def open_source(where: str, options: SourceOptions = DEFAULT) -> OpenedSource:
         return OpenedSource(
             *open_dataset(name, options.split, options.streaming, options.image_column, options.label_column)
         )
-    folder = Path(where).expanduser()
+    folder = expand_user(where)
     if not is_folder(folder):
         raise SourceError(f"there is no folder {where!r:.300} of images; accepted: {FORMS}")
     return _open_folder(folder)

@@ -14,13 +14,32 @@ from typing import get_args
 
 from torch.utils.data import Subset
 
-from d3hr_datasets import ArtifactInfo, DecodeConfig, InversionConfig, ModelReference, __version__
+from d3hr_datasets import (
+    Artifact,
+    ArtifactInfo,
+    DecodeConfig,
+    InversionConfig,
+    ModelReference,
+    __version__,
+)
 from d3hr_datasets.build import build_artifact
 from d3hr_datasets.config import InversionMethod
 from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.folders import replaced_folder
+from d3hr_datasets.model_files import PARTS
+from d3hr_datasets.model_loading import INDEX
 from d3hr_datasets.reading import ImageSource
+from d3hr_datasets.safe_files import replace_file
 from recipes.common import need, program, training_of
 from recipes.data import HELD_OUT, fashion_mnist, split_indices
+
+
+def put_model(source: Path, target: Path) -> None:
+    """Replace the parts of a model; its card stays."""
+    for part in PARTS:
+        shutil.rmtree(target / part, ignore_errors=True)
+        shutil.copytree(source / part, target / part)
+    replace_file(target / INDEX, lambda path: shutil.copyfile(source / INDEX, path))
 
 
 @program
@@ -58,13 +77,7 @@ def main() -> None:
     if arguments.select:
         indices = split_indices(len(images), HELD_OUT, "train")[: arguments.select]
         source = Subset(images, indices.tolist())
-    folder = arguments.output / "model"
-    if arguments.model.resolve() != folder.resolve():
-        for part in ("transformer", "vae", "scheduler"):
-            shutil.rmtree(folder / part, ignore_errors=True)
-            shutil.copytree(arguments.model / part, folder / part)
-        shutil.copy(arguments.model / "model_index.json", folder)
-    model = LatentDiffusion.from_pretrained(folder)
+    model = LatentDiffusion.from_pretrained(arguments.model)
     if arguments.compile:
         model.compile()
     info = ArtifactInfo(
@@ -91,7 +104,11 @@ def main() -> None:
         },
         producer=f"d3hr-datasets {__version__}, recipes.build_fashion_mnist",
     )
-    print(build_artifact(source, model, arguments.output, info, arguments.work))
+    with replaced_folder(arguments.output) as folder:
+        if arguments.model.resolve() != (arguments.output / "model").resolve():
+            put_model(arguments.model, folder / "model")
+        build_artifact(source, model, folder, info, arguments.work)
+    print(Artifact.load(arguments.output))
 
 
 if __name__ == "__main__":

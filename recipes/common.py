@@ -162,7 +162,8 @@ class Run:
                     "again"
                 )
         if before != resolved:  # of several processes only the first writes
-            target.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+            text = yaml.safe_dump(resolved, sort_keys=False)
+            write_text(target, text)
 
     @property
     def checkpoint(self) -> Path:
@@ -253,11 +254,16 @@ def warmup_stable_decay(step: int, total: int, warmup: int, decay_share: float) 
     return min(1.0, (step + 1) / (warmup + 1), (total - step) / decay)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def write_results(path: str | Path, settings: dict[str, Any], results: dict[str, Any]) -> None:
     """Write a results file of `results_document`."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results_document(settings, results), indent=2) + "\n"
-    Path(path).write_text(text, encoding="utf-8")
+    write_text(Path(path), text)
 
 
 def results_document(settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Out: `images` as uint8 tensors (N, C, H, W) and `targets` as int64, both in memo
 from __future__ import annotations
 
 import gzip
-import shutil
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from d3hr_datasets.image_folders import open_image_folder
 from d3hr_datasets.reading import resize_and_crop
+from d3hr_datasets.safe_files import replace_file
 
 # Where Debian's package dataset-fashion-mnist puts the IDX files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -42,10 +42,9 @@ def fashion_mnist(train: bool, root: str | Path = "data", download: bool = False
             )
         raw.mkdir(parents=True, exist_ok=True)
         for name in names:
-            temporary = raw / f"{name}.tmp"
-            with gzip.open(DEBIAN_FASHION_MNIST / f"{name}.gz") as source, temporary.open("wb") as target:
-                shutil.copyfileobj(source, target)
-            temporary.replace(raw / name)
+            with gzip.open(DEBIAN_FASHION_MNIST / f"{name}.gz") as source:
+                data = source.read()
+            replace_file(raw / name, lambda path, data=data: path.write_bytes(data))  # type: ignore[misc]
     return datasets.FashionMNIST(str(root), train=train, download=download)
 
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -137,14 +137,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--output", default="hub/results/dit_xl.json")
     arguments = parser.parse_args()
-    folder = arguments.work / "dit-xl"
-    try:
-        started = time.perf_counter()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.work) as temporary:
+        folder, started = Path(temporary) / "dit-xl", time.perf_counter()
         write_artifact(folder, make_transformer(), make_vae())
         results = {"write_seconds": time.perf_counter() - started}
         results |= use(folder, folder / "cache", arguments.steps, arguments.dtype)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     settings = {key: value for key, value in vars(arguments).items() if key != "work"}
     write_results(arguments.output, settings, results)
     print(json.dumps(results, indent=2))

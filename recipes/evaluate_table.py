@@ -32,8 +32,9 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from d3hr_datasets.safe_files import replace_file
 from d3hr_datasets.students.scores import augmentation_robust_score, label_robust_score, mean_std
-from recipes.common import RecipeError, load_settings, program
+from recipes.common import RecipeError, load_settings, program, write_text
 from recipes.train_student import StudentSettings, check_inputs, run_student
 
 STUDENTS = Path("recipes/configs/students")
@@ -231,7 +232,7 @@ def plot(table: Table, rows: list[dict[str, Any]], path: Path) -> None:
         axes.set_xlabel("top-1, %")
         axes.set_xlim(left=max(0, min(means) - 10))
     figure.suptitle(textwrap.fill(table.title, 70), fontsize="medium")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
     plt.close(figure)
 
 
@@ -242,9 +243,10 @@ def write_table(table: Table, rows: list[dict[str, Any]], command: str) -> None:
     document = {"title": table.title, "command": command, "machine": machine, "rows": rows, "scores": scores}
     output = Path(table.output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    output.with_suffix(".md").write_text(markdown(table, rows, scores), encoding="utf-8")
-    plot(table, rows, output.with_suffix(".png"))
+    texts = {".json": json.dumps(document, indent=1) + "\n", ".md": markdown(table, rows, scores)}
+    replace_file(output.with_suffix(".png"), lambda path: plot(table, rows, path))
+    for ending, text in texts.items():
+        write_text(output.with_suffix(ending), text)
 
 
 def load_table(

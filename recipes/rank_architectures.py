@@ -17,7 +17,7 @@ from typing import Any
 
 from scipy.stats import kendalltau, spearmanr
 
-from recipes.common import RecipeError, need, program
+from recipes.common import RecipeError, need, program, write_text
 
 
 def correlations(rows: list[dict[str, Any]], reference: str = "whole") -> dict[str, dict[str, float]]:
@@ -61,7 +61,8 @@ def main() -> None:
     need(arguments.table, f"python -m recipes.evaluate_table {table}")
     found = correlations(json.loads(arguments.table.read_text(encoding="utf-8"))["rows"])
     text = json.dumps(found, indent=2)
-    arguments.table.with_name(f"{arguments.table.stem}-ranks.json").write_text(text + "\n", encoding="utf-8")
+    output = arguments.table.with_name(f"{arguments.table.stem}-ranks.json")
+    write_text(output, text + "\n")
     print(text)
 
 

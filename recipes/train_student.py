@@ -29,6 +29,7 @@ from accelerate import Accelerator
 from timm.models import save_for_hf
 from tqdm import tqdm
 
+from d3hr_datasets.folders import replaced_folder
 from d3hr_datasets.safe_files import file_sha256, replace_file
 from d3hr_datasets.students.labels import SoftLabels, images_digest
 from d3hr_datasets.students.protocol import Protocol
@@ -191,11 +192,14 @@ def export_student(
     size = [settings.channels, settings.image_size, settings.image_size]
     data = {"input_size": tuple(size), "mean": tuple(settings.mean), "std": tuple(settings.std),
             "interpolation": "bilinear", "crop_pct": 1.0}  # fmt: skip
-    save_for_hf(
-        model.half(), settings.export, {"label_names": classes}, safe_serialization=True, data_config=data
-    )
     values = {**dataclasses.asdict(settings), **result, "images": result["num_test_images"]}
-    (Path(settings.export) / "README.md").write_text(CARD.format_map(values), encoding="utf-8")
+    with replaced_folder(Path(settings.export)) as folder:
+        for name in ("config.json", "model.safetensors", "README.md"):
+            (folder / name).unlink(missing_ok=True)
+        save_for_hf(
+            model.half(), str(folder), {"label_names": classes}, safe_serialization=True, data_config=data
+        )
+        (folder / "README.md").write_text(CARD.format_map(values), encoding="utf-8")
 
 
 def run_student(

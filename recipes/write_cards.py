@@ -16,9 +16,9 @@ from pathlib import Path
 from d3hr_datasets import Artifact
 from d3hr_datasets.card import CARD, NOTES, PREVIEW, accuracy_section, card_text
 from d3hr_datasets.card_facts import ImageFiles
-from d3hr_datasets.safe_files import replace_file
+from d3hr_datasets.folders import replaced_folder
 from recipes import figures, findings
-from recipes.common import RecipeError, need_artifact, program
+from recipes.common import RecipeError, need_artifact, program, write_text
 
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
 MODEL_CARD = ARTIFACT / "model" / CARD
@@ -102,15 +102,15 @@ def main() -> None:
     for name in artifact.sha256:
         if not name.endswith(".md"):
             artifact.check(name)  # only cards may have changed
-    for path, text in documents().items():  # what is missing stops this before anything is written
-        if path.read_text(encoding="utf-8") != text:
-            _write(path, text)
+    changed = {  # what is missing stops this before anything is written
+        path: text for path, text in documents().items() if path.read_text(encoding="utf-8") != text
+    }
+    with replaced_folder(ARTIFACT) as folder:
+        for path, text in changed.items():
+            is_card = path.is_relative_to(ARTIFACT)
+            write_text(folder / path.relative_to(ARTIFACT) if is_card else path, text)
             print(path)
-    artifact.write_metadata()
-
-
-def _write(path: Path, text: str) -> None:
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        Artifact(folder, artifact.info, {}).write_metadata()
 
 
 if __name__ == "__main__":
