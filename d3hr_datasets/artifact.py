@@ -14,7 +14,6 @@ Only JSON and safetensors are read. Statistics are read lazily, one class at a t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -30,7 +29,7 @@ from d3hr_datasets.errors import (
     ForeignFileError,
     ModelNotFoundError,
 )
-from d3hr_datasets.folders import expand_user, replaced_folder
+from d3hr_datasets.folders import completed_folder, expand_user
 from d3hr_datasets.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.metadata import (
     FORMAT,
@@ -152,9 +151,7 @@ class Artifact:
         needed = needed_files(self.info, self.sha256)
         sha256 = {n: digest for n, digest in self.sha256.items() if n in needed or is_file(self.folder / n)}
         sources = {name: self.check(name) for name in sha256}
-        # Of an artifact that is there already nothing changes until all of the new one is written.
-        is_there = is_file(folder / METADATA)
-        with replaced_folder(folder) if is_there else contextlib.nullcontext(folder) as place:
+        with completed_folder(folder, METADATA) as place:
             for name, source in sources.items():
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 replace_file(place / name, lambda path, source=source: shutil.copyfile(source, path))  # type: ignore[misc]

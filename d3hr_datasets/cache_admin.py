@@ -79,8 +79,8 @@ def verify_cached_set(root: Path, name: str) -> list[Path]:
     for group in found.groups():
         files = _damage(group, found.ipc)
         if files and os.access(root, os.W_OK):
-            with group_lock(root, name, folder_number(group.name), timeout=0) as hold:
-                files = [] if hold is Hold.BUSY else _damage(group, found.ipc)
+            is_written = _is_written(root, name, folder_number(group.name))
+            files = [] if is_written else _damage(group, found.ipc)
         damaged += files
     return damaged
 
@@ -95,6 +95,15 @@ def find_set(root: Path, name: str) -> OwnSet:
     if name not in sets:
         raise CacheError(f"the cache {root} has no set {name!r}; it has {list(sets)}")
     return sets[name]
+
+
+def _is_written(root: Path, name: str, number: str) -> bool:
+    """Say whether another process writes a group."""
+    try:
+        with group_lock(root, name, number, timeout=0, keep=True) as hold:
+            return hold is Hold.BUSY
+    except CacheError:  # no lock can be had here: nobody has one
+        return False
 
 
 def _damage(group: Path, ipc: int | None) -> list[Path]:
@@ -122,5 +131,8 @@ def _describe(found: OwnSet) -> CachedSet:
 
 
 def _has_all_files(group: Path, ipc: int) -> bool:
-    checksums = read_manifest(group)
+    try:
+        checksums = read_manifest(group)
+    except CacheError:  # something else bears its name, or it is somebody else's
+        return False
     return checksums is not None and len(checksums) == ipc and len(group_files(group, ipc)) == ipc + 1

@@ -36,6 +36,7 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_FILE = {errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENODEV}  # missing, a link, a socket, a device
 _IMAGE = re.compile(r"[0-9]{5,}\.png")
+_CHECKSUM = re.compile(r"[0-9a-f]{64}")
 
 
 def image_name(index: int) -> str:
@@ -144,7 +145,9 @@ def read_manifest(folder: Path) -> list[str] | None:
     data = read_bytes(folder / MANIFEST)
     try:
         checksums = json.loads(data)["sha256"]
-        if not isinstance(checksums, list) or data != manifest_bytes(checksums):
+        if not isinstance(checksums, list) or not checksums or data != manifest_bytes(checksums):
+            return None
+        if not all(map(_CHECKSUM.fullmatch, checksums)):
             return None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

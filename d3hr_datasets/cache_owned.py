@@ -79,7 +79,7 @@ class OwnSet:
         if self.settings is not None:
             return self._implied(self.settings, folders)
         named = [path for path in folders if _CLASS_FOLDER.fullmatch(path.name)]
-        return [path for path in named if read_manifest(path) is not None]
+        return [path for path in named if _has_manifest(path)]
 
     @staticmethod
     def _implied(settings: dict[str, Any], folders: list[Path]) -> list[Path]:
@@ -91,6 +91,13 @@ class OwnSet:
         width = number_width(count)
         matches = [(path, _CLASS_FOLDER.fullmatch(path.name)) for path in folders]
         return [p for p, m in matches if m and len(m["number"]) == width and int(m["number"]) < count]
+
+
+def _has_manifest(folder: Path) -> bool:
+    try:
+        return read_manifest(folder) is not None
+    except CacheError:  # it cannot be read
+        return False
 
 
 def find_sets(root: Path) -> list[OwnSet]:

@@ -8,6 +8,7 @@ arguments as `d3hr build`, and share the work between processes.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -155,11 +156,14 @@ def build(
     Goes on where it was interrupted. Under `accelerate launch -m d3hr_datasets.build` all processes share the
     work.
     """
+    from d3hr_datasets.artifact import Artifact
     from d3hr_datasets.artifact_info import MAX_TEXT, ArtifactInfo
     from d3hr_datasets.build import build_artifact, join_processes
     from d3hr_datasets.class_matching import match_classes, read_class_map
     from d3hr_datasets.config import DecodeConfig, InversionConfig
+    from d3hr_datasets.folders import completed_folder
     from d3hr_datasets.importing import as_reference
+    from d3hr_datasets.metadata import METADATA
     from d3hr_datasets.mode_count import choose_num_modes
     from d3hr_datasets.model_files import (
         check_output,
@@ -235,15 +239,17 @@ def build(
         info = dataclasses.replace(info, num_modes=modes)
     if compiled:
         diffusion.compile()  # refused, where it is, before anything is written
-    if processes.is_main_process:
-        copy_model(model, diffusion, output)
-    artifact = build_artifact(
-        images, diffusion, output, info,
-        output.with_name(f"{output.name}.chunks") if work is None else work,
-        batch_size, chunk_size, skip_unreadable=skip_unreadable, num_readers=readers,
-    )  # fmt: skip
-    if processes.is_main_process:
-        _finish(artifact, license_name, as_json)
+    is_writer = processes.is_main_process
+    with completed_folder(output, METADATA) if is_writer else nullcontext(output) as place:
+        if is_writer:
+            copy_model(model, diffusion, place)
+        build_artifact(
+            images, diffusion, place, info,
+            output.with_name(f"{output.name}.chunks") if work is None else work,
+            batch_size, chunk_size, skip_unreadable=skip_unreadable, num_readers=readers,
+        )  # fmt: skip
+    if is_writer:
+        _finish(Artifact.load(output), license_name, as_json)
     processes.wait_for_everyone()
     processes.destroy_process_group()
 
@@ -268,10 +274,13 @@ def import_statistics(
 ) -> None:
     """Make an artifact of statistics in the reference code's format, and print its folder."""
     from d3hr_datasets import importing
+    from d3hr_datasets.artifact import Artifact
     from d3hr_datasets.artifact_info import MAX_TEXT, ArtifactInfo
     from d3hr_datasets.class_matching import read_json
     from d3hr_datasets.config import DecodeConfig
     from d3hr_datasets.errors import ConfigError
+    from d3hr_datasets.folders import completed_folder
+    from d3hr_datasets.metadata import METADATA
     from d3hr_datasets.model_files import (
         check_output,
         copy_model,
@@ -315,8 +324,10 @@ def import_statistics(
         producer=f"d3hr-datasets {__version__}, d3hr import",
     )
     diffusion.check_fits(info)
-    copy_model(model, diffusion, output)
-    _finish(importing.import_statistics(folder, output, info), license_name, as_json)
+    with completed_folder(output, METADATA) as place:
+        copy_model(model, diffusion, place)
+        importing.import_statistics(folder, place, info)
+    _finish(Artifact.load(output), license_name, as_json)
 
 
 def _check_alone(context: typer.Context) -> None:

@@ -69,6 +69,16 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
+def completed_folder(folder: Path, holds: str) -> contextlib.AbstractContextManager[Path]:
+    """Yield a folder to write: itself, or a copy that replaces it in the end if it holds a finished work.
+
+    Args:
+        folder: The folder.
+        holds: The file that makes it a finished work, as `d3hr.json` an artifact.
+    """
+    return replaced_folder(folder) if (folder / holds).is_file() else contextlib.nullcontext(folder)
+
+
 def exchange(first: Path, second: Path) -> None:
     """Let two folders change places: at once where the system can, else one after the other."""
     libc = ctypes.CDLL(None, use_errno=True)

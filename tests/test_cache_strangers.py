@@ -111,6 +111,8 @@ def test_another_set_json_makes_no_set(data: bytes, tmp_path: Path) -> None:
     folder = _user_images(tmp_path / "digits")
     (folder / SETTINGS).write_bytes(data)
     (folder / "0" / MANIFEST).write_bytes(data)
+    (folder / "000-a").mkdir()
+    (folder / "000-a" / MANIFEST).write_bytes(b'{"sha256": []}')
     before = _snapshot(tmp_path)
     assert list_cached_sets(tmp_path) == []
     _use_all(tmp_path)

@@ -161,6 +161,29 @@ def test_copy_of_a_model_replaces_an_earlier_one_as_a_whole(
     assert file_digests(earlier) == file_digests(source)
 
 
+def test_a_build_over_an_artifact_is_that_or_this(scene: Path, tmp_path: Path) -> None:
+    output, images = tmp_path / "out", Path(shutil.copytree(scene / "images", tmp_path / "images"))
+    again = [images if value == scene / "images" else value for value in _arguments(scene, output)]
+    succeed(*again, "--class-order", "same")
+    (output / "README.md").write_text("mine")
+    Artifact.load(output).write_metadata()
+    before = file_digests(output)
+    other = tmp_path / "other"
+    pipeline = tiny_pipeline()
+    pipeline.vae.register_to_config(scaling_factor=0.5)
+    pipeline.save_pretrained(other)
+    again[again.index(scene / "model")] = other
+    (images / "cat" / "02.png").write_bytes(b"no image")
+    assert "cannot be read" in fail(1, *again, "--class-order", "same")
+    assert file_digests(output) == before
+    Artifact.load(output).verify()
+    succeed(*again, "--class-order", "same", "--skip-unreadable", 1)
+    Artifact.load(output).verify()
+    assert (output / "model/vae/config.json").read_bytes() == (other / "vae/config.json").read_bytes()
+    assert (output / "README.md").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} >= {"out"} and not list(tmp_path.glob(".out*"))
+
+
 def _full_disk(*_: object) -> None:
     raise OSError("no space left on the disk")
 

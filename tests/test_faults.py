@@ -22,7 +22,7 @@ def test_a_few_rounds_of_the_fault_campaign(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every promise kept" in done.stdout and "     3  kill: rounds\n" in done.stdout
     document = json.loads(output.read_text())
-    assert set(document) == {"kills", "builds", "malformed", "damage", "refusals"}
+    assert set(document) == {"kills", "builds", "malformed", "damage", "refusals", "strangers"}
     assert document["kills"]["results"]["counts"]["kill: rounds"] == 3
     assert document["damage"]["settings"]["rounds"] == 3 and document["damage"]["machine"]["cpus"]
     counts = [entry["results"]["counts"] for entry in document.values()]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.faults import builds, damage, kills, malformed, refusals
+from tests.faults import builds, damage, kills, malformed, refusals, strangers
 from tests.faults.record import record
 from tests.faults.scene import Scene, can_mount
 
@@ -36,7 +36,7 @@ def _refusals(scene: Scene, rounds: int) -> None:
 
 CAMPAIGNS: dict[str, Callable[[Scene, int], None]] = {
     "kills": kills.run, "builds": _builds, "malformed": malformed.run, "damage": _damage,
-    "refusals": _refusals,
+    "refusals": _refusals, "strangers": strangers.run,
 }  # fmt: skip
 
 
