@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -32,7 +33,7 @@ from d3hr_datasets.group_sampling import skewness
 from d3hr_datasets.importing import TIMESTEPS as IMPORTED
 from d3hr_datasets.importing import import_statistics
 from d3hr_datasets.model_files import load_model
-from d3hr_datasets.report import write_report
+from d3hr_datasets.report import figures, write_report
 from d3hr_datasets.students.labels import SoftLabels, images_digest
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
@@ -119,12 +120,13 @@ def model(folder: Path, work: Path) -> Any:
 def images(folder: Path, work: Path) -> Any:
     """Make images of an artifact in eight bits."""
     found: list[Any] = []
-    for number, options in enumerate(({}, {"nested": True}, {"classes": ["cat", "ant"]})):
+    choices: list[dict[str, Any]] = [{}, {"nested": True}, {"classes": ["cat", "ant"]}]
+    for number, options in enumerate(choices):
         dataset = D3HRDataset(folder / "int8", work / str(number), ipc=2, device="cpu", **options)
         assert check_teacher(dataset, dataset.classes).tolist() == list(range(len(dataset.classes)))
         found += [dataset[0][0].tobytes(), dataset.sample_latents(1), dataset.class_labels]
         dataset.materialize(progress=False)
-        found += [(image.tobytes(), label) for image, label in dataset]
+        found += [dataset[index][0].tobytes() for index in range(len(dataset))]
     return found
 
 
@@ -150,7 +152,7 @@ def building(folder: Path, work: Path) -> Any:
     shutil.copytree(folder / "model", work / "imported" / "model")
     artifact = import_statistics(folder / "reference", work / "imported", imported)
     shutil.copytree(folder / "model", work / "int8" / "model")
-    gaussians, modes = ({t: read(t) for t in TIMESTEPS} for read in (built.gaussians, built.modes))
+    gaussians, modes = {t: built.gaussians(t) for t in TIMESTEPS}, {t: built.modes(t) for t in TIMESTEPS}
     Artifact.save(work / "int8", dataclasses.replace(info, dtype="int8"), gaussians, modes)
     return [
         (work / "artifact" / "statistics.safetensors").read_bytes(),
@@ -191,7 +193,8 @@ def students(folder: Path, work: Path) -> Any:
 def report(folder: Path, work: Path) -> Any:
     """Write a report and return its numbers."""
     dataset = D3HRDataset(folder / "int8", work / "cache", ipc=2, device="cpu")
-    write_report(dataset, work / "report", folder / "photos", 4, progress=False)
+    with mock.patch.object(figures, "projection_figure", return_value=b""):  # t-SNE takes seconds
+        write_report(dataset, work / "report", folder / "photos", 4, progress=False)
     return json.loads((work / "report" / "report.json").read_text())
 
 

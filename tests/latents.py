@@ -8,13 +8,25 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from d3hr_datasets import D3HRFashionMNIST, GroupSamplingConfig, RunningMoments, group_score, sample_group
+from d3hr_datasets import (
+    ClassGaussians,
+    ClassModes,
+    D3HRFashionMNIST,
+    GroupSamplingConfig,
+    RunningMoments,
+    group_score,
+    sample_group,
+    sample_modes,
+)
 from d3hr_datasets.clustering import fit_centroids, nearest_mode
+from d3hr_datasets.group_sampling import sample_nested
 from d3hr_datasets.students.selection import herding, k_center
 
 MAX_IPC = 60
@@ -32,23 +44,29 @@ def digest(tensor: torch.Tensor) -> str:
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
-def embedded_sets() -> Iterator[tuple[str, D3HRFashionMNIST]]:
-    """Yield (name, set) of every size and sampler of the embedded artifact; nested ones hold the smaller."""
-    artifact = D3HRFashionMNIST().artifact
-    for name, sampling in SAMPLERS.items():
-        for ipc in range(1, MAX_IPC + 1):
-            yield f"{name}, ipc {ipc}", D3HRFashionMNIST(ipc=ipc, artifact=artifact, sampling=sampling)
-        dataset = D3HRFashionMNIST(ipc=MAX_IPC, artifact=artifact, sampling=sampling, nested=True)
-        yield f"{name}, nested", dataset
-
-
 def embedded_groups() -> dict[str, str]:
-    """Return the digest of every group of `embedded_sets`."""
-    return {
-        f"{name}, class {label}": digest(dataset.sample_latents(label))
-        for name, dataset in embedded_sets()
-        for label in range(len(dataset.classes))
-    }
+    """Return the digest of every group of the embedded artifact; a nested one holds the smaller ones."""
+    artifact, found = D3HRFashionMNIST().artifact, {}
+    timestep = artifact.info.decode.timestep
+    for label in range(len(artifact.info.classes)):
+        modes, gaussian = artifact.modes(timestep, label), artifact.gaussians(timestep, label)
+
+        def draw(
+            ipc: int,
+            config: GroupSamplingConfig,
+            label: int = label,
+            modes: ClassModes = modes,
+            gaussian: ClassGaussians = gaussian,
+        ) -> torch.Tensor:
+            if config.method == "modes":
+                return sample_modes(modes, ipc, label, config)
+            return sample_group(gaussian.mean[0], gaussian.variance[0], ipc, label, config)
+
+        for name, config in SAMPLERS.items():
+            for ipc in range(1, MAX_IPC + 1):
+                found[f"{name}, ipc {ipc}, class {label}"] = digest(draw(ipc, config))
+            found[f"{name}, nested, class {label}"] = digest(sample_nested(draw, MAX_IPC, config))
+    return found
 
 
 def large_sums() -> dict[str, str]:
@@ -75,7 +93,6 @@ def large_sums() -> dict[str, str]:
     for name, config in SAMPLERS.items():
         if name != "modes":
             found[name] = sample_group(gaussians.mean[0], gaussians.variance[0], 11, 0, config)
-    assert torch.get_num_threads() == THREADS[-1], "k-means has changed the number of threads"
     return {name: digest(tensor) for name, tensor in found.items()}
 
 
@@ -83,8 +100,11 @@ class Groups(Dataset[str]):
     """The digests of a few of the groups, computed where they are asked for."""
 
     def __init__(self) -> None:
-        sizes = {"modes, ipc 1", "modes, ipc 10", "modes, ipc 17", "search, ipc 10", "modes, nested"}
-        self.sets = [(name, dataset) for name, dataset in embedded_sets() if name in sizes]
+        self.sets = [
+            (f"{name}, ipc {ipc}", D3HRFashionMNIST(ipc=ipc, sampling=SAMPLERS[name], nested=nested))
+            for name, ipc, nested in (("modes", 1, False), ("modes", 10, False), ("modes", 17, False),
+                                      ("search", 10, False), ("modes", 20, True))
+        ]  # fmt: skip
 
     def __len__(self) -> int:
         return 10 * len(self.sets)
@@ -104,16 +124,32 @@ def of_workers() -> dict[str, list[str]]:
     return found
 
 
-THREADS: list[int] = []
+def images_and_latents() -> dict[str, Any]:
+    """Return groups as numbers, and images that were made in batches of two sizes."""
+    found: dict[str, Any] = {"latents": {}, "pixels": {}}
+    artifact = D3HRFashionMNIST().artifact
+    for name, sampling in SAMPLERS.items():
+        dataset = D3HRFashionMNIST(ipc=5, artifact=artifact, sampling=sampling)
+        found["latents"][name] = [dataset.sample_latents(label).flatten().tolist() for label in (4, 8)]
+    with tempfile.TemporaryDirectory() as root:
+        for batch_size in (0, 3):
+            dataset = D3HRFashionMNIST(Path(root) / str(batch_size), ipc=10, artifact=artifact, classes=[4])
+            if batch_size:
+                dataset.materialize(batch_size, progress=False)
+            images = [list(dataset[index][0].tobytes()) for index in range(len(dataset))]
+            found["pixels"][str(batch_size)] = images
+            found["set"] = dataset.image_folder.name
+    return found
 
 
-def main(what: str, *threads: str) -> None:
-    """Print as JSON what a function of this module returns, for each number of threads."""
-    found = {}
+def main(functions: str, *threads: str) -> None:
+    """Print as JSON what functions of this module return, by name, for each number of threads."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in functions.split(",")}
     for number in threads:
         torch.set_num_threads(int(number))
-        THREADS.append(int(number))
-        found[number] = globals()[what]()
+        for name, of_threads in found.items():
+            of_threads[number] = globals()[name]()
+            assert torch.get_num_threads() == int(number), f"{name} has changed the number of threads"
     print(json.dumps(found))
 
 

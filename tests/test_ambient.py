@@ -30,6 +30,7 @@ from tests.computations import QUICK, SLOW
 # Public functions whose signature has tensors or models, and which are not run here.
 EXEMPT = {
     "ddim.Transformer.__call__": "a protocol without code",
+    "report.figures.projection_figure": "draws what was computed before",
     "model_files.copy_model": "copies files",
     "students.models.*": "networks as timm has them: of the caller's dtype, device and random state",
     "students.views.TensorImages.__init__": "keeps what it is given; the tests have made theirs before",
@@ -134,7 +135,7 @@ def settings() -> dict[str, Any]:
         ],
         "threads": torch.get_num_threads(),
         "torch": torch.default_generator.get_state().numpy().tobytes(),
-        "numpy": np.random.get_state()[1].tobytes(),  # type: ignore[union-attr]
+        "numpy": str(np.random.get_state()),
         "python": random.getstate(),
     }
 
