@@ -43,14 +43,19 @@ class D3HRDataset(DatasetFolder):
     and decoded together), and read from the cache from then on. A `DatasetFolder`, so that
     `wrap_dataset_for_transforms_v2` takes it: `samples` are the files of `image_folder`.
 
+    The same seed gives the same images, in any process and order, under any settings of the caller (autocast,
+    default dtype and device, gradient mode). Sampled latents are equal to the bit for any number of threads,
+    processes and workers on one version of PyTorch and one instruction set of the CPU, elsewhere to 1e-5 (see
+    `group_sampling`). Float32 pixels are equal to one grey level: rounding in the model depends on threads,
+    device and the shape of a batch. Another `torch_dtype` gives another set, whose folder's name says so.
+
     Source: D3HR (arXiv 2505.18399).
 
     Args:
         artifact: Folder of an artifact, "ORG/NAME" or "ORG/NAME@REVISION" on the Hub, or an `Artifact`.
         root: Folder of the cache; by default the Hugging Face assets cache.
         ipc: Images per class, at least 1. Any number: the artifact does not fix it.
-        seed: Seed of the latents. The same seed gives the same images, in any process and order (to one grey
-            level where `materialize` batches classes).
+        seed: Seed of the latents. The same seed gives the same images (see below).
         transform: Applied to the PIL image when an item is read.
         target_transform: Applied to the int label when an item is read.
         classes: Classes to keep, by name, WordNet ID or class label of the model; all by default. Labels
@@ -59,7 +64,8 @@ class D3HRDataset(DatasetFolder):
             Its own seed is replaced by `seed`.
         decode: How groups are denoised, the artifact's default otherwise.
         device: Where to generate; CUDA if there is one (that of `LOCAL_RANK`), else the CPU.
-        torch_dtype: Precision of the diffusion model.
+        torch_dtype: Precision of the diffusion model. Of float32, products are float32, whatever TF32 or
+            bfloat16 the caller allows.
         nested: Have the first k images of each class be those of the set with `ipc` = k, so that a set can
             grow: what is cached of another size is copied. The price: moments are matched by tens, no
             longer over the whole group, and `materialize` cannot batch across classes.
