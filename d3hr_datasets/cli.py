@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from d3hr_datasets import __version__
-from d3hr_datasets.cli_build import build, import_statistics
+from d3hr_datasets.cli_build import build
 from d3hr_datasets.cli_cache import JsonOption, RootOption, cache_app, format_bytes, print_json
 from d3hr_datasets.cli_dataset import (
     DEFAULT_NAME,
@@ -37,6 +37,7 @@ from d3hr_datasets.cli_dataset import (
     make_dataset,
 )
 from d3hr_datasets.cli_errors import error_line
+from d3hr_datasets.cli_import import import_statistics
 from d3hr_datasets.cli_publish import add_publish_commands
 from d3hr_datasets.cli_report import report
 from d3hr_datasets.errors import D3HRError

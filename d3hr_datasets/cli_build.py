@@ -1,8 +1,7 @@
-"""The commands `d3hr build` and `d3hr import`: make artifacts.
+"""The command `d3hr build`: labelled images and a diffusion model -> an artifact.
 
-In: images and a diffusion model, or statistics in the reference's format. Out: the folder of the artifact, on
-stdout. `accelerate launch -m d3hr_datasets.build` and `torchrun -m d3hr_datasets.build` take the same
-arguments as `d3hr build`, and share the work between processes.
+In: arguments. Out: the folder of the artifact, on stdout. `accelerate launch -m d3hr_datasets.build` and
+`torchrun -m d3hr_datasets.build` take the same arguments, and share the work between processes.
 """
 
 from __future__ import annotations
@@ -10,47 +9,27 @@ from __future__ import annotations
 import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from d3hr_datasets import __version__
-from d3hr_datasets.cli_cache import JsonOption, print_json
+from d3hr_datasets.cli_artifact import (
+    AllowBinOption,
+    ClassListOption,
+    DecodeGuidanceOption,
+    DecodeTimestepOption,
+    DeviceOption,
+    DtypeOption,
+    LicenseOption,
+    ModelOption,
+    NameOption,
+    OutputOption,
+    finish,
+)
+from d3hr_datasets.cli_cache import JsonOption
 from d3hr_datasets.cli_errors import option_names
 from d3hr_datasets.text import check_text
-
-if TYPE_CHECKING:
-    from d3hr_datasets.artifact import Artifact
-
-ModelOption = Annotated[
-    str,
-    typer.Option(help="Diffusion model: a folder in diffusers' layout, or ORG/NAME@COMMIT on the Hub."),
-]
-OutputOption = Annotated[Path, typer.Option(help="Folder of the artifact.")]
-NameOption = Annotated[
-    str | None, typer.Option(help="Name of the data set, by default that of the output folder.")
-]
-ClassListOption = Annotated[
-    str | None,
-    typer.Option(
-        "--class-list",
-        help="The model's classes in the order of its labels: imagenet, cifar10, ..., or a JSON file. By "
-        "default the label map of the model.",
-    ),
-]
-DeviceOption = Annotated[str | None, typer.Option(help="As in PyTorch; by default a GPU of this process.")]
-DtypeOption = Annotated[
-    Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the model.")
-]
-LicenseOption = Annotated[str | None, typer.Option("--license", help="Licence of the images.")]
-AllowBinOption = Annotated[
-    bool, typer.Option("--allow-bin", help="Also load a model folder's .bin weights, with weights_only.")
-]
-DecodeTimestepOption = Annotated[
-    int | None, typer.Option(help="Timestep to decode from, one that is kept. [the last given]")
-]
-DecodeGuidanceOption = Annotated[float, typer.Option(help="Guidance while decoding.")]
-
 
 # What --reference says itself.
 SET_BY_REFERENCE = (
@@ -249,85 +228,9 @@ def build(
             batch_size, chunk_size, skip_unreadable=skip_unreadable, num_readers=readers,
         )  # fmt: skip
     if is_writer:
-        _finish(Artifact.load(output), license_name, as_json)
+        finish(Artifact.load(output), license_name, as_json)
     processes.wait_for_everyone()
     processes.destroy_process_group()
-
-
-def import_statistics(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Holds WNID.pt for each class.")],
-    model: ModelOption,
-    output: OutputOption,
-    counts: Annotated[
-        str, typer.Option(help="Images behind each class: a number, or a JSON object by WordNet ID or name.")
-    ],
-    class_list: ClassListOption = None,
-    name: NameOption = None,
-    timesteps: Annotated[
-        list[int] | None, typer.Option("--timestep", help="Timestep to keep, 480 to 760; repeat it. [600]")
-    ] = None,
-    decode_timestep: DecodeTimestepOption = None,
-    decode_guidance_scale: DecodeGuidanceOption = 4.0,
-    license_name: LicenseOption = None,
-    allow_bin: AllowBinOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Make an artifact of statistics in the reference code's format, and print its folder."""
-    from d3hr_datasets import importing
-    from d3hr_datasets.artifact import Artifact
-    from d3hr_datasets.artifact_info import MAX_TEXT, ArtifactInfo
-    from d3hr_datasets.class_matching import read_json
-    from d3hr_datasets.config import DecodeConfig
-    from d3hr_datasets.errors import ConfigError
-    from d3hr_datasets.folders import completed_folder
-    from d3hr_datasets.metadata import METADATA
-    from d3hr_datasets.model_files import (
-        check_output,
-        copy_model,
-        image_frame,
-        load_model,
-        model_classes,
-        model_reference,
-    )
-
-    if license_name is not None:
-        check_text("--license", license_name, MAX_TEXT)  # before hours of work
-    reference = model_reference(model)
-    check_output(output)
-    diffusion = load_model(model, "cpu", "float32", allow_bin=allow_bin)
-    classes = model_classes(model, class_list)
-    if classes is None:
-        raise ConfigError("nothing says which classes the model knows; give --class-list")
-    kept = tuple(timesteps or (600,))
-    inversion = importing.imported_inversion(kept, len(diffusion.scheduler.alphas_cumprod))
-    with option_names(timestep="--decode-timestep", guidance_scale="--decode-guidance-scale"):
-        decode = DecodeConfig(
-            kept[-1] if decode_timestep is None else decode_timestep,
-            inversion.num_inference_steps,
-            decode_guidance_scale,
-        )
-    size, padding, _ = image_frame(model, diffusion.sample_size)
-    number = int(counts) if counts.isdecimal() else read_json(counts, "numbers of images")
-    info = ArtifactInfo(
-        name=output.resolve().name.lower() if name is None else name,
-        classes=classes.names,
-        wnids=classes.wnids,
-        image_size=size,
-        image_mode="L" if diffusion.image_channels == 1 else "RGB",
-        padding=padding,
-        latent_shape=diffusion.latent_shape,
-        model=reference,
-        inversion=inversion,
-        decode=decode,
-        counts=importing.image_counts(number, classes),
-        source={"name": folder.resolve().name, "imported": "statistics in the format of D3HR's code"},
-        producer=f"d3hr-datasets {__version__}, d3hr import",
-    )
-    diffusion.check_fits(info)
-    with completed_folder(output, METADATA) as place:
-        copy_model(model, diffusion, place)
-        importing.import_statistics(folder, place, info)
-    _finish(Artifact.load(output), license_name, as_json)
 
 
 def _check_alone(context: typer.Context) -> None:
@@ -347,24 +250,3 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 def _say(text: str) -> None:
     typer.echo(f"d3hr: {text}", err=True)
-
-
-def _finish(artifact: Artifact, license_name: str | None, as_json: bool) -> None:
-    """Note the licence, which is no part of what names the chunks, and print the folder."""
-    from d3hr_datasets.artifact import Artifact
-
-    if license_name is not None:
-        source = {**artifact.info.source, "license": license_name}
-        Artifact(artifact.folder, dataclasses.replace(artifact.info, source=source), {}).write_metadata()
-        artifact = Artifact.load(artifact.folder)
-    if as_json:
-        print_json(
-            {
-                "folder": str(artifact.folder),
-                "fingerprint": artifact.fingerprint,
-                "counts": list(artifact.info.counts),
-                "unreadable": artifact.info.source.get("unreadable", []),
-            }
-        )
-    else:
-        typer.echo(artifact.folder)
