@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from d3hr_datasets.ambient import neutral
 from d3hr_datasets.artifact import Artifact
 from d3hr_datasets.class_list import ClassList, packaged_subset
 from d3hr_datasets.config import DecodeConfig, GroupSamplingConfig
@@ -217,7 +218,8 @@ class TrainingSet(NamedDataset):
             raise ConfigError(f"download must be a bool, not {download!r}")
         super().__init__(root, **options)
         if self.tensor_targets:
-            self.targets: Any = torch.tensor(self.targets)
+            with neutral():
+                self.targets: Any = torch.tensor(self.targets)
 
     def _pixels(self) -> npt.NDArray[np.uint8]:
         """Return all images, (N, H, W) or (N, H, W, 3)."""
@@ -275,6 +277,7 @@ class D3HRFashionMNIST(TrainingSet):
     targets: torch.Tensor  # a list in DatasetFolder
 
     @property
+    @neutral()
     def data(self) -> torch.Tensor:
         """All images, (N, 28, 28) uint8: a copy."""
         return torch.from_numpy(self._pixels())

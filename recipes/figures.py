@@ -136,14 +136,16 @@ def dit_xl_table() -> str:
 
 def counts_tables() -> str:
     """Return the counts of the fault campaigns, every promise of which was kept."""
-    campaigns = json.loads((RESULTS / "faults.json").read_text(encoding="utf-8"))
-    return "\n\n".join(
-        table(
-            [f"faults: {name}, `--rounds {campaign['settings']['rounds']}`", "count"],
-            [list(row) for row in campaign["results"]["counts"].items()],
-        )
-        for name, campaign in campaigns.items()
-    )
+    campaigns: dict[str, Any] = {}
+    for name in ("faults", "hostile"):
+        campaigns |= json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    tables = []
+    for name, campaign in campaigns.items():
+        rounds = campaign["settings"].get("rounds")
+        how = "" if rounds is None else f", `--rounds {rounds}`"
+        rows = [list(row) for row in campaign["results"]["counts"].items()]
+        tables.append(table([f"faults: {name}{how}", "count"], rows))
+    return "\n\n".join(tables)
 
 
 def foreign_table() -> str:

@@ -19,6 +19,7 @@ from d3hr_datasets import (
     Artifact,
     ClassGaussians,
     D3HRDataset,
+    D3HRFashionMNIST,
     DecodeConfig,
     GroupSamplingConfig,
     InversionConfig,
@@ -127,7 +128,8 @@ def images(folder: Path, work: Path) -> Any:
         found += [dataset[0][0].tobytes(), dataset.sample_latents(1), dataset.class_labels]
         dataset.materialize(progress=False)
         found += [dataset[index][0].tobytes() for index in range(len(dataset))]
-    return found
+    named = D3HRFashionMNIST(work / "named", True, ipc=1, classes=["Bag"], device="cpu")
+    return [*found, named.data, named.targets]
 
 
 def building(folder: Path, work: Path) -> Any:
