@@ -26,6 +26,8 @@ from d3hr_datasets.artifact_info import ArtifactInfo
 from d3hr_datasets.errors import (
     ArtifactIntegrityError,
     ConfigError,
+    D3HRError,
+    ExportError,
     ForeignFileError,
     ModelNotFoundError,
 )
@@ -146,16 +148,25 @@ class Artifact:
 
         Raises:
             ArtifactIntegrityError: A file is missing or differs from its checksum.
+            ExportError: The folder cannot be written.
         """
-        folder = Path(folder)
+        folder = expand_user(folder)
         needed = needed_files(self.info, self.sha256)
         sha256 = {n: digest for n, digest in self.sha256.items() if n in needed or is_file(self.folder / n)}
         sources = {name: self.check(name) for name in sha256}
-        with completed_folder(folder, METADATA) as place:
-            for name, source in sources.items():
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                replace_file(place / name, lambda path, source=source: shutil.copyfile(source, path))  # type: ignore[misc]
-            Artifact(place, self.info, sha256)._write()
+        try:
+            with completed_folder(folder, METADATA) as place:
+                for name, source in sources.items():
+                    (place / name).parent.mkdir(parents=True, exist_ok=True)
+                    replace_file(place / name, lambda path, source=source: shutil.copyfile(source, path))  # type: ignore[misc]
+                Artifact(place, self.info, sha256)._write()
+        except D3HRError:  # some are OSErrors, but say what is wrong themselves
+            raise
+        except OSError as error:
+            raise ExportError(
+                f"{str(folder)!r:.300} cannot be written: {error.strerror}. Free some space, or give "
+                "a folder that can be written"
+            ) from error
         return Artifact(folder, self.info, sha256)
 
     def push_to_hub(
@@ -197,7 +208,8 @@ class Artifact:
             ArtifactNotFoundError: There is none.
             ArtifactFormatError: It is of another format, or a field has a value that is not accepted.
         """
-        return cls(Path(folder), *read_metadata(Path(folder)))
+        folder = expand_user(folder)
+        return cls(folder, *read_metadata(folder))
 
     @classmethod
     def save(

@@ -29,6 +29,7 @@ from d3hr_datasets.build_progress import BuildProgress
 from d3hr_datasets.config import check_int
 from d3hr_datasets.diffusion import LatentDiffusion
 from d3hr_datasets.errors import BuildError, ConfigError, StatisticsError, UnreadableImageError
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.gaussians import RunningMoments
 from d3hr_datasets.inverting import ChunkBuilder, find_centroids
 from d3hr_datasets.processes import process_share
@@ -103,7 +104,7 @@ def build_artifact(
             f"num_modes={info.num_modes} needs images in random order, which a stream cannot give; build "
             "from a copy on disk (without --streaming), or with num_modes=1"
         )
-    work = Path(work)
+    work, output = expand_user(work), expand_user(output)
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -130,7 +131,7 @@ def build_artifact(
             pass
         _wait(processes)
     if processes.is_main_process:
-        _merge(build, Path(output))
+        _merge(build, output)
     _wait(processes)
     return Artifact.load(output)
 

@@ -140,7 +140,7 @@ def build(
     from d3hr_datasets.build import build_artifact, join_processes
     from d3hr_datasets.class_matching import match_classes, read_class_map
     from d3hr_datasets.config import DecodeConfig, InversionConfig
-    from d3hr_datasets.folders import completed_folder
+    from d3hr_datasets.folders import completed_folder, expand_user
     from d3hr_datasets.importing import as_reference
     from d3hr_datasets.metadata import METADATA
     from d3hr_datasets.mode_count import choose_num_modes
@@ -159,6 +159,7 @@ def build(
     if reference_code:
         _check_alone(context)
     reference = model_reference(model)
+    output = expand_user(output)
     check_output(output)
     processes = join_processes()
     with processes.main_process_first():  # it may download

@@ -52,7 +52,7 @@ def import_statistics(
     from d3hr_datasets.class_matching import read_json
     from d3hr_datasets.config import DecodeConfig
     from d3hr_datasets.errors import ConfigError
-    from d3hr_datasets.folders import completed_folder
+    from d3hr_datasets.folders import completed_folder, expand_user
     from d3hr_datasets.metadata import METADATA
     from d3hr_datasets.model_files import (
         check_output,
@@ -66,6 +66,7 @@ def import_statistics(
     if license_name is not None:
         check_text("--license", license_name, MAX_TEXT)  # before hours of work
     reference = model_reference(model)
+    output = expand_user(output)
     check_output(output)
     diffusion = load_model(model, "cpu", "float32", allow_bin=allow_bin)
     classes = model_classes(model, class_list)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from d3hr_datasets.config import check_int
 from d3hr_datasets.errors import CacheError, D3HRError, ExportError
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.processes import process_share
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def export_image_folder(dataset: D3HRDataset, output: str | Path, *, progress: b
             target = folder / _name(dataset, label, position)
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(_png(dataset, label, position))
-    return Path(output)
+    return expand_user(output)
 
 
 def export_parquet(dataset: D3HRDataset, output: str | Path, *, progress: bool = True) -> Path:
@@ -85,7 +86,7 @@ def export_parquet(dataset: D3HRDataset, output: str | Path, *, progress: bool =
             for start in range(0, len(items), ROWS_PER_GROUP):
                 rows = [_row(dataset, *item) for item in items[start : start + ROWS_PER_GROUP]]
                 writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
-    return Path(output)
+    return expand_user(output)
 
 
 def to_hf_dataset(dataset: D3HRDataset, *, progress: bool = True) -> datasets.Dataset:
@@ -153,7 +154,7 @@ def export_webdataset(
         }
         text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
         (folder / "_info.json").write_text(text, encoding="utf-8")
-    return Path(output)
+    return expand_user(output)
 
 
 def require_parquet() -> None:
@@ -209,7 +210,7 @@ def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
 @contextlib.contextmanager
 def new_folder(output: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `output` that takes its place if nothing is raised."""
-    output = Path(output).resolve()
+    output = expand_user(output).resolve()
     temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}.tmp")
     if process_share()[1] > 1:
         raise ExportError(

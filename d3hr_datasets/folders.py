@@ -27,8 +27,10 @@ def expand_user(path: str | Path) -> Path:
     """Return a path with `~` and `~user` replaced by the home folder.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or the path has a NUL, which no path has.
     """
+    if "\0" in str(path):
+        raise ConfigError(f"{str(path)!r:.300} has a NUL character; accepted: the path of a file or folder")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

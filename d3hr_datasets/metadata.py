@@ -24,6 +24,7 @@ from d3hr_datasets.safe_files import (
     read_json,
 )
 from d3hr_datasets.statistics import stored_bytes
+from d3hr_datasets.text import printable
 
 FORMAT = 1
 METADATA = "d3hr.json"
@@ -40,8 +41,8 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
     path = folder / METADATA
     if not is_file(path):
         raise ArtifactNotFoundError(
-            f"{path!s:.300} does not exist: {folder!s:.300} is no artifact. Give a folder that holds "
-            f"{METADATA}, as `hf download ORG/NAME --repo-type dataset` brings it"
+            f"{printable(path)[:300]} does not exist: {printable(folder)[:300]} is no artifact. Give a "
+            f"folder that holds {METADATA}, as `hf download ORG/NAME --repo-type dataset` brings it"
         )
     document = read_json(path_inside(folder, METADATA))
     if "format" not in document:

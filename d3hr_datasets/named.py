@@ -196,7 +196,7 @@ class TrainingSet(NamedDataset):
     ) -> None: ...
 
     def __init__(self, root: str | Path | None = None, *positional: Any, **options: Any) -> None:
-        of_torchvision = bool(positional) and isinstance(positional[0], bool)
+        of_torchvision = bool(positional) and isinstance(positional[0], bool | np.bool_)
         order = ("train", "transform", "target_transform", "download")
         if not of_torchvision:
             order = ("ipc", "seed", "transform", "target_transform")
@@ -209,7 +209,7 @@ class TrainingSet(NamedDataset):
                 raise TypeError(f"{type(self).__name__} got several values for the argument {name!r}")
             options[name] = value
         self.train = options.pop("train", True)
-        if self.train is not True:
+        if not isinstance(self.train, bool | np.bool_) or not self.train:
             raise ConfigError(
                 f"train must be True, not {self.train!r}: a distilled data set is a training set only; test "
                 f"on the real images, torchvision.datasets.{self.torchvision_name}(root, train=False)"

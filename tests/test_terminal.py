@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from d3hr_datasets import Artifact, D3HRDataset
 from d3hr_datasets.cli import app
-from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.errors import ArtifactNotFoundError, ConfigError, ExportError
+from d3hr_datasets.export import export_image_folder
 from d3hr_datasets.hub import download
 from d3hr_datasets.model_files import model_classes, model_reference
 from d3hr_datasets.sources import SourceOptions, open_source
@@ -30,6 +31,9 @@ USES: dict[str, Callable[[Path], object]] = {
     "a data set": lambda _: open_source(f"datasets:{NOBODY}", SourceOptions()),
     "model": lambda _: model_reference(NOBODY),
     "classes of a model": lambda _: model_classes(NOBODY, None),
+    "an artifact in a folder": lambda _: Artifact.load(NOBODY),
+    "a copy": lambda artifact: Artifact.load(artifact).save_pretrained(NOBODY),
+    "an export": lambda artifact: export_image_folder(D3HRDataset(artifact, ipc=1), NOBODY),
     "downloads": lambda _: download("org/tiny", "0" * 40, {}, {}, cache_dir=NOBODY),
 }
 
@@ -38,6 +42,17 @@ USES: dict[str, Callable[[Path], object]] = {
 def test_a_home_folder_of_nobody_is_an_error(use: Callable[[Path], object], tiny_artifact: Path) -> None:
     with pytest.raises(ConfigError, match=r"'~nosuchuser/x' begins with '~'"):
         use(tiny_artifact)
+
+
+def test_paths_that_cannot_be_are_errors_that_show_no_control_characters(tiny_artifact: Path) -> None:
+    with pytest.raises(ConfigError, match="NUL"):
+        D3HRDataset(tiny_artifact, "a\0b")
+    with pytest.raises(ExportError, match="cannot be written"):
+        Artifact.load(tiny_artifact).save_pretrained("a" * 5000)
+    for name in ("a\x1b[31mb", "a\ud800b"):
+        with pytest.raises(ArtifactNotFoundError) as raised:
+            Artifact.from_pretrained(name)
+        assert str(raised.value).isprintable()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from d3hr_datasets.class_list import ClassList
 from d3hr_datasets.config import CLEAN, check_int
 from d3hr_datasets.dataset import D3HRDataset
 from d3hr_datasets.export import new_folder
+from d3hr_datasets.folders import expand_user
 from d3hr_datasets.generation import to_pil
 from d3hr_datasets.report import figures
 from d3hr_datasets.report.images import RealImages
@@ -108,7 +109,7 @@ def write_report(
         }
         text = json.dumps(numbers, indent=1, ensure_ascii=False) + "\n"
         (folder / NUMBERS).write_text(text, encoding="utf-8")
-    return Path(output) / PAGE
+    return expand_user(output) / PAGE
 
 
 def _artifact(dataset: D3HRDataset) -> str:

@@ -18,6 +18,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import tempfile
 import time
 import warnings
@@ -104,12 +105,14 @@ def waited() -> float:
 
 
 def state(folder: Path) -> dict[str, str]:
-    """Return a digest of every file below a folder that a case may not write."""
+    """Return kind, mode and digest of everything below a folder that a case may not write."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if name.parts[0] not in WRITABLE and path.is_file():
-            found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        if name.parts[0] not in WRITABLE:
+            kind = path.lstat().st_mode
+            digest = hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(kind) else ""
+            found[str(name)] = f"{kind:o} {digest}"
     return found
 
 
@@ -141,13 +144,14 @@ def main() -> None:
                 found = try_case(f"{kind}: {name}", case, Path(work) / "scene")
                 counts[f"hostile: {kind}, refused"] += 1
                 seconds, peak = max(seconds, found["seconds"]), max(peak, found["bytes"])
+    total = counts.total()
+    counts["hostile: milliseconds of the slowest"] = round(1000 * seconds)
+    counts["hostile: megabytes of the largest"] = round(peak / 1e6)
     settings = {"every": arguments.every, "most_seconds": SECONDS, "most_bytes": BYTES}
     record(arguments.output, "hostile", settings, counts, time.monotonic() - begin)
     for name, count in sorted(counts.items()):
         print(f"{count:6d}  {name}")
-    print(
-        f"{counts.total():6d}  cases; the slowest took {seconds:.1f} s, the largest {peak / 1e6:,.0f} MB more"
-    )
+    print(f"{total:6d}  cases, waiting for a processor left out, in at most {ATTEMPTS} attempts each")
     print(f"every promise kept, {time.monotonic() - begin:.0f} s")
 
 
