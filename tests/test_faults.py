@@ -53,4 +53,5 @@ def test_some_of_the_hostile_campaign(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(output.read_text())["hostile"]["results"]["counts"]
-    assert "every promise kept" in done.stdout and len(counts) == 8 and sum(counts.values()) >= 50
+    refused = [count for name, count in counts.items() if name.endswith(", refused")]
+    assert "every promise kept" in done.stdout and len(refused) == 8 and sum(refused) >= 50
