@@ -204,7 +204,7 @@ def test_the_door_opens_to_regular_files_of_a_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["a" * 5000, "org/" + "a" * 5000, "/" + "b" * 5000, "a\0b"])
 def test_long_places_are_no_artifacts(where: str) -> None:
-    with pytest.raises(ArtifactNotFoundError) as caught:
+    with pytest.raises(ConfigError if "\0" in where else ArtifactNotFoundError) as caught:
         Artifact.from_pretrained(where, local_files_only=True)
     assert len(str(caught.value)) < 2000
 

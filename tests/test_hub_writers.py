@@ -18,6 +18,7 @@ import pytest
 
 from d3hr_datasets import Artifact, card, folders
 from d3hr_datasets.card import write_card
+from d3hr_datasets.errors import ExportError
 from d3hr_datasets.folders import replaced_folder
 from recipes import build_fashion_mnist, dit_xl, evaluate_table, train_student
 from recipes.common import load_settings
@@ -247,7 +248,7 @@ def test_an_artifact_saved_over_another_is_that_or_this(
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", copy_some)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ExportError, match="No space left"):
             Artifact.load(tiny_artifact).save_pretrained(artifact_copy)
     assert _state(artifact_copy) == before
     Artifact.load(tiny_artifact).save_pretrained(artifact_copy).verify()
