@@ -93,7 +93,6 @@ def write_card(
     sheet = D3HRDataset(artifact, root, SIDE, nested=True, device=device, classes=shown)
     preview = D3HRDataset(artifact, root, preview_ipc, nested=True, device=device)
     sheet.materialize(progress=progress)
-    notes = _split(folder / CARD)[1]
     with tempfile.TemporaryDirectory() as work:
         data = export_parquet(preview, Path(work) / "preview", progress=progress) / "data"
         with replaced_folder(folder) as new:
@@ -102,6 +101,7 @@ def write_card(
                 (new / PREVIEW).parent.unlink()
             (new / PREVIEW).parent.mkdir(exist_ok=True)
             replace_file(new / PREVIEW, lambda path: shutil.copyfile(data / Path(PREVIEW).name, path))
+            notes = _split(folder / CARD)[1]  # also what was written while images were made
             text = card_text(artifact, repo_id, ImageFiles.of([new / PREVIEW]), accuracies)
             replace_file(new / CARD, lambda path: path.write_text(f"{text}\n{NOTES}\n{notes}", "utf-8"))
             Artifact(new, artifact.info, {}).write_metadata()

@@ -68,6 +68,13 @@ class ErrorsAsLines(TyperGroup):
             command = self.commands.get(ctx.invoked_subcommand or "")
             typer.echo(f"d3hr: {printable(error_line(error, command))}", err=True)
             raise typer.Exit(1) from error
+        except OSError as error:  # of the system: a full disk, a place that cannot be written
+            if isinstance(error, BrokenPipeError):
+                raise
+            typer.echo(
+                f"d3hr: {printable(error)}. Free some space, or give a place that can be written", err=True
+            )
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(

@@ -146,6 +146,7 @@ def build(
     from d3hr_datasets.mode_count import choose_num_modes
     from d3hr_datasets.model_files import (
         check_output,
+        check_places,
         copy_model,
         image_frame,
         load_model,
@@ -159,8 +160,10 @@ def build(
     if reference_code:
         _check_alone(context)
     reference = model_reference(model)
-    output = expand_user(output)
+    output = expand_user(output).absolute()
     check_output(output)
+    work = output.with_name(f"{output.name}.chunks") if work is None else expand_user(work).absolute()
+    check_places(source, output, work)
     processes = join_processes()
     with processes.main_process_first():  # it may download
         opened = open_source(source, SourceOptions(split, download, streaming, image_column, label_column))
@@ -225,7 +228,7 @@ def build(
             copy_model(model, diffusion, place)
         build_artifact(
             images, diffusion, place, info,
-            output.with_name(f"{output.name}.chunks") if work is None else work,
+            work,
             batch_size, chunk_size, skip_unreadable=skip_unreadable, num_readers=readers,
         )  # fmt: skip
     if is_writer:

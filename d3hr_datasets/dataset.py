@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from d3hr_datasets.diffusion import LatentDiffusion
     from d3hr_datasets.hub import Published
 
+MAX_IPC = 100_000  # images per class; the names of their files have five digits
 CHUNK = 64  # images in the model at a time
 
 
@@ -109,7 +110,7 @@ class D3HRDataset(DatasetFolder):
         nested: bool = False,
         in_memory: bool = False,
     ) -> None:
-        self.ipc = check_int("ipc", ipc, 1)
+        self.ipc = check_int("ipc", ipc, 1, MAX_IPC)
         self.seed = check_int("seed", seed, 0)
         if not isinstance(artifact, Artifact):
             artifact = Artifact.from_pretrained(artifact)

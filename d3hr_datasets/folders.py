@@ -49,15 +49,23 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
     Args:
         folder: The folder; it may be missing. If it is a link, what it leads to is replaced.
+
+    Raises:
+        ConfigError: The working folder of this process is in it.
     """
     folder = folder.resolve()
+    if Path.cwd().is_relative_to(folder):
+        raise ConfigError(
+            f"{folder} is replaced as a whole, and is the working folder or holds it, which would be gone; "
+            "`cd ..` first"
+        )
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    before = _state(folder)  # what is added while it is copied is noticed, too
     try:
         if folder.exists():
             shutil.copytree(folder, new, symlinks=True, copy_function=_link_or_copy)
         else:
             new.mkdir(parents=True)
-        before = _state(folder)
         yield new
         if not folder.exists():
             new.rename(folder)

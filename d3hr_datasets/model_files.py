@@ -90,6 +90,20 @@ def check_output(output: Path) -> None:
         raise ConfigError(f"{existing} is no folder; give another --output")
 
 
+def check_places(source: str, output: Path, work: Path) -> None:
+    """Check that neither images nor finished chunks would become part of what they are not.
+
+    Raises:
+        ConfigError: `work` is in the artifact, or the artifact or `work` in the folder of the images.
+    """
+    if work.resolve().is_relative_to(output.resolve()):
+        raise ConfigError(f"the folder {work} for finished chunks is in the artifact; give another --work")
+    images = Path(source).resolve()
+    for name, place in (("--output", output), ("--work", work)):
+        if is_folder(images) and place.resolve().is_relative_to(images):
+            raise ConfigError(f"{place} is in the folder of the images, {source}; give another {name}")
+
+
 def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
     """Put a model folder into an artifact as `model/`; does nothing for a model on the Hub.
 

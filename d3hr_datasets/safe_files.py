@@ -232,7 +232,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # no link can be there
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the user wants new files; safetensors keeps them to their owner
         write(temporary)
+        temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -200,3 +200,20 @@ def test_import_takes_the_timestep_to_decode_from(scene: Path, tmp_path: Path) -
         info = Artifact.load(tmp_path / "out").info
         assert (info.decode.timestep, info.inversion.timesteps) == (timestep, (500, 600))
         assert (info.image_size, info.padding) == (14, 1)
+
+
+@pytest.mark.parametrize(
+    ("output", "work", "said"),
+    [
+        ("images/art", None, "is in the folder of the images"),
+        ("out", "images/chunks", "give another --work"),
+        ("out", "out/chunks", "is in the artifact"),
+    ],
+)
+def test_nothing_is_written_where_it_would_be_taken_for_something_else(
+    output: str, work: str | None, said: str, scene: Path
+) -> None:
+    more = () if work is None else ("--work", scene / work)
+    before = sorted(scene.rglob("*"))
+    assert said in fail(1, *_arguments(scene, scene / output, *more))
+    assert sorted(scene.rglob("*")) == before

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from d3hr_datasets import Artifact, card, folders
 from d3hr_datasets.card import write_card
-from d3hr_datasets.errors import ExportError
+from d3hr_datasets.errors import ConfigError, ExportError
 from d3hr_datasets.folders import replaced_folder
+from d3hr_datasets.safe_files import replace_file
 from recipes import build_fashion_mnist, dit_xl, evaluate_table, train_student
 from recipes.common import load_settings
 from tests.workers import file_digests
@@ -252,6 +256,41 @@ def test_an_artifact_saved_over_another_is_that_or_this(
             Artifact.load(tiny_artifact).save_pretrained(artifact_copy)
     assert _state(artifact_copy) == before
     Artifact.load(tiny_artifact).save_pretrained(artifact_copy).verify()
+
+
+def test_what_is_added_while_a_folder_is_copied_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a").write_text("a")
+
+    def copy(source: str, target: str) -> None:
+        shutil.copy2(source, target)
+        (folder / "mine").write_text("mine")
+
+    monkeypatch.setattr(folders, "_link_or_copy", copy)
+    with replaced_folder(folder):
+        pass
+    (kept,) = tmp_path.glob("folder.*.old")
+    assert (kept / "mine").read_text() == "mine" and "was changed" in caplog.text
+
+
+def test_the_working_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "folder" / "below")
+    with pytest.raises(ConfigError, match="working folder"), replaced_folder(tmp_path / "folder"):
+        pass
+    assert Path.cwd().is_dir()
+
+
+def test_files_are_written_for_whom_the_user_lets_read(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        replace_file(tmp_path / "x.safetensors", lambda path: save_file({"a": torch.zeros(1)}, path))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 KILLS = """
