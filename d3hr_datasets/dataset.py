@@ -56,7 +56,7 @@ class D3HRDataset(DatasetFolder):
         artifact: Folder of an artifact, "ORG/NAME" or "ORG/NAME@REVISION" on the Hub, or an `Artifact`.
         root: Folder of the cache; by default the Hugging Face assets cache.
         ipc: Images per class, at least 1. Any number: the artifact does not fix it.
-        seed: Seed of the latents. The same seed gives the same images (see below).
+        seed: Seed of the latents. What the same seed promises is said above.
         transform: Applied to the PIL image when an item is read.
         target_transform: Applied to the int label when an item is read.
         classes: Classes to keep, by name, WordNet ID or class label of the model; all by default. Labels

@@ -102,6 +102,19 @@ def _loaded(folder: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> data
     return found
 
 
+def test_notes_that_are_written_meanwhile_stay(artifact_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(artifact_copy)
+
+    def export_and_note(*arguments: Any, **options: Any) -> Path:
+        with (artifact_copy / CARD).open("a", encoding="utf-8") as file:
+            file.write("precious\n")
+        return export_parquet(*arguments, **options)
+
+    monkeypatch.setattr("d3hr_datasets.card.export_parquet", export_and_note)
+    _write(artifact_copy)
+    assert (artifact_copy / CARD).read_text(encoding="utf-8").endswith("precious\n")
+
+
 def test_datasets_reads_the_cards_without_a_warning(
     artifact_copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import json
 import re
@@ -162,3 +163,12 @@ def test_only_arguments_are_renamed(error: D3HRError, expected: str) -> None:
 def test_one_argument_of_two_options_is_named_by_the_place() -> None:
     with pytest.raises(ConfigError, match=r"^--b must be at least 0.0"), option_names(guidance_scale="--b"):
         DecodeConfig(400, guidance_scale=-1.0)
+
+
+def test_an_error_of_the_system_is_a_line(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "README.md")
+
+    monkeypatch.setattr("d3hr_datasets.card.write_card", full)
+    line = fail(1, "card", tiny_artifact, "org/tiny").splitlines()[-1]
+    assert line.startswith("d3hr: ") and "No space left" in line and "give a place" in line

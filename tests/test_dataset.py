@@ -224,7 +224,7 @@ def test_numpy_and_torch_indices_work(filled: D3HRDataset) -> None:
         assert image.tobytes() == expected and type(label) is int
 
 
-@pytest.mark.parametrize("ipc", [0, -1, 1.5, "10", True, None])
+@pytest.mark.parametrize("ipc", [0, -1, 1.5, "10", True, None, 10**12])
 def test_ipc_that_is_no_positive_integer_is_refused(ipc: Any, tiny_artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ipc"):
         D3HRDataset(tiny_artifact, tmp_path, ipc)
