@@ -17,10 +17,11 @@ from tqdm import tqdm
 from d3hr_datasets import D3HRFashionMNIST
 from d3hr_datasets.students.training import evaluate, normalized, train_student
 from d3hr_datasets.students.views import TensorImages
-from recipes.common import load_settings, program
-from recipes.data import ImagesNotFoundError, load_images
-from recipes.evaluation import dataset_tensors
-from recipes.train_student import StudentSettings
+from recipes.common.images import dataset_tensors
+from recipes.common.program import program
+from recipes.common.settings import load_settings
+from recipes.data.images import ImagesNotFoundError, load_images
+from recipes.train.student import StudentSettings
 
 PROTOCOL = Path("recipes/configs/students/dc/fashion-mnist-ipc10.yaml")
 

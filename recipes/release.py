@@ -4,7 +4,7 @@
     HF_TOKEN=... python -m recipes.release NAMESPACE
 
 A folder with `d3hr.json` is an artifact and becomes a dataset repository. One with `config.json` is a model
-of timm (a teacher, as `recipes.train_student` exports it) and becomes a model repository. All are checked
+of timm (a teacher, as `recipes.train.student` exports it) and becomes a model repository. All are checked
 before the first goes up, and what is there already and the same is not changed. Prints what pins the commits:
 lines of the registry, and names of models for timm.
 """
@@ -16,13 +16,14 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from d3hr_datasets import Artifact, hub
-from d3hr_datasets.card import CARD
+from d3hr_datasets import Artifact
+from d3hr_datasets.artifact.description import CARD
+from d3hr_datasets.artifact.metadata import METADATA
 from d3hr_datasets.errors import ArtifactFormatError, PublishError
-from d3hr_datasets.metadata import METADATA
-from d3hr_datasets.publish import PlannedFile, plan_artifact, publish_artifact, registry_row
-from d3hr_datasets.safe_files import read_json
-from recipes.common import EMBEDDED, need, program
+from d3hr_datasets.io import hub
+from d3hr_datasets.io.foreign import read_json
+from d3hr_datasets.publish.artifact import PlannedFile, plan_artifact, publish_artifact, registry_row
+from recipes.common.program import EMBEDDED, need, program
 
 HUB = Path("hub")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -41,7 +42,7 @@ def plan_model(folder: Path) -> list[PlannedFile]:
     if found != set(TIMM_FILES):
         raise PublishError(
             f"{folder} holds {sorted(found)}; a model of timm is exactly {list(TIMM_FILES)}: export it again "
-            "with `python -m recipes.train_student FILE --set export=FOLDER`, into an empty folder"
+            "with `python -m recipes.train.student FILE --set export=FOLDER`, into an empty folder"
         )
     try:
         read_json(folder / CONFIG)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
-    from tests.hub_server import HubServer
+    from tests.support.hub_server import HubServer
 
 HOME = Path(tempfile.gettempdir()) / f"d3hr-tests-{os.getpid()}"
 
@@ -56,7 +56,7 @@ def _nothing_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 @pytest.fixture(scope="session")
 def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the tiny artifact. Never write there; `artifact_copy` is for that."""
-    from tests.tiny import save_tiny_artifact  # after `pytest_configure`: it imports diffusers
+    from tests.support.tiny import save_tiny_artifact  # after `pytest_configure`: it imports diffusers
 
     folder = tmp_path_factory.mktemp("tiny")
     save_tiny_artifact(folder / "artifact", folder / "work")
@@ -68,11 +68,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """Serve a Hub that this process uses, with an empty cache below the test's folder.
 
     huggingface_hub read its environment when it was imported: what it read is replaced. Other processes get
-    `tests.hub_server.environment`.
+    `tests.support.hub_server.environment`.
     """
     from huggingface_hub import close_session, constants
 
-    from tests.hub_server import TOKEN, HubServer
+    from tests.support.hub_server import TOKEN, HubServer
 
     with HubServer() as server:
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"

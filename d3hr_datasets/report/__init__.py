@@ -13,13 +13,13 @@ from typing import Any
 
 from torchvision.transforms.v2.functional import to_pil_image
 
-from d3hr_datasets.ambient import neutral
-from d3hr_datasets.class_list import ClassList
-from d3hr_datasets.config import CLEAN, check_int
-from d3hr_datasets.dataset import D3HRDataset
-from d3hr_datasets.export import new_folder
-from d3hr_datasets.folders import expand_user
-from d3hr_datasets.generation import to_pil
+from d3hr_datasets.config.checks import check_int
+from d3hr_datasets.config.timesteps import CLEAN
+from d3hr_datasets.dataset.dataset import D3HRDataset
+from d3hr_datasets.dataset.export import new_folder
+from d3hr_datasets.diffusion.pixels import to_pil
+from d3hr_datasets.io.folders import expand_user
+from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.report import figures
 from d3hr_datasets.report.images import RealImages
 from d3hr_datasets.report.inversion import DRAWN_CLASSES, InvertedImages, measure_inversion
@@ -67,7 +67,7 @@ def write_report(
     check_int("images_per_class", images_per_class, 2)
     figures.check_installed()
     info = dataset.artifact.info
-    real = None if images is None else RealImages(images, ClassList.of_artifact(info))
+    real = None if images is None else RealImages(images, info.class_list)
     with new_folder(output) as folder:
 
         def show(name: str, png: bytes, alt: str, caption: str, scale: int = 0) -> str:

@@ -12,10 +12,10 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
-from d3hr_datasets.ambient import neutral
-from d3hr_datasets.config import CLEAN
+from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.text import printable
+from d3hr_datasets.io.text import printable
+from d3hr_datasets.numerics.ambient import neutral
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from d3hr_datasets.ambient import neutral
-from d3hr_datasets.class_list import ClassList
+from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.group_sampling import derive_seed
-from d3hr_datasets.reading import IndexedImages, read_pixels
-from d3hr_datasets.sources import open_source, targets_of
+from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.seeds import derive_seed
+from d3hr_datasets.sources.opening import open_source, targets_of
+from d3hr_datasets.sources.pixels import read_pixels
+from d3hr_datasets.sources.records import IndexedImages
 
 
 class RealImages:

@@ -11,11 +11,11 @@ import torch
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
-from d3hr_datasets.ambient import neutral
-from d3hr_datasets.config import CLEAN, timestep_grid
-from d3hr_datasets.dataset import D3HRDataset
-from d3hr_datasets.group_sampling import derive_seed
-from d3hr_datasets.reading import to_model_range
+from d3hr_datasets.config.timesteps import CLEAN, timestep_grid
+from d3hr_datasets.dataset.dataset import D3HRDataset
+from d3hr_datasets.diffusion.pixels import to_model_range
+from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.report.images import RealImages
 from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
 

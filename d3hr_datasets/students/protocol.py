@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from d3hr_datasets.config import check_choice, check_int, check_number
+from d3hr_datasets.config.checks import check_choice, check_int, check_number
 from d3hr_datasets.errors import ConfigError
 
 Optimizer = Literal["sgd", "adamw"]

@@ -18,12 +18,12 @@ from timm.models import load_state_dict
 from torch import nn
 from torch.nn import functional as F
 
-from d3hr_datasets.ambient import neutral
-from d3hr_datasets.class_list import ClassList
+from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.dataset.teacher import find_outputs, label_names
 from d3hr_datasets.errors import TeacherError
-from d3hr_datasets.safe_files import check_file
+from d3hr_datasets.io.foreign import check_file
+from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.students import models  # registers the students, which can be teachers too
-from d3hr_datasets.teacher import find_outputs, label_names
 
 __all__ = ["Teacher", "load_teacher", "models"]
 

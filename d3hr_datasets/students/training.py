@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
-from d3hr_datasets.ambient import neutral
-from d3hr_datasets.config import check_compiler
+from d3hr_datasets.config.checks import check_compiler
 from d3hr_datasets.errors import ConfigError, DivergenceError
+from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.students.labels import SoftLabels
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.protocol import Protocol

@@ -6,7 +6,7 @@ single precision, and statistics of all latents of a class stacked. Each way aft
 Ten images of a class cannot fill the loop's batches; where one class has all hundred, they are full.
 Compiling comes before the time that is measured: it takes half a minute, once in a process. Times are of
 a wall clock, so the machine must have nothing else to do.
-`python -m recipes.run_benchmarks` writes the images per second.
+`python -m recipes.evaluate.benchmarks` writes the images per second.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from d3hr_datasets import Artifact, ArtifactInfo, InversionConfig
-from d3hr_datasets.build import build_artifact
-from d3hr_datasets.diffusion import LatentDiffusion
-from d3hr_datasets.reading import resize_and_crop, to_model_range
-from d3hr_datasets.registry import embedded_artifact
+from d3hr_datasets.build.build import build_artifact
+from d3hr_datasets.dataset.registry import embedded_artifact
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.pixels import to_model_range
+from d3hr_datasets.sources.pixels import resize_and_crop
 
 NUM_IMAGES, LOOP_BATCH = 100, 200  # ten of each class; the reference's batch holds all of them
 TIMESTEPS = (200, 400)

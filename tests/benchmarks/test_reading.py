@@ -21,7 +21,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from d3hr_datasets import D3HRFashionMNIST
-from d3hr_datasets.cache import CLOCK_SECONDS
+from d3hr_datasets.cache.image_cache import CLOCK_SECONDS
 
 SIZES = {"28 grey": ("L", 28, 50), "256 colour": ("RGB", 256, 10)}
 

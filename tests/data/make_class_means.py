@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
-from recipes.data import load_images
+from recipes.data.images import load_images
 
 
 def main() -> None:

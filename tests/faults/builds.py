@@ -9,12 +9,12 @@ import socket
 import time
 from pathlib import Path
 
-from d3hr_datasets.build import build_artifact
+from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.errors import BuildError
 from tests.faults.kills import dying
 from tests.faults.scene import TIMEOUT, Scene, fork, identities, promise, wait
-from tests.tampering import STATISTICS
-from tests.tiny import TinyImages, tiny_info, tiny_model
+from tests.support.tampering import STATISTICS
+from tests.support.tiny import TinyImages, tiny_info, tiny_model
 
 CHUNK_SIZE = 2  # six chunks
 LEFT = 3  # exit code of a process that another one has left alone

@@ -15,17 +15,19 @@ import torch
 from PIL import Image
 
 from d3hr_datasets import Artifact, D3HRDataset
-from d3hr_datasets.class_matching import read_class_list, read_class_map
-from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.build.model_folder import copy_model, model_reference
+from d3hr_datasets.classes.matching import read_class_list, read_class_map
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.model_files import copy_model, model_reference
-from d3hr_datasets.reading import IndexedImages, read_pixels
-from d3hr_datasets.sources import SourceOptions, open_source
-from tests import test_foreign_images, test_hostile
+from d3hr_datasets.sources.opening import SourceOptions, open_source
+from d3hr_datasets.sources.pixels import read_pixels
+from d3hr_datasets.sources.records import IndexedImages
+from tests.artifact import test_hostile
 from tests.faults.hostile import SECRET, Case
 from tests.faults.hostile_hubs import WEIGHTS, configs, hubs
-from tests.tampering import METADATA, STATISTICS, change_info, refresh_checksum
-from tests.tiny import save_tiny_artifact, tiny_info, tiny_pipeline
+from tests.sources import test_foreign_images
+from tests.support.tampering import METADATA, STATISTICS, change_info, refresh_checksum
+from tests.support.tiny import save_tiny_artifact, tiny_info, tiny_pipeline
 
 FILES = (
     METADATA, STATISTICS, f"model/transformer/{WEIGHTS}", f"model/vae/{WEIGHTS}",

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets import D3HRDataset
-from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from tests.faults.hostile import Case
-from tests.hostile_hub import COMMIT, HostileHub, Reply
-from tests.tampering import METADATA, STATISTICS
+from tests.support.hostile_hub import COMMIT, HostileHub, Reply
+from tests.support.tampering import METADATA, STATISTICS
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 ETAGS = (

@@ -22,11 +22,12 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from d3hr_datasets import hub
+from d3hr_datasets.artifact.download import download_artifact
+from d3hr_datasets.artifact.metadata import METADATA, file_digests, needed_files, read_metadata
 from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError, D3HRError, PublishError
-from d3hr_datasets.metadata import METADATA, file_digests, needed_files, read_metadata
+from d3hr_datasets.io import hub
 from tests.faults.record import record
-from tests.hub_server import Fault, HubServer, environment
+from tests.support.hub_server import Fault, HubServer, environment
 
 EMBEDDED = Path(__file__).resolve().parent.parent.parent / "hub" / "d3hr-fashion-mnist"
 KINDS = ("reset", "cut", "slow", "corrupt", "truncate", 401, 404, 412, 500)
@@ -85,14 +86,14 @@ def download_round(server: HubServer, work: Path, chance: random.Random, counts:
     kinds = {str(fault.kind) for fault in server.faults}
     outcome = "complete"
     try:
-        _check_folder(hub.download_artifact("org/faulty", revision, cache_dir=cache), source)
+        _check_folder(download_artifact("org/faulty", revision, cache_dir=cache), source)
     except (ArtifactNotFoundError, ArtifactIntegrityError) as error:
         promise("org/faulty" in str(error), f"the error names nothing: {error}")
         promise("HF_TOKEN" in str(error) or "checksum" in str(error), f"the error mends nothing: {error}")
         outcome = "a clear error"
     check_cache(cache)
     server.faults.clear()
-    _check_folder(hub.download_artifact("org/faulty", revision, cache_dir=cache), source)
+    _check_folder(download_artifact("org/faulty", revision, cache_dir=cache), source)
     promise(check_cache(cache) > 0, "nothing is cached")
     if chance.random() < 0.5:
         shutil.rmtree(cache)

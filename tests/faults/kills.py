@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets import D3HRDataset
-from d3hr_datasets.cache import prune_cache
+from d3hr_datasets.cache.prune import prune_cache
 from tests.faults.scene import Scene, fork, intact_files, promise, wait
-from tests.tampering import flip_byte, truncate
+from tests.support.tampering import flip_byte, truncate
 
 # Calls that change files or locks; a victim can die before or after any of them.
 CALLS = ("fsync", "mkdir", "open", "rename", "replace", "rmdir", "unlink")

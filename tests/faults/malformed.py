@@ -17,9 +17,11 @@ import torch
 from PIL import Image, features
 
 from d3hr_datasets import Artifact, ArtifactInfo, D3HRError, DecodeConfig, InversionConfig, ModelReference
-from d3hr_datasets.class_list import ClassList
-from d3hr_datasets.class_matching import match_classes, parse_class_list, read_class_map
-from d3hr_datasets.diffusion import LatentDiffusion
+from d3hr_datasets.build.reading_ahead import read_record
+from d3hr_datasets.build.reference_import import TIMESTEPS, import_statistics, imported_inversion
+from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.classes.matching import match_classes, parse_class_list, read_class_map
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import (
     ArtifactFormatError,
     ArtifactIntegrityError,
@@ -27,11 +29,10 @@ from d3hr_datasets.errors import (
     StatisticsError,
     UnreadableImageError,
 )
-from d3hr_datasets.importing import TIMESTEPS, import_statistics, imported_inversion
-from d3hr_datasets.reading import ImageRecord, read_record
+from d3hr_datasets.sources.records import ImageRecord
 from tests.faults.scene import Scene, promise
-from tests.tampering import METADATA, read_document, write_document
-from tests.tiny import CLASSES, tiny_info, tiny_pipeline
+from tests.support.tampering import METADATA, read_document, write_document
+from tests.support.tiny import CLASSES, tiny_info, tiny_pipeline
 
 FORMATS = [
     "PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "TGA", "ICO", "DDS", "PCX", "SGI", "IM",

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.safe_files import replace_file
-from recipes.common import results_document
+from d3hr_datasets.io.atomic import replace_file
+from recipes.common.results import results_document
 
 
 def record(

@@ -14,8 +14,9 @@ from typing import Any
 from unittest import mock
 
 from d3hr_datasets import D3HRDataset, D3HRError
-from d3hr_datasets.cache import list_cached_sets, prune_cache, verify_cached_set
-from d3hr_datasets.cache_files import SETTINGS
+from d3hr_datasets.cache.admin import list_cached_sets, verify_cached_set
+from d3hr_datasets.cache.files import SETTINGS
+from d3hr_datasets.cache.prune import prune_cache
 from d3hr_datasets.errors import ArtifactFormatError, CacheError
 from tests.faults.scene import (
     IPC,
@@ -30,8 +31,8 @@ from tests.faults.scene import (
     promise,
     wait,
 )
-from tests.tampering import read_document, write_document
-from tests.workers import file_digests
+from tests.support.tampering import read_document, write_document
+from tests.support.workers import file_digests
 
 NOBODY = 65534
 REFUSED = 3  # exit code of a process whose generation did not fit at first

@@ -21,9 +21,10 @@ import torch
 from tqdm import tqdm
 
 from d3hr_datasets import D3HRDataset
-from d3hr_datasets.cache import prune_cache, verify_cached_set
-from d3hr_datasets.diffusion import LatentDiffusion
-from tests.tiny import save_tiny_artifact
+from d3hr_datasets.cache.admin import verify_cached_set
+from d3hr_datasets.cache.prune import prune_cache
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from tests.support.tiny import save_tiny_artifact
 
 IPC = 3
 TIMEOUT = 120.0  # seconds until a process counts as hanging, on a busy machine

@@ -16,12 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.cache import MANIFEST, list_cached_sets, plan_prune, prune_cache, verify_cached_set
-from d3hr_datasets.cache_files import SETTINGS
-from d3hr_datasets.cache_locks import LEFTOVER_AGE, LOCKS, PARTIAL
+from d3hr_datasets.cache.admin import list_cached_sets, verify_cached_set
+from d3hr_datasets.cache.files import MANIFEST, SETTINGS
+from d3hr_datasets.cache.locks import LEFTOVER_AGE, LOCKS, PARTIAL
+from d3hr_datasets.cache.prune import plan_prune, prune_cache
 from d3hr_datasets.errors import CacheError
 from tests.faults.scene import IPC, Scene, empty_folder, fork, promise, wait
-from tests.tampering import flip_byte
+from tests.support.tampering import flip_byte
 
 SECONDS = 2.0  # for one call that lists, verifies or prunes
 JUNK = (

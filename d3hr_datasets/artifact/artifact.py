@@ -1,0 +1,360 @@
+"""The artifact: what the build side writes and the provide side reads.
+
+A folder, which is also a Hub dataset repository, in format 1:
+
+    d3hr.json                what it describes, with the SHA-256 of every other file
+    statistics.safetensors   count (K,), and tT.mean and tT.variance (K, C, H, W) per timestep T; where
+                             classes have M modes also modes.count (K, M), tT.modes.mean (K, M, C, H, W)
+                             and tT.modes.variance (K, C, H, W); as integers, each with NAME.scale
+    model/                   optional: the diffusion model, in diffusers' layout
+    README.md                dataset card
+
+Only JSON and safetensors are read. Statistics are read lazily, one class at a time if wished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from d3hr_datasets.artifact.download import download_artifact
+from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.metadata import (
+    FORMAT,
+    METADATA,
+    STATISTICS,
+    file_digests,
+    list_files,
+    max_bytes,
+    needed_files,
+    read_metadata,
+)
+from d3hr_datasets.artifact.tensors import check_stored, pack_statistics, read_gaussians, read_modes
+from d3hr_datasets.errors import (
+    ArtifactIntegrityError,
+    ConfigError,
+    D3HRError,
+    ExportError,
+    ForeignFileError,
+    ModelNotFoundError,
+)
+from d3hr_datasets.io import hub
+from d3hr_datasets.io.atomic import replace_file
+from d3hr_datasets.io.folders import completed_folder, expand_user
+from d3hr_datasets.io.foreign import (
+    check_file,
+    check_model_file,
+    file_sha256,
+    file_version,
+    is_file,
+    is_folder,
+    path_inside,
+)
+
+
+class Artifact:
+    """An artifact on disk. `from_pretrained` and `load` open one, `save` and `save_pretrained` write one.
+
+    Args:
+        folder: The folder.
+        info: What it describes.
+        sha256: Checksum in hexadecimal of every other file, by relative POSIX path.
+        repo_id: Where it is from on the Hub, or None.
+        revision: The commit of `repo_id`, always a whole hash.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        info: ArtifactInfo,
+        sha256: dict[str, str],
+        repo_id: str | None = None,
+        revision: str | None = None,
+    ) -> None:
+        self.folder = folder
+        self.info = info
+        self.sha256 = sha256
+        self.repo_id = repo_id
+        self.revision = revision
+        self._checked: dict[str, tuple[int, ...]] = {}  # the state of each file when it was found right
+
+    def __repr__(self) -> str:
+        return f"Artifact({str(self.folder)!r}, {len(self.info.classes)} classes, {self.fingerprint})"
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that name what decides images (cards and pictures left out)."""
+        files = {name: self.sha256[name] for name in needed_files(self.info, self.sha256)}
+        text = json.dumps([self.info.to_dict(), files], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        sha256: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        cache_dir: str | Path | None = None,
+    ) -> Artifact:
+        """Open an artifact in a folder or on the Hub.
+
+        From the Hub comes what generating images needs, and each new file is compared with its checksum. A
+        folder that holds `d3hr.json` is taken as it is, also where its name could be one on the Hub.
+
+        Args:
+            repo_or_path: A folder, "ORG/NAME" (its newest commit) or "ORG/NAME@REVISION".
+            revision: Commit, branch or tag on the Hub; not with "@REVISION" or a folder. The attribute
+                `revision` is the commit it names.
+            sha256: Checksum that the `d3hr.json` of a repository must have.
+            token: Of the Hub; the user's own (`HF_TOKEN`, `hf auth login`) by default.
+            local_files_only: Do not ask the Hub, as with HF_HUB_OFFLINE=1.
+            cache_dir: Folder of downloads; the Hub's cache by default.
+
+        Raises:
+            ConfigError: `revision` goes with a folder or another revision.
+            ArtifactNotFoundError: It is neither, or the Hub does not give it and it is not cached.
+            ArtifactFormatError: As `load`.
+            ArtifactIntegrityError: The Hub gives other files than the artifact lists.
+        """
+        folder = expand_user(repo_or_path)
+        found = hub.split_repository(repo_or_path) if isinstance(repo_or_path, str) else None
+        is_local = is_file(folder / METADATA) or found is None
+        if revision is not None and (is_local or (found and found[1])):
+            raise ConfigError(
+                f"revision={revision!r} goes with 'ORG/NAME' on the Hub, and {str(repo_or_path)!r:.300} is a "
+                "folder or has a revision already"
+            )
+        if is_local or found is None:
+            return cls.load(folder)
+        snapshot = download_artifact(
+            found[0],
+            revision or found[1],
+            sha256=sha256,
+            token=token,
+            local_files_only=local_files_only,
+            cache_dir=cache_dir,
+        )
+        return cls(snapshot, *read_metadata(snapshot), found[0], snapshot.name)
+
+    def save_pretrained(self, folder: str | Path) -> Artifact:
+        """Copy the artifact, each file checked; what is only on the Hub (card, preview) is left out.
+
+        Raises:
+            ArtifactIntegrityError: A file is missing or differs from its checksum.
+            ExportError: The folder cannot be written.
+        """
+        folder = expand_user(folder)
+        needed = needed_files(self.info, self.sha256)
+        sha256 = {n: digest for n, digest in self.sha256.items() if n in needed or is_file(self.folder / n)}
+        sources = {name: self.check(name) for name in sha256}
+        try:
+            with completed_folder(folder, METADATA) as place:
+                for name, source in sources.items():
+                    (place / name).parent.mkdir(parents=True, exist_ok=True)
+                    replace_file(place / name, lambda path, source=source: shutil.copyfile(source, path))  # type: ignore[misc]
+                Artifact(place, self.info, sha256)._write()
+        except D3HRError:  # some are OSErrors, but say what is wrong themselves
+            raise
+        except OSError as error:
+            raise ExportError(
+                f"{str(folder)!r:.300} cannot be written: {error.strerror}. Free some space, or give "
+                "a folder that can be written"
+            ) from error
+        return Artifact(folder, self.info, sha256)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        token: str | bool | None = None,
+        commit_message: str = "Publish a D3HR artifact",
+    ) -> hub.Published:
+        """Upload `d3hr.json` and every file it lists to a dataset repository, after checking all of them.
+
+        `d3hr publish` does the same, and looks first at what should be there besides.
+
+        Raises:
+            ArtifactFormatError: A file or the statistics are not what `d3hr.json` says; likewise
+                `ArtifactIntegrityError`, `StatisticsError` and `ModelNotFoundError`.
+            PublishError: The Hub does not take it.
+        """
+        self.verify()
+        for name in self.sha256:  # of an artifact from the Hub, `verify` looks at what is needed only
+            self.check(name)
+        return hub.upload(
+            self.folder,
+            [METADATA, *self.sha256],
+            repo_id,
+            private=private,
+            create_pr=create_pr,
+            token=token,
+            commit_message=commit_message,
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Artifact:
+        """Open an artifact in a folder. Reads `d3hr.json` only.
+
+        Raises:
+            ArtifactNotFoundError: There is none.
+            ArtifactFormatError: It is of another format, or a field has a value that is not accepted.
+        """
+        folder = expand_user(folder)
+        return cls(folder, *read_metadata(folder))
+
+    @classmethod
+    def save(
+        cls,
+        folder: str | Path,
+        info: ArtifactInfo,
+        gaussians: dict[int, ClassGaussians],
+        modes: dict[int, ClassModes] | None = None,
+    ) -> Artifact:
+        """Write statistics and `d3hr.json`; other files already in `folder` become part of the artifact.
+
+        Args:
+            folder: Made if it is missing.
+            info: What the artifact describes; `info.counts` must be the Gaussians'.
+            gaussians: Class Gaussians by timestep, one for each of `info.inversion.timesteps`.
+            modes: Modes by timestep, where `info.num_modes` is more than one.
+
+        Raises:
+            StatisticsError: Gaussians or modes do not fit `info`, or overflow `info.dtype`.
+        """
+        folder = Path(folder)
+        tensors = pack_statistics(info, gaussians, modes or {})
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / STATISTICS, lambda path: save_file(tensors, path))
+        cls(folder, info, {}).write_metadata()
+        return cls.load(folder)
+
+    def write_metadata(self) -> None:
+        """Write `d3hr.json` anew, with the checksums of the files that are there now."""
+        self.sha256 = file_digests(self.folder)
+        self._write()
+
+    def _write(self) -> Artifact:
+        document = {"format": FORMAT, "info": self.info.to_dict(), "sha256": self.sha256}
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        replace_file(self.folder / METADATA, lambda path: path.write_text(text, encoding="utf-8"))
+        self._checked.clear()
+        return self
+
+    def check(self, name: str) -> Path:
+        """Return the path of a file of the artifact, its checksum compared anew when it has changed.
+
+        Raises:
+            ArtifactIntegrityError: It is missing, lies elsewhere, or is not the file `d3hr.json` describes.
+        """
+        path = path_inside(self.folder, name)
+        if not is_file(path):
+            raise ArtifactIntegrityError(
+                f"{path} is missing, {METADATA} lists it; download the artifact again"
+            )
+        try:
+            state = file_version(path)
+            if self._checked.get(name) == state:
+                return path
+            check_file(path, max_bytes(self.info, name))
+            digest = file_sha256(path)
+            changing = file_version(path) != state
+        except ForeignFileError as error:
+            raise ArtifactIntegrityError(f"{error}; {METADATA} lists it") from error
+        if changing or name not in self.sha256 or digest != self.sha256[name]:
+            raise ArtifactIntegrityError(
+                f"{path} is not the file that {METADATA} describes (SHA-256 differs): truncated, damaged "
+                f"or changed; {self._mend(path)}"
+            )
+        self._checked[name] = state
+        return path
+
+    def _mend(self, path: Path) -> str:
+        if self.repo_id is None:
+            return "download the artifact again"
+        return f"remove {path.resolve()}, and it is downloaded again"
+
+    def verify(self) -> None:
+        """Check every file and all statistics. Of an artifact from the Hub, what generating images needs.
+
+        Raises:
+            ArtifactIntegrityError: A file differs.
+            ArtifactFormatError: Statistics have another shape or dtype than `d3hr.json` says.
+            StatisticsError: Statistics are no Gaussians.
+        """
+        needed = needed_files(self.info, self.sha256)
+        for name in self.sha256:
+            if self.repo_id is None or name in needed:
+                self.check(name)
+        self.model_folder()
+        for timestep in self.info.inversion.timesteps:
+            self.gaussians(timestep)
+            if self.info.num_modes > 1:
+                self.modes(timestep)
+
+    def model_folder(self) -> Path | None:
+        """Return the folder of the model inside the artifact, its files checked; None if it is elsewhere.
+
+        Raises:
+            ModelNotFoundError: No file of it is there.
+            ArtifactIntegrityError: A file of it differs or is not listed, or a folder of it is a link.
+        """
+        relative = self.info.model.path
+        if relative is None:
+            return None
+        names = [name for name in self.sha256 if name.startswith(f"{relative}/")]
+        if not names or not is_folder(self.folder / relative):
+            raise ModelNotFoundError(
+                f"{self.folder / relative} has no model, but {METADATA} refers to it; "
+                "download the artifact again"
+            )
+        path_inside(self.folder, relative)
+        for path in list_files(self.folder / relative):
+            name = path.relative_to(self.folder).as_posix()
+            if name not in self.sha256 and path.suffix != ".md":
+                raise ArtifactIntegrityError(
+                    f"{path} is not listed in {METADATA}; remove it, it may not be read"
+                )
+        for name in names:
+            if not name.endswith(".md"):
+                check_model_file(self.check(name))
+        return self.folder / relative
+
+    def gaussians(self, timestep: int, class_label: int | None = None) -> ClassGaussians:
+        """Read the class Gaussians of one timestep, in float32.
+
+        Args:
+            timestep: One of `info.inversion.timesteps`.
+            class_label: Read only this class (K = 1 then).
+
+        Raises:
+            ConfigError: The timestep is not stored, or there is no such class.
+            ArtifactIntegrityError: The file differs from its checksum.
+            ArtifactFormatError: A tensor is missing or has another shape or dtype.
+            StatisticsError: A value is not finite or a variance is negative.
+        """
+        check_stored(self.info, timestep, class_label)
+        return read_gaussians(self.check(STATISTICS), self.info, timestep, class_label)
+
+    def modes(self, timestep: int, class_label: int | None = None) -> ClassModes:
+        """Read the modes of the classes at one timestep, in float32; arguments and errors as `gaussians`.
+
+        Raises:
+            ConfigError: Also where the artifact stores no modes.
+        """
+        check_stored(self.info, timestep, class_label)
+        if self.info.num_modes == 1:
+            raise ConfigError(
+                f"the artifact {self.info.name} stores no modes; use 'moment_matched' or 'search', or build "
+                "one with modes"
+            )
+        return read_modes(self.check(STATISTICS), self.info, timestep, class_label)

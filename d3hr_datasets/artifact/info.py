@@ -1,0 +1,149 @@
+"""What an artifact describes: the contents of `d3hr.json`, validated on construction."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.config.checks import check_choice, check_int
+from d3hr_datasets.config.settings import DecodeConfig, InversionConfig, ModelReference
+from d3hr_datasets.config.timesteps import check_on_grid
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.io.text import check_text, check_texts
+
+MAX_NAME, MAX_CLASS_NAME, MAX_TEXT = 100, 200, 1000  # characters; folders are named by the first two
+MAX_CLASSES = 65_536
+
+ImageMode = Literal["L", "RGB"]
+StatisticsDtype = Literal["float16", "bfloat16", "float32", "int8"]
+
+
+@dataclass(frozen=True)
+class ArtifactInfo:
+    """Everything `d3hr.json` says apart from the format and the checksums.
+
+    Args:
+        name: Short name, used in folders: lower-case letters, digits, "-", "_", "."; up to 100 characters.
+        classes: Class names in the order of the model's class labels 0..K-1, each of up to 200 printable
+            characters.
+        image_size: Side of the images in pixels.
+        image_mode: "L" or "RGB".
+        padding: Black frame in pixels around the image when it is encoded, taken off after decoding.
+        latent_shape: (C, H, W).
+        model: The diffusion model.
+        inversion: How the images were inverted, with the timesteps that are stored.
+        decode: How to decode unless the user says otherwise.
+        counts: Images behind each class.
+        source: Where the images come from, with a `fingerprint`; free, printable text otherwise.
+        producer: Name and version of what wrote it.
+        wnids: WordNet IDs of the classes, or None.
+        dtype: How means and variances are stored; "int8" is half the size of "float16": integers, with a step
+            for each channel of each class or mode.
+        num_modes: Modes per class whose means are stored beside the class Gaussians; 1 stores none.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_size: int
+    image_mode: ImageMode
+    padding: int
+    latent_shape: tuple[int, int, int]
+    model: ModelReference
+    inversion: InversionConfig
+    decode: DecodeConfig
+    counts: tuple[int, ...]
+    source: dict[str, Any] = field(default_factory=dict)
+    producer: str = ""
+    wnids: tuple[str, ...] | None = None
+    dtype: StatisticsDtype = "float16"
+    num_modes: int = 1
+
+    def __post_init__(self) -> None:
+        allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"name must be a string, not {self.name!r}")
+        check_text("name", self.name, MAX_NAME)
+        if not set(self.name) <= allowed or self.name[0] in ".-":
+            raise ConfigError(f"name must be of lower-case letters, digits, '-', '_', '.', not {self.name!r}")
+        if not isinstance(self.classes, tuple) or not self.classes:
+            raise ConfigError("classes must name at least one class")
+        if len(self.classes) > MAX_CLASSES:
+            raise ConfigError(f"classes has {len(self.classes):,} entries; accepted: at most {MAX_CLASSES:,}")
+        if not all(isinstance(name, str) and name for name in self.classes):
+            raise ConfigError("classes must be non-empty strings")
+        for name in self.classes:
+            check_text("a class name", name, MAX_CLASS_NAME)
+        if len(set(self.classes)) != len(self.classes):
+            raise ConfigError("classes has duplicates")
+        check_int("image_size", self.image_size, 1, 4096)
+        check_int("padding", self.padding, 0, 1024)
+        check_int("num_modes", self.num_modes, 1, 1024)
+        check_choice("image_mode", self.image_mode, ImageMode)
+        check_choice("dtype", self.dtype, StatisticsDtype)
+        if not isinstance(self.source, dict) or not isinstance(self.producer, str):
+            raise ConfigError("source must be an object and producer a string")
+        check_texts("source", self.source, MAX_TEXT)
+        check_text("producer", self.producer, MAX_TEXT)
+        check_text("model.path", self.model.path or "", MAX_TEXT)
+        if not isinstance(self.counts, tuple):
+            raise ConfigError(f"counts must be a list, not {self.counts!r}")
+        if not isinstance(self.latent_shape, tuple) or len(self.latent_shape) != 3:
+            raise ConfigError(f"latent_shape must be (C, H, W), not {self.latent_shape!r}")
+        for size in self.latent_shape:
+            check_int("latent_shape", size, 1, 4096)
+        if self.decode.timestep not in self.inversion.timesteps:
+            raise ConfigError(
+                f"decode.timestep {self.decode.timestep} is not stored; stored: "
+                f"{list(self.inversion.timesteps)}"
+            )
+        check_on_grid(
+            self.decode.timestep, self.decode.num_inference_steps, self.inversion.num_train_timesteps
+        )
+        for name in ("counts", "wnids"):
+            values = getattr(self, name)
+            if values is not None and (not isinstance(values, tuple) or len(values) != len(self.classes)):
+                raise ConfigError(f"{name} must have one entry per class ({len(self.classes)})")
+        if self.wnids is not None and not all(isinstance(wnid, str) for wnid in self.wnids):
+            raise ConfigError("wnids must be strings")
+        for wnid in self.wnids or ():
+            check_text("a WordNet ID", wnid, MAX_CLASS_NAME)
+        for count in self.counts:
+            check_int("counts", count, 2)
+
+    @property
+    def class_list(self) -> ClassList:
+        """The classes by class label."""
+        return ClassList(self.classes, self.wnids)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {**values, "inversion": self.inversion.to_dict(), "decode": self.decode.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ArtifactInfo:
+        """Make it from JSON values.
+
+        Raises:
+            ConfigError: A field is unknown, missing, or has a value that is not accepted.
+        """
+        values = dict(values)
+        unknown = sorted(set(values) - {item.name for item in dataclasses.fields(cls)})
+        if unknown:
+            raise ConfigError(f"unknown fields {unknown}")
+        configs: dict[str, Any] = {
+            "model": ModelReference,
+            "inversion": InversionConfig,
+            "decode": DecodeConfig,
+        }
+        for key, config in configs.items():
+            if key in values:
+                values[key] = config.from_dict(values[key])
+        try:
+            converted: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**converted)
+        except TypeError as error:
+            raise ConfigError(str(error)) from error

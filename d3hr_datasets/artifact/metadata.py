@@ -1,0 +1,119 @@
+"""`d3hr.json` of an artifact: the file <-> its description and the checksums of the other files."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.tensors import stored_bytes
+from d3hr_datasets.errors import (
+    ArtifactFormatError,
+    ArtifactIntegrityError,
+    ArtifactNotFoundError,
+    ConfigError,
+)
+from d3hr_datasets.io.foreign import (
+    MAX_CONFIG_BYTES,
+    MAX_JSON_BYTES,
+    MAX_WEIGHTS_BYTES,
+    file_sha256,
+    is_file,
+    is_safe_name,
+    path_inside,
+    read_json,
+)
+from d3hr_datasets.io.text import printable
+
+FORMAT = 1
+METADATA = "d3hr.json"
+STATISTICS = "statistics.safetensors"
+
+
+def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
+    """Return what an artifact describes, and the checksum of every other file by relative POSIX path.
+
+    Raises:
+        ArtifactNotFoundError: There is none.
+        ArtifactFormatError: It is of another format, or a field has a value that is not accepted.
+    """
+    path = folder / METADATA
+    if not is_file(path):
+        raise ArtifactNotFoundError(
+            f"{printable(path)[:300]} does not exist: {printable(folder)[:300]} is no artifact. Give a "
+            f"folder that holds {METADATA}, as `hf download ORG/NAME --repo-type dataset` brings it"
+        )
+    document = read_json(path_inside(folder, METADATA))
+    if "format" not in document:
+        raise ArtifactFormatError(f"{path}: field 'format' is missing; accepted: {FORMAT}")
+    if document["format"] != FORMAT or isinstance(document["format"], bool):
+        raise ArtifactFormatError(
+            f"{path}: format = {document['format']!r}; accepted: {FORMAT}. If it is newer: "
+            "`pip install --upgrade d3hr-datasets`"
+        )
+    info, sha256 = document.get("info"), document.get("sha256")
+    if not isinstance(info, dict) or not isinstance(sha256, dict):
+        raise ArtifactFormatError(f"{path}: fields 'info' and 'sha256' must be objects")
+    for name, digest in sha256.items():
+        if not is_safe_name(name) or not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ArtifactFormatError(f"{path}: sha256[{name!r}] = {digest!r} is no checksum of a file in it")
+    if STATISTICS not in sha256:
+        raise ArtifactFormatError(f"{path}: field 'sha256' does not list {STATISTICS}")
+    try:
+        return ArtifactInfo.from_dict(info), sha256
+    except ConfigError as error:
+        raise ArtifactFormatError(f"{path}: {error}") from error
+
+
+def needed_files(info: ArtifactInfo, sha256: dict[str, str]) -> list[str]:
+    """Return the names of the files that generating images reads: statistics, and the model if it is inside.
+
+    The others are for people: cards, pictures, a preview.
+    """
+    inside = f"{info.model.path}/"
+    return [
+        name
+        for name in sha256
+        if name == STATISTICS or (name.startswith(inside) and not name.endswith(".md"))
+    ]
+
+
+def max_bytes(info: ArtifactInfo, name: str) -> int:
+    """Return the size that a file of an artifact has at most."""
+    if name == STATISTICS:
+        return stored_bytes(info)
+    if name == METADATA:
+        return MAX_JSON_BYTES
+    return MAX_CONFIG_BYTES if name.endswith(".json") else MAX_WEIGHTS_BYTES
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the checksums of the files of an artifact as they are now, those in hidden folders left out.
+
+    Raises:
+        ArtifactIntegrityError: One leads out of the folder, or is a link to a folder.
+    """
+    files = {path.relative_to(folder): path for path in sorted(list_files(folder))}
+    return {
+        relative.as_posix(): file_sha256(path_inside(folder, relative.as_posix()))
+        for relative, path in files.items()
+        if path.is_file() and path.name != METADATA and not relative.parts[0].startswith(".")
+    }
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Return all that is in a folder and those below it, and is no folder.
+
+    Raises:
+        ArtifactIntegrityError: A folder is a link: what is in it would not be seen here, and be read.
+    """
+    found = []
+    for parent, folders, names in os.walk(folder):
+        for name in folders:
+            if (Path(parent) / name).is_symlink():
+                raise ArtifactIntegrityError(
+                    f"{Path(parent) / name} is a link to a folder; artifacts hold their folders themselves"
+                )
+        found += [Path(parent) / name for name in names]
+    return found

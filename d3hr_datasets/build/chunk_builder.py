@@ -1,0 +1,215 @@
+"""The work of a build: records of images -> chunks of moments, read from their files where they are finished.
+
+Chunks are cut and named by shard and first image alone, so that any process may make any of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
+from d3hr_datasets.build.chunks import (
+    Chunk,
+    ChunkMoments,
+    digest_tensors,
+    read_chunk,
+    write_chunk,
+)
+from d3hr_datasets.build.clustering import nearest_mode
+from d3hr_datasets.build.reading_ahead import _halve_on_out_of_memory, _Item, _read_ahead
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.errors import UnreadableImageError
+from d3hr_datasets.io.text import printable
+from d3hr_datasets.numerics.seeds import derive_seed
+from d3hr_datasets.sources.pixels import reason_of
+from d3hr_datasets.sources.records import ImageRecord, ImageStream, IndexedImages
+
+logger = logging.getLogger(__name__)
+
+
+class ChunkBuilder:
+    """Makes the chunks of a build.
+
+    Args:
+        images: Where the images come from.
+        model: The diffusion model.
+        info: Image size, classes, inversion, modes.
+        prefix: Folder and first part of the names of the chunks' files.
+        batch_size: Images per batch; halved as often as memory runs out.
+        chunk_size: Images per chunk.
+        skip_unreadable: Images that may be left out.
+        num_readers: Threads that read.
+        centroids: (K, M, C, H, W), where there are modes.
+    """
+
+    def __init__(
+        self,
+        images: ImageStream,
+        model: LatentDiffusion,
+        info: ArtifactInfo,
+        prefix: Path,
+        batch_size: int,
+        chunk_size: int,
+        skip_unreadable: int = 0,
+        num_readers: int = 4,
+        centroids: torch.Tensor | None = None,
+    ) -> None:
+        self.images = images
+        self.model = model
+        self.info = info
+        self.prefix = prefix
+        self.chunk_size = chunk_size
+        self.skip_unreadable = skip_unreadable
+        self._num_readers = num_readers
+        self._centroids = centroids
+        self._modes = "" if centroids is None else digest_tensors({"centroids": centroids})
+        self._num_unreadable = 0
+        self._invert = _halve_on_out_of_memory(self._invert_records, batch_size)
+        self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
+
+    def chunks(
+        self, rank: int, num_processes: int, advance: Callable[[int], None] = lambda number: None
+    ) -> Iterator[Chunk]:
+        """Yield the chunks of one of several processes in their order, made where they are missing.
+
+        A process has every so manieth shard, or chunk where there are fewer shards than processes.
+
+        Args:
+            rank: 0 to `num_processes` - 1.
+            num_processes: How many share the work.
+            advance: Called with the number of images of each batch, and with 0 at a chunk's end.
+
+        Raises:
+            UnreadableImageError: This process has found more images than may be left out.
+        """
+        many = self.images.num_shards >= num_processes
+        self._num_unreadable = 0
+        for shard in range(self.images.num_shards):
+            for number in itertools.count():
+                start = number * self.chunk_size
+                if isinstance(self.images, IndexedImages) and start >= self.images.num_images:
+                    break
+                if (shard if many else shard + number) % num_processes != rank:
+                    if many:
+                        break
+                    continue
+                chunk = self._chunk(shard, start, advance)
+                self._num_unreadable += len(chunk.unreadable)
+                yield chunk
+                if chunk.last:
+                    break
+
+    def count_finished(self) -> int:
+        """Return the number of images in finished chunks, by the names of the files."""
+        number = 0
+        for path in self.prefix.parent.glob(f"{self.prefix.name}-*[0-9].safetensors"):
+            size = self.chunk_size
+            if isinstance(self.images, IndexedImages):
+                size = min(size, self.images.num_images - int(path.stem.rsplit("-", 1)[1]))
+            number += size
+        return number
+
+    def _chunk(self, shard: int, start: int, advance: Callable[[int], None]) -> Chunk:
+        identity, shard_name = "", f"-{shard:05d}"
+        if isinstance(self.images, IndexedImages):
+            stop = min(start + self.chunk_size, self.images.num_images)
+            identity, shard_name = self.images.identity(range(start, stop)) + self._modes, ""
+        path = self.prefix.with_name(f"{self.prefix.name}{shard_name}-{start:09d}.safetensors")
+        chunk = read_chunk(path, self.info.inversion.timesteps, identity)
+        if chunk is None and path.exists():
+            logger.warning("%s is damaged or of files that have changed since: it is made anew", path)
+        if chunk is None or (chunk.unreadable and not self.skip_unreadable):
+            records = self._take(shard, start)
+            chunk = self._invert(records, shard, start, advance)
+            chunk.last, chunk.identity = len(records) < self.chunk_size, identity
+            write_chunk(path, chunk)
+            advance(0)
+        return chunk
+
+    def _take(self, shard: int, start: int) -> list[ImageRecord]:
+        """Return the records of a chunk. A stream is read on where it is, and not from its start again."""
+        if isinstance(self.images, IndexedImages):
+            return list(itertools.islice(self.images.records(shard, start), self.chunk_size))
+        if self._position is not None and self._position[0] == shard and self._position[1] <= start:
+            records = self._position[2]
+            for _ in itertools.islice(records, start - self._position[1]):
+                pass
+        else:
+            records = self.images.records(shard, start)
+        taken = list(itertools.islice(records, self.chunk_size))
+        self._position = (shard, start + len(taken), records)
+        return taken
+
+    def _invert_records(
+        self,
+        batch_size: int,
+        records: Sequence[ImageRecord],
+        shard: int,
+        start: int,
+        advance: Callable[[int], None],
+    ) -> Chunk:
+        info, pixels, number = self.info, 0, start
+        unreadable: list[dict[str, str]] = []
+        size = min(len(records), len(info.classes) * info.num_modes)
+        moments = ChunkMoments(info.inversion.timesteps, size, info.latent_shape)
+        advance(0)
+        with ThreadPoolExecutor(self._num_readers) as pool:
+            for batch in _read_ahead(pool, records, batch_size, info):
+                items, numbers = [], []
+                for offset, (record, future) in enumerate(batch):
+                    try:
+                        items.append(future.result())
+                        numbers.append(number + offset)
+                    except UnreadableImageError as error:
+                        name, reason = record.name, reason_of(error.__cause__ or error)
+                        # What becomes part of the description has to be accepted there.
+                        unreadable.append(
+                            {"image": printable(name)[:MAX_TEXT], "reason": printable(reason)[:MAX_TEXT]}
+                        )
+                        self._check_unreadable(len(unreadable), error)
+                if items:
+                    pixels += sum(_image_digest(image, label) for image, label in items)
+                    moments.update(*self._invert_batch(items, shard, numbers))
+                number += len(batch)
+                advance(len(batch))
+        return Chunk(*moments.rows(), pixels % 2**256, unreadable=unreadable)
+
+    def _invert_batch(
+        self, items: Sequence[_Item], shard: int, numbers: Sequence[int]
+    ) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+        """Return inverted latents by timestep, and the row of each."""
+        info, generators = self.info, None
+        images = torch.stack([image for image, _ in items])
+        labels = torch.tensor([label for _, label in items])
+        if info.inversion.latent == "sample":
+            # Of one shard or of data with random access, a seed is that of the image's number alone.
+            first = [shard] if self.images.num_shards > 1 else []
+            seeds = [derive_seed(info.inversion.seed, *first, number, "posterior") for number in numbers]
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        latents = self.model.encode(images, generators)
+        rows = labels * info.num_modes
+        if self._centroids is not None:
+            rows = rows + nearest_mode(latents.cpu(), labels, self._centroids)
+        return self.model.invert(latents, labels, info.inversion), rows
+
+    def _check_unreadable(self, number: int, error: UnreadableImageError) -> None:
+        if self._num_unreadable + number <= self.skip_unreadable:
+            logger.warning("left out: %s", error)
+            return
+        if self.skip_unreadable == 0:
+            raise error
+        raise UnreadableImageError(
+            f"more than {self.skip_unreadable} images, as many as may be left out, cannot be read: {error}"
+        ) from error
+
+
+def _image_digest(image: torch.Tensor, label: int) -> int:
+    digest = hashlib.sha256(image.numpy().tobytes() + label.to_bytes(8, "big"))
+    return int.from_bytes(digest.digest(), "big")

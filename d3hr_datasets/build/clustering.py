@@ -1,0 +1,116 @@
+"""The modes of a class: VAE latents of some images -> centroids, and the nearest one of any image.
+
+Modes are sought in VAE space, where they are far apart; their statistics are then those of the inverted
+latents, as for the classes.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.build.chunks import (
+    load_tensors,
+    save_tensors,
+)
+from d3hr_datasets.build.mode_count import images_for_modes
+from d3hr_datasets.build.reading_ahead import _halve_on_out_of_memory, _read_ahead
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.errors import ConfigError, StatisticsError, UnreadableImageError
+from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.sums import squared_norm
+from d3hr_datasets.sources.records import IndexedImages
+
+
+def find_centroids(
+    path: Path,
+    images: IndexedImages,
+    model: LatentDiffusion,
+    info: ArtifactInfo,
+    batch_size: int,
+    num_readers: int,
+    skip_unreadable: bool,
+) -> torch.Tensor:
+    """Find the centroids in a random part of the images, or read those an earlier run found in the same.
+
+    Arguments as of `ChunkBuilder`. Keeps the latents of the part in memory.
+    """
+    chosen = images_for_modes(images.num_images, len(info.classes), info.inversion.seed)
+    identity = images.identity(chosen)
+    loaded = load_tensors(path)
+    if loaded is not None and loaded[1].get("identity") == identity:
+        return loaded[0]["centroids"]
+
+    def encode(batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        latents, labels = [], []
+        with ThreadPoolExecutor(num_readers) as pool:
+            records = [next(images.records(0, index)) for index in chosen]
+            for batch in _read_ahead(pool, records, batch_size, info):
+                items = []
+                for _, future in batch:
+                    try:
+                        items.append(future.result())
+                    except UnreadableImageError:
+                        if not skip_unreadable:
+                            raise
+                if items:
+                    latents.append(model.encode(torch.stack([image for image, _ in items])).cpu())
+                    labels += [label for _, label in items]
+        return torch.cat(latents), torch.tensor(labels)
+
+    latents, labels = _halve_on_out_of_memory(encode, batch_size)()
+    centroids = fit_centroids(latents, labels, len(info.classes), info.num_modes)
+    save_tensors(path, {"centroids": centroids}, {"identity": identity})
+    return centroids
+
+
+@neutral()
+def fit_centroids(
+    latents: torch.Tensor, class_labels: torch.Tensor, num_classes: int, num_modes: int, seed: int = 0
+) -> torch.Tensor:
+    """Return the centroids of k-means in every class, found in one thread: more add up in any order.
+
+    Args:
+        latents: (N, C, H, W).
+        class_labels: (N,) int64 in 0..K-1.
+        num_classes: K.
+        num_modes: Centroids per class, M.
+        seed: Of the first centroids.
+
+    Returns:
+        (K, M, C, H, W) float32.
+
+    Raises:
+        ConfigError: scikit-learn is not installed.
+        StatisticsError: A class has fewer images than modes.
+    """
+    try:
+        from sklearn.cluster import KMeans
+        from threadpoolctl import threadpool_limits
+    except ImportError as error:
+        raise ConfigError(
+            "modes are found with scikit-learn, which is not installed: `pip install 'd3hr-datasets[build]'`"
+        ) from error
+    centroids = []
+    for label in range(num_classes):
+        members = latents[class_labels == label].flatten(1)
+        if len(members) < num_modes:
+            raise StatisticsError(
+                f"class label {label} has {len(members)} images to find {num_modes} modes in; add images, or "
+                "build with fewer modes (num_modes=1 stores none)"
+            )
+        with threadpool_limits(1):
+            fitted = KMeans(num_modes, n_init=3, random_state=seed).fit(members.double().numpy())
+        centroids.append(torch.from_numpy(fitted.cluster_centers_).float())
+    return torch.stack(centroids).view(num_classes, num_modes, *latents.shape[1:])
+
+
+@neutral()
+def nearest_mode(latents: torch.Tensor, class_labels: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    """Return the mode (B,) of latents (B, C, H, W): the nearest centroid of the own class, or the first."""
+    own = centroids[class_labels]
+    distances = [squared_norm(latents - own[:, mode], latents.dim() - 1) for mode in range(own.shape[1])]
+    return torch.stack(distances, dim=1).argmin(dim=1)

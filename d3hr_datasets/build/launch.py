@@ -1,0 +1,62 @@
+"""The processes of a build: those that a launcher started, and how they wait for each other."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from d3hr_datasets.errors import BuildError, ConfigError
+from d3hr_datasets.processes import process_share
+
+# How long a process waits for the others: as long as the slowest needs. A launcher ends all if one dies.
+PATIENCE = timedelta(days=30)
+
+
+def join_processes() -> Any:
+    """Return Accelerate's `PartialState`: this process's device and place among those it was launched with.
+
+    Raises:
+        ConfigError: Accelerate is not installed, or does not see the processes that were launched.
+    """
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise ConfigError(
+            "building needs Accelerate, which is not installed: `pip install 'd3hr-datasets[build]'`"
+        ) from error
+    _, size = process_share()
+    if size > 1 and not torch.distributed.is_initialized():
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
+
+        # After a restart torchrun's store still has the addresses of the processes that were there before.
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        start = f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        torch.distributed.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo",
+            store=PrefixStore(start, store),
+            rank=rank,
+            world_size=size,
+            timeout=PATIENCE,
+        )
+    # Unless it is told that there is only the CPU, Accelerate takes each of several processes to be alone.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
+    if state.num_processes != size:
+        raise ConfigError(
+            f"{size} processes were launched, but Accelerate sees {state.num_processes}; start them with "
+            "`accelerate launch` or `torchrun`, and make no PartialState of your own before"
+        )
+    return state
+
+
+def _wait(processes: Any) -> None:
+    try:
+        processes.wait_for_everyone()
+    except RuntimeError as error:
+        raise BuildError(
+            f"another process of this build has ended ({str(error).splitlines()[0]}); run it again: finished "
+            "chunks are kept"
+        ) from error

@@ -1,0 +1,84 @@
+"""Images that are read while the model runs: records -> batches for a model."""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.diffusion.pixels import to_model_range
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.sources.pixels import read_pixels
+from d3hr_datasets.sources.records import ImageRecord
+
+
+def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, int]:
+    """Read an image for a model.
+
+    Returns:
+        (C, S, S) float32 in [-1, 1] with its frame, and its class label.
+
+    Raises:
+        UnreadableImageError: As `read_pixels`.
+        ConfigError: Likewise, or it has a label that is no class of `info`.
+    """
+    pixels, label = read_pixels(record, info.image_size, info.image_mode, info.inversion.resizing)
+    try:
+        number = operator.index(label)
+    except TypeError:
+        number = -1
+    if not 0 <= number < len(info.classes):
+        raise ConfigError(f"{record.where} has class label {label}; accepted: 0 to {len(info.classes) - 1}")
+    return to_model_range(pixels, info.padding), number
+
+
+logger = logging.getLogger(__name__)
+
+_Item = tuple[torch.Tensor, int]
+Result = TypeVar("Result")
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, records: Sequence[ImageRecord], batch_size: int, info: ArtifactInfo
+) -> Iterator[list[tuple[ImageRecord, Future[_Item]]]]:
+    """Yield batches of images that are being read; the next batch is, too, while one is worked on."""
+    ahead: list[tuple[ImageRecord, Future[_Item]]] = []
+    for first in range(0, len(records), batch_size):
+        batch = ahead
+        ahead = [(one, pool.submit(read_record, one, info)) for one in records[first : first + batch_size]]
+        if batch:
+            yield batch
+    if ahead:
+        yield ahead
+
+
+def _halve_on_out_of_memory(work: Callable[..., Result], batch_size: int) -> Callable[..., Result]:
+    """Return `work` without its first argument, the batch size, which is halved when memory runs out."""
+    # Not accelerate's `find_executable_batch_size`, which collects garbage at every call: a chunk.
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    size = batch_size
+
+    def call(*arguments: object) -> Result:
+        nonlocal size
+        while True:
+            try:
+                return work(size, *arguments)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                if size == 1:
+                    raise ConfigError(
+                        "not even one image at a time fits into memory; use a device with more, or "
+                        "--dtype bfloat16"
+                    ) from error
+            size //= 2
+            logger.warning("out of memory: going on with batches of %d images", size)
+            clear_device_cache(garbage_collection=True)
+
+    return call

@@ -1,0 +1,166 @@
+"""Removes files of the image cache, and nothing else.
+
+In: files as they were when they were looked at. Out: freed space.
+
+Between the look and the removal a file may be replaced, or a folder by a link. So each file is compared once
+more, in a folder that is opened without following links. A folder goes when nothing is left in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from d3hr_datasets.cache.files import SETTINGS, find_damage, is_real_folder
+from d3hr_datasets.cache.locks import PARTIAL, Hold, group_lock, written_by
+from d3hr_datasets.cache.owned import OwnFile, group_files, identity, own_files, real_folders
+from d3hr_datasets.errors import CacheError
+
+_NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # missing, or a link or a file by now
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Files of one folder that go together.
+
+    Attributes:
+        folder: The folder; it goes, too, if nothing is left in it.
+        files: The files.
+        number: Number of the group whose lock is needed, if any.
+    """
+
+    folder: Path
+    files: tuple[OwnFile, ...]
+    number: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Removal:
+    """One thing that goes.
+
+    Attributes:
+        path: A set, a group, a leftover, a lock file, or a link to a folder (which stays).
+        kind: Which of these.
+        parts: Its files, folder by folder.
+        set_name: The set whose locks guard it.
+        ipc: Images per class of a damaged group.
+    """
+
+    path: Path
+    kind: Literal["set", "group", "leftover", "lock", "link"]
+    parts: tuple[Part, ...]
+    set_name: str = ""
+    ipc: int | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of its files."""
+        return sum(file.num_bytes for part in self.parts for file in part.files)
+
+
+def removal_of_link(path: Path) -> Removal:
+    """Return the removal of a link, not of what it leads to."""
+    return Removal(path, "link", (Part(path.parent, tuple(own_files(path.parent, [path.name]))),))
+
+
+def remove_dead_partials(root: Path, set_name: str, number: str) -> None:
+    """Remove what killed processes of this host left of a group. The caller holds the group's lock."""
+    for path in entries(root / PARTIAL):
+        if written_by(path) == (set_name, number, True):
+            for part in removal_of_leftover(path).parts:
+                with contextlib.suppress(OSError):
+                    _remove_files(root, part, with_folder=part.folder.is_relative_to(path))
+
+
+def removal_of_leftover(path: Path) -> Removal:
+    """Return the removal of what a killed process left in `.partial`."""
+    if path.is_symlink():
+        return dataclasses.replace(removal_of_link(path), kind="leftover")
+    if not is_real_folder(path):
+        return Removal(path, "leftover", ())
+    inner = [Part(folder, tuple(group_files(folder))) for folder in real_folders(path)]
+    files = [*group_files(path), *own_files(path, [SETTINGS])]
+    return Removal(path, "leftover", (*inner, Part(path, tuple(files))))
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing if it is a link or missing."""
+    return sorted(folder.iterdir()) if is_real_folder(folder) else []
+
+
+def remove(root: Path, removal: Removal) -> tuple[int, int]:
+    """Remove one thing; return how many files and folders went, and their size."""
+    if removal.kind == "lock" and removal.set_name:
+        with group_lock(root, removal.set_name, str(removal.parts[0].number), timeout=0) as hold:
+            return int(hold is not Hold.BUSY), 0
+    count = num_bytes = 0
+    for part in removal.parts:
+        with _held(root, removal.set_name, part.number) as hold:
+            if hold is Hold.BUSY:
+                if removal.kind == "set":
+                    raise busy(removal.set_name, str(part.number))
+                continue
+            if removal.kind == "group" and not any(find_damage(part.folder, removal.ipc)):
+                continue  # another process has mended it
+            more, size = _remove_files(root, part, with_folder=part.folder.is_relative_to(removal.path))
+            count, num_bytes = count + more, num_bytes + size
+    return count, num_bytes
+
+
+def _held(root: Path, set_name: str, number: str | None) -> contextlib.AbstractContextManager[Hold]:
+    """Take the lock of a group, of none if no number is given."""
+    if number is None:
+        return contextlib.nullcontext(Hold.HELD)
+    return group_lock(root, set_name, number, timeout=0, keep=True)
+
+
+def _remove_files(root: Path, part: Part, *, with_folder: bool) -> tuple[int, int]:
+    """Remove files that are still those of the plan, the first one first, and the folder if it is empty."""
+    count = num_bytes = 0
+    with _opened(root, part.folder) as folder:
+        if folder is None:
+            return 0, 0
+        for file in part.files:
+            with contextlib.suppress(FileNotFoundError):
+                if identity(os.stat(file.name, dir_fd=folder, follow_symlinks=False)) == file.identity:
+                    os.unlink(file.name, dir_fd=folder)
+                    count, num_bytes = count + 1, num_bytes + file.num_bytes
+    if with_folder:
+        with _opened(root, part.folder.parent) as parent, contextlib.suppress(OSError):
+            if parent is not None:
+                os.rmdir(part.folder.name, dir_fd=parent)
+                count += 1
+    return count, num_bytes
+
+
+@contextlib.contextmanager
+def _opened(root: Path, folder: Path) -> Iterator[int | None]:
+    """Open a folder below the root without following links; None if there is none."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in folder.relative_to(root).parts:
+            try:
+                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            except OSError as error:
+                if error.errno not in _NO_FOLDER:
+                    raise
+                yield None
+                return
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def busy(name: str, number: str) -> CacheError:
+    """Return the error for a set that another process writes to."""
+    return CacheError(
+        f"the set {name!r} cannot be removed: another process generates its group {number}. "
+        "Wait for that process, or stop it"
+    )

@@ -1,0 +1,42 @@
+"""The `d3hr` command: its commands, each from the module of its name.
+
+In: arguments. Out: data on stdout, everything else on stderr; exit codes as `terminal.group` says. What takes
+long to import is imported by the commands that use it, so that help and shell completion answer at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from d3hr_datasets.build.__main__ import build
+from d3hr_datasets.cli.artifact import info, verify
+from d3hr_datasets.cli.cache import cache_app
+from d3hr_datasets.cli.dataset import export, materialize
+from d3hr_datasets.cli.import_statistics import import_statistics
+from d3hr_datasets.cli.publish import card, publish
+from d3hr_datasets.cli.report import report
+from d3hr_datasets.terminal.group import command_group
+from d3hr_datasets.version import __version__
+
+app = command_group("Distilled image data sets: look at artifacts, generate, keep and export their images.")
+app.add_typer(cache_app, name="cache")
+for command in (build, report, card, publish, info, verify, materialize, export):
+    app.command()(command)
+app.command("import")(import_statistics)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"d3hr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""

@@ -1,0 +1,83 @@
+"""The commands `d3hr info` and `d3hr verify`: look at an artifact.
+
+In: an artifact. Out: what it describes, or whether its files are sound, on stdout.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from d3hr_datasets.cli.dataset_options import DEFAULT_NAME, WHERE
+from d3hr_datasets.errors import D3HRError
+from d3hr_datasets.io.text import printable
+from d3hr_datasets.terminal.output import JsonOption, format_bytes, print_json
+
+if TYPE_CHECKING:
+    from d3hr_datasets.artifact.artifact import Artifact
+
+ArtifactArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="ARTIFACT", help=f"{WHERE}; that of {DEFAULT_NAME} by default."),
+]
+
+
+def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None:
+    """Show what an artifact describes. Reads no statistics and no model."""
+    found = _load_artifact(artifact)
+    values = found.info.to_dict()
+    summary = {
+        "folder": str(found.folder),
+        "fingerprint": found.fingerprint,
+        "license": found.info.source.get("license"),
+        "num_bytes": sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file()),
+    }
+    if as_json:
+        print_json({**values, **summary})
+        return
+    model, decode = found.info.model, found.info.decode
+    classes = found.info.classes
+    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    latents = " x ".join(map(str, found.info.latent_shape))
+    rows = {
+        "name": found.info.name,
+        "folder": summary["folder"],
+        "fingerprint": summary["fingerprint"],
+        "classes": f"{len(classes)} ({shown})",
+        "built from": f"{sum(found.info.counts)} images",
+        "images": f"{found.info.image_size} x {found.info.image_size}, {found.info.image_mode}",
+        "latents": f"{latents} at timesteps {', '.join(map(str, found.info.inversion.timesteps))}",
+        "decoding": f"from timestep {decode.timestep} on a grid of {decode.num_inference_steps} steps, "
+        f"guidance {decode.guidance_scale:g}",
+        "model": f"{model.path}/ inside the artifact"
+        if model.path
+        else f"{model.repo_id} at revision {model.revision}",
+        "licence": str(summary["license"] or "not given"),
+        "size": format_bytes(int(summary["num_bytes"] or 0)),
+    }
+    for key, value in rows.items():
+        typer.echo(f"{key:<12} {printable(value)}")
+
+
+def verify(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None:
+    """Check every file of an artifact. Exits with 1 if one is damaged."""
+    found = _load_artifact(artifact)
+    result = {"folder": str(found.folder), "fingerprint": found.fingerprint, "num_files": len(found.sha256)}
+    try:
+        found.verify()
+    except D3HRError as error:
+        if as_json:
+            print_json({**result, "sound": False, "error": str(error)})
+        raise
+    if as_json:
+        print_json({**result, "sound": True, "error": None})
+    else:
+        typer.echo(f"{found.folder}: {len(found.sha256)} files are sound ({found.fingerprint})")
+
+
+def _load_artifact(where: str | None) -> Artifact:
+    from d3hr_datasets.artifact.artifact import Artifact
+    from d3hr_datasets.dataset.registry import registered_artifact
+
+    return Artifact.from_pretrained(registered_artifact(DEFAULT_NAME) if where is None else where)

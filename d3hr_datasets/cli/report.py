@@ -1,0 +1,59 @@
+"""The command `d3hr report`: an artifact -> a page that shows what it is worth.
+
+In: an artifact and, if wished, real images. Out: the page's path on stdout.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from d3hr_datasets.terminal.output import JsonOption, RootOption
+
+
+def report(
+    artifact: Annotated[
+        str, typer.Argument(help="Folder of an artifact, or ORG/NAME[@REVISION] on the Hub.")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder to make; it must be missing or empty.")],
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Real images, for normality and projections: a folder with one folder per class, "
+            "torchvision:NAME[:ROOT], or datasets:NAME, as `d3hr build` takes them.",
+        ),
+    ] = None,
+    images_per_class: Annotated[int, typer.Option(min=2, help="Real images of each class.")] = 100,
+    ipc: Annotated[int, typer.Option(min=1, help="Generated images per class.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the images.")] = 0,
+    root: RootOption = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--classes", metavar="CLASS", help="A class to show; repeat it. All by default."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to run the model; CUDA if there is one, else the CPU.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a page about an artifact: images, normality, samplers, sizes. Prints its path.
+
+    The folder also holds its pictures as PNG files and its numbers as report.json. Needs
+    `pip install 'd3hr-datasets[report]'`.
+    """
+    import torch
+
+    from d3hr_datasets.dataset.dataset import D3HRDataset
+    from d3hr_datasets.report import NUMBERS, write_report
+
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise typer.BadParameter(f"--device {device}: {str(error).splitlines()[0]}") from error
+    dataset = D3HRDataset(artifact, root, ipc, seed, classes=classes or None, device=device)
+    page = write_report(dataset, output, images, images_per_class)
+    typer.echo((output / NUMBERS).read_text(encoding="utf-8").rstrip() if as_json else page)

@@ -1,0 +1,5 @@
+"""Settings: what decides an artifact and its images, checked when they are made."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,261 @@
+"""Settings of every stage as frozen dataclasses, validated on construction.
+
+A setting's `fingerprint` is stable across processes and versions of Python: it names caches and
+artifacts by content.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal, TypeVar
+
+from d3hr_datasets.config.checks import check_choice, check_int, check_number
+from d3hr_datasets.config.timesteps import CLEAN, check_on_grid
+from d3hr_datasets.errors import ConfigError
+
+GroupSamplingMethod = Literal["moment_matched", "search", "modes"]
+InversionMethod = Literal["ddim", "fixed_point"]
+NoiseTimestep = Literal["source", "target"]
+PosteriorLatent = Literal["mean", "sample"]
+Resizing = Literal["bicubic", "bilinear"]
+
+_Config = TypeVar("_Config", bound="_Fingerprinted")
+
+
+class _Fingerprinted:
+    """What all settings share: JSON in and out, and a hash of their contents."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
+        return values
+
+    @classmethod
+    def from_dict(cls: type[_Config], values: Any) -> _Config:
+        """Make the settings from JSON values.
+
+        Raises:
+            ConfigError: `values` is no object, or has a field this version does not know.
+        """
+        if not isinstance(values, dict):
+            raise ConfigError(f"{cls.__name__} must be a JSON object, not {values!r:.80}")
+        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"{cls.__name__} does not know {unknown}; accepted: {sorted(known)}")
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        except TypeError as error:
+            raise ConfigError(f"{cls.__name__}: {error}") from error
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the SHA-256 of the settings."""
+        text = json.dumps([type(self).__name__, self.to_dict()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _set_number(config: Any, name: str) -> None:
+    """Check a number of at least 0 and keep it as a float, so that 4 and 4.0 have one fingerprint."""
+    object.__setattr__(config, name, check_number(name, getattr(config, name), 0.0))
+
+
+def _without_defaults(values: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
+
+
+@dataclass(frozen=True)
+class ModelReference(_Fingerprinted):
+    """Where the diffusion model of an artifact is.
+
+    Either a Hub repository at a revision, or a folder inside the artifact, in diffusers' layout.
+
+    Args:
+        repo_id: "ORG/NAME" on the Hub, or None.
+        revision: The commit of `repo_id`, all 40 digits; needed with it. Branches and tags may move.
+        path: A relative POSIX path inside the artifact, or None.
+    """
+
+    repo_id: str | None = None
+    revision: str | None = None
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.repo_id is None) == (self.path is None):
+            raise ConfigError("ModelReference needs either repo_id with revision, or path")
+        if self.path is not None:
+            path = PurePosixPath(self.path) if isinstance(self.path, str) else None
+            if (
+                path is None or self.path in {"", "."} or path.as_posix() != self.path
+                or path.is_absolute() or ".." in path.parts
+                or "\\" in self.path or ":" in self.path or "\0" in self.path
+            ):  # fmt: skip
+                raise ConfigError(
+                    f"ModelReference.path must be a relative path inside the artifact, not {self.path!r}"
+                )
+            if self.revision is not None:
+                raise ConfigError("ModelReference.revision goes with repo_id, not with path")
+        else:
+            if not isinstance(self.repo_id, str) or not re.fullmatch(
+                r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", self.repo_id
+            ):
+                raise ConfigError(f"ModelReference.repo_id must be ORG/NAME, not {self.repo_id!r}")
+            if not isinstance(self.revision, str) or not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+                raise ConfigError(
+                    f"ModelReference of {self.repo_id} needs a revision, the 40 hexadecimal digits of the "
+                    f"commit whose latents the statistics describe, not {self.revision!r}"
+                )
+
+
+@dataclass(frozen=True)
+class InversionConfig(_Fingerprinted):
+    """How images were turned into inverted latents.
+
+    Args:
+        timesteps: Timesteps whose statistics are kept, each on the grid of `num_inference_steps`.
+        num_inference_steps: Steps of the whole DDIM grid; 50 as in the paper.
+        num_train_timesteps: Timesteps the model was trained with.
+        guidance_scale: Classifier-free guidance while inverting. 1 (none) by default: inversion with
+            guidance is not undone by denoising, since the guided field differs between the two points
+            of a step. The reference uses 4.
+        noise_timestep: Where the model is evaluated in a step from s to t > s: at "source" s (DDIM), or
+            at "target" t as in the reference.
+        latent: The VAE posterior's "mean", or a "sample" drawn with `seed`. The mean by default: it adds
+            no variance of its own. The reference samples without a seed.
+        seed: Seed of the posterior samples.
+        method: "ddim" as in the paper: a step takes the noise predicted where it starts. "fixed_point": it
+            takes the noise predicted where it ends, as the denoising step that undoes it will, found by
+            iterating from that of the step before.
+        evaluations_per_step: Model evaluations in each step: 1 for "ddim", iterations of "fixed_point".
+        first_timestep: Where VAE latents are taken to be: -1, without noise; 0 as in the reference, whose
+            walk has one evaluation fewer.
+        resizing: How images of another size were resized: "bicubic", or "bilinear" by Pillow as in the
+            reference.
+    """
+
+    timesteps: tuple[int, ...]
+    num_inference_steps: int = 50
+    num_train_timesteps: int = 1000
+    guidance_scale: float = 1.0
+    noise_timestep: NoiseTimestep = "source"
+    latent: PosteriorLatent = "mean"
+    seed: int = 0
+    method: InversionMethod = "ddim"
+    evaluations_per_step: int = 1
+    first_timestep: int = -1
+    resizing: Resizing = "bicubic"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON values, without what later versions added, where it is not used.
+
+        So what was made before there was a choice keeps its fingerprint, and older versions can read it.
+        """
+        values = super().to_dict()
+        if self.method == "ddim":
+            del values["method"], values["evaluations_per_step"]
+        return _without_defaults(values, first_timestep=-1, resizing="bicubic")
+
+    def __post_init__(self) -> None:
+        check_int("num_train_timesteps", self.num_train_timesteps, 1, 65_536)
+        check_int("num_inference_steps", self.num_inference_steps, 1, self.num_train_timesteps)
+        _set_number(self, "guidance_scale")
+        check_choice("noise_timestep", self.noise_timestep, NoiseTimestep)
+        check_choice("latent", self.latent, PosteriorLatent)
+        check_choice("method", self.method, InversionMethod)
+        check_choice("resizing", self.resizing, Resizing)
+        check_int("first_timestep", self.first_timestep, CLEAN, 0)
+        check_int("evaluations_per_step", self.evaluations_per_step, 1, 100)
+        if self.method == "ddim" and self.evaluations_per_step != 1:
+            raise ConfigError(
+                f"evaluations_per_step must be 1 with method='ddim', not {self.evaluations_per_step}; "
+                "method='fixed_point' takes more"
+            )
+        if self.method == "fixed_point" and self.noise_timestep != "source":
+            raise ConfigError(
+                "noise_timestep is of the method 'ddim'; 'fixed_point' asks for the noise of latents that "
+                "are at the timestep asked for: leave it out"
+            )
+        check_int("seed", self.seed, 0)
+        if not isinstance(self.timesteps, tuple) or not self.timesteps:
+            raise ConfigError(f"timesteps must be a tuple of at least one timestep, not {self.timesteps!r}")
+        for timestep in self.timesteps:
+            check_on_grid(timestep, self.num_inference_steps, self.num_train_timesteps)
+            if timestep < self.first_timestep:
+                raise ConfigError(
+                    f"timestep {timestep} is before first_timestep {self.first_timestep}, where VAE latents "
+                    "are taken to be; leave it out, or start at -1"
+                )
+        if len(set(self.timesteps)) != len(self.timesteps):
+            raise ConfigError(f"timesteps {self.timesteps} has duplicates")
+
+
+@dataclass(frozen=True)
+class GroupSamplingConfig(_Fingerprinted):
+    """How a group of `ipc` latents is drawn from a class Gaussian.
+
+    Args:
+        method: "moment_matched" (exact mean and standard deviation, vanishing odd moments), the paper's
+            "search" over random groups, or "modes" (spread over the modes of each class, for artifacts that
+            store them).
+        seed: Seed of all draws; class and candidate are mixed into it.
+        num_candidates: Groups that "search" compares.
+        mean_weight: Weight of ||mean(S) - mu|| in the paper's loss.
+        std_weight: Weight of ||std(S) - sigma||.
+        skewness_weight: Weight of ||skewness(S)||; 0.5 in the paper, 0.1 in its code.
+        mode_spread: Factor on the standard deviation within modes, for "modes". Guidance draws the images
+            of a class together; a group that is a little wider makes up for it. 1.15 gave the best
+            students on held-out images.
+    """
+
+    method: GroupSamplingMethod = "moment_matched"
+    seed: int = 0
+    num_candidates: int = 20_000
+    mean_weight: float = 1.0
+    std_weight: float = 1.0
+    skewness_weight: float = 0.5
+    mode_spread: float = 1.15
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, GroupSamplingMethod)
+        check_int("seed", self.seed, 0)
+        check_int("num_candidates", self.num_candidates, 1)
+        for name in ("mean_weight", "std_weight", "skewness_weight", "mode_spread"):
+            _set_number(self, name)
+
+
+@dataclass(frozen=True)
+class DecodeConfig(_Fingerprinted):
+    """How inverted latents become images.
+
+    Args:
+        timestep: Timestep the latents are at: one of the artifact's.
+        num_inference_steps: Steps of the whole DDIM grid (those below `timestep` are run).
+        guidance_scale: Classifier-free guidance; 1 is none.
+        reference_off_by_one: Start one grid step above `timestep`, as the reference code does: its
+            statistics are those of t = 600, its denoising starts at t = 620. Only to reproduce it.
+        reference_last_step: Let steps that would go below timestep 1 end there, as the reference code does:
+            its images keep the noise of timestep 1. Only to reproduce it.
+    """
+
+    timestep: int
+    num_inference_steps: int = 50
+    guidance_scale: float = 4.0
+    reference_off_by_one: bool = False
+    reference_last_step: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON values, without what a later version added, where it is not used."""
+        return _without_defaults(super().to_dict(), reference_last_step=False)
+
+    def __post_init__(self) -> None:
+        check_int("timestep", self.timestep, -1)
+        check_int("num_inference_steps", self.num_inference_steps, 1)
+        _set_number(self, "guidance_scale")
+        for name in ("reference_off_by_one", "reference_last_step"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be a bool, not {getattr(self, name)!r}")

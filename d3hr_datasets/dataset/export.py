@@ -1,0 +1,237 @@
+"""Exports: a data set -> an image folder, Parquet, or WebDataset shards.
+
+In: a data set. Out: a folder in a form that torchvision, timm, `datasets` or webdataset reads without
+this library. Files hold the bytes of the cache's PNG files; transforms are not applied. A folder appears
+whole, by one rename, and is never written into.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import tarfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from d3hr_datasets.config.checks import check_int
+from d3hr_datasets.errors import CacheError, D3HRError, ExportError
+from d3hr_datasets.io.folders import expand_user
+from d3hr_datasets.processes import process_share
+
+if TYPE_CHECKING:
+    import datasets
+
+    from d3hr_datasets.dataset.dataset import D3HRDataset
+
+ROWS_PER_GROUP = 100  # of a Parquet file, as `datasets` writes images
+SPLIT = "train"
+
+
+def export_image_folder(dataset: D3HRDataset, output: str | Path, *, progress: bool = True) -> Path:
+    """Write one folder per class, for torchvision's `ImageFolder` and timm's folder reader.
+
+    Folders are named by label and class, "003-Dress" (`class_folders`), so that their order is that of the
+    labels. `d3hr build` and `d3hr report` take such a folder.
+
+    Args:
+        dataset: The data set; what is missing of it is generated first.
+        output: The folder to make; it must be missing or empty.
+        progress: Show a progress bar on stderr while generating.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ExportError: `output` holds something, or cannot be written.
+    """
+    with new_folder(output) as folder:
+        dataset.materialize(progress=progress)
+        for label, position in _items(dataset):
+            target = folder / _name(dataset, label, position)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(_png(dataset, label, position))
+    return expand_user(output)
+
+
+def export_parquet(dataset: D3HRDataset, output: str | Path, *, progress: bool = True) -> Path:
+    """Write `data/train-00000-of-00001.parquet`, for `datasets.load_dataset(output)` and the Hub.
+
+    Columns are `image` (`datasets.Image`) and `label` (`datasets.ClassLabel` with the class names).
+
+    Args:
+        dataset: The data set; what is missing of it is generated first.
+        output: The folder to make; it must be missing or empty.
+        progress: Show a progress bar on stderr while generating.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ExportError: `output` holds something, cannot be written, or `datasets` is not installed.
+    """
+    features = _features(dataset)
+    import pyarrow
+    from pyarrow import parquet
+
+    with new_folder(output) as folder:
+        dataset.materialize(progress=progress)
+        (folder / "data").mkdir()
+        path = folder / "data" / f"{SPLIT}-00000-of-00001.parquet"
+        items = _items(dataset)
+        with parquet.ParquetWriter(path, features.arrow_schema) as writer:
+            for start in range(0, len(items), ROWS_PER_GROUP):
+                rows = [_row(dataset, *item) for item in items[start : start + ROWS_PER_GROUP]]
+                writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
+    return expand_user(output)
+
+
+def to_hf_dataset(dataset: D3HRDataset, *, progress: bool = True) -> datasets.Dataset:
+    """Return a `datasets.Dataset` of the images, as `export_parquet` writes them, in memory as PNG.
+
+    Args:
+        dataset: The data set; what is missing of it is generated first.
+        progress: Show a progress bar on stderr while generating.
+
+    Raises:
+        ExportError: `datasets` is not installed.
+    """
+    features = _features(dataset)
+    import datasets
+
+    dataset.materialize(progress=progress)
+    rows = [_row(dataset, *item) for item in _items(dataset)]
+    return datasets.Dataset.from_list(rows, features=features, split=SPLIT)
+
+
+def export_webdataset(
+    dataset: D3HRDataset, output: str | Path, shard_size: int = 10_000, *, progress: bool = True
+) -> Path:
+    """Write shards `train-000000.tar`, ... of KEY.png and KEY.cls, and `_info.json`, which timm reads.
+
+    Images are in turns of all classes (the first of each, the second of each, ...), so that every part of
+    a shard has all of them. The same data set gives the same bytes.
+
+    Args:
+        dataset: The data set; what is missing of it is generated first.
+        output: The folder to make; it must be missing or empty.
+        shard_size: Images per shard, at least 1; the last one may have fewer.
+        progress: Show a progress bar on stderr while generating.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ConfigError: `shard_size` is not accepted.
+        ExportError: `output` holds something, or cannot be written.
+    """
+    check_int("shard_size", shard_size, 1)
+    with new_folder(output) as folder:
+        dataset.materialize(progress=progress)
+        items = sorted(_items(dataset), key=lambda item: item[::-1])
+        lengths: dict[str, int] = {}
+        for start in range(0, len(items), shard_size):
+            part = items[start : start + shard_size]
+            name = f"{SPLIT}-{len(lengths):06d}.tar"
+            lengths[name] = len(part)
+            with tarfile.open(folder / name, "w", format=tarfile.USTAR_FORMAT) as shard:
+                for index, (label, position) in enumerate(part, start):
+                    _add(shard, f"{index:08d}.png", _png(dataset, label, position))
+                    _add(shard, f"{index:08d}.cls", str(label).encode())
+        split = {
+            "name": SPLIT,
+            "num_samples": len(items),
+            "filenames": list(lengths),
+            "shard_lengths": list(lengths.values()),
+        }
+        info = {
+            "name": dataset.artifact.info.name,
+            "classes": list(dataset.classes),
+            "splits": {SPLIT: split},
+        }
+        text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
+        (folder / "_info.json").write_text(text, encoding="utf-8")
+    return expand_user(output)
+
+
+def require_parquet() -> None:
+    """Raise `ExportError` where Parquet files cannot be written, as `datasets` is not installed."""
+    try:
+        import datasets  # noqa: F401
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"Parquet needs the library datasets: {error}; `pip install 'd3hr-datasets[export]'`"
+        ) from error
+
+
+def _features(dataset: D3HRDataset) -> datasets.Features:
+    require_parquet()
+    import datasets
+
+    return datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(dataset.classes))}
+    )
+
+
+def _items(dataset: D3HRDataset) -> list[tuple[int, int]]:
+    """Return (label, position in its group) of every image, in the order of the data set."""
+    return [(label, position) for label in range(len(dataset.classes)) for position in range(dataset.ipc)]
+
+
+def _name(dataset: D3HRDataset, label: int, position: int) -> str:
+    path = dataset.cache.path(label, position)
+    return f"{path.parent.name}/{path.name}"
+
+
+def _png(dataset: D3HRDataset, label: int, position: int) -> bytes:
+    path = dataset.cache.path(label, position)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise CacheError(f"{path} was removed while it was exported; export again") from error
+
+
+def _row(dataset: D3HRDataset, label: int, position: int) -> dict[str, Any]:
+    image = {"bytes": _png(dataset, label, position), "path": _name(dataset, label, position)}
+    return {"image": image, "label": label}
+
+
+def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file without time or owner: `TarInfo` has zeros there, and mode 0644."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    shard.addfile(member, io.BytesIO(data))
+
+
+@contextlib.contextmanager
+def new_folder(output: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `output` that takes its place if nothing is raised."""
+    output = expand_user(output).resolve()
+    temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}.tmp")
+    if process_share()[1] > 1:
+        raise ExportError(
+            "an export is written by one process, this is one of several (WORLD_SIZE, torch.distributed); "
+            "call `materialize` in all of them, then export in one that was started alone"
+        )
+    try:
+        if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+            raise ExportError(
+                f"{output} exists and is no empty folder; give a new folder, or remove this one: exports "
+                "replace nothing"
+            )
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(output)
+    except D3HRError:  # some are OSErrors, but say what is wrong themselves
+        raise
+    except OSError as error:
+        raise ExportError(
+            f"{output} cannot be written: {error}. Free some space, make {output.parent} writable, or give "
+            "another folder"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

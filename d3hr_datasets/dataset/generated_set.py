@@ -1,0 +1,142 @@
+"""A set of images before it is made: all that its pixels depend on -> their name, latents and pixels.
+
+In: an artifact and settings that fit it. Out: the fingerprint, the cache, and groups of PIL images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+
+from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.cache.image_cache import ImageCache
+from d3hr_datasets.cache.together import cached_images
+from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.diffusion.pixels import to_pil
+from d3hr_datasets.sampling.drawing import draw_latents
+from d3hr_datasets.sampling.group_sampling import NESTED_BLOCK
+
+if TYPE_CHECKING:
+    from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+
+# Raised when the same settings give other pixels than before, so that old caches are not read.
+PIXELS_VERSION = 3
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedSet:
+    """What a set is made of; arguments are attributes of `D3HRDataset`, and labels are its labels.
+
+    Args:
+        artifact: The artifact.
+        class_labels: The model's class label of each label, (K,) int64.
+        ipc: Images per class.
+        sampling: How groups are sampled, with the seed of the set.
+        decode: How groups are denoised.
+        nested: Whether sets of all sizes share their first images.
+        torch_dtype: Precision of the diffusion model.
+    """
+
+    artifact: Artifact
+    class_labels: torch.Tensor
+    ipc: int
+    sampling: GroupSamplingConfig
+    decode: DecodeConfig
+    nested: bool
+    torch_dtype: torch.dtype
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that name the pixels."""
+        parts = [
+            PIXELS_VERSION,
+            self.artifact.fingerprint,
+            self.decode.to_dict(),
+            self.sampling.to_dict(),
+            "nested" if self.nested else self.ipc,
+            self.class_labels.tolist(),
+            str(self.torch_dtype),
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def cache(self, root: Path, ipc: int | None = None) -> ImageCache:
+        """Return the cache of this set, or of the nested one of another size."""
+        info = self.artifact.info
+        ipc = self.ipc if ipc is None else ipc
+        kind = "-nested" if self.nested else ""
+        precision = str(self.torch_dtype).removeprefix("torch.")
+        other = "" if self.torch_dtype == torch.float32 else f"-{precision}"
+        name = f"{info.name}{kind}-ipc{ipc}-seed{self.sampling.seed}{other}-{self.fingerprint}"
+        class_names = [info.classes[label] for label in self.class_labels.tolist()]
+        settings = {
+            "artifact": info.name,
+            "artifact_fingerprint": self.artifact.fingerprint,
+            "artifact_repo_id": self.artifact.repo_id,
+            "artifact_revision": self.artifact.revision,
+            "seed": self.sampling.seed,
+            "classes": class_names,
+            "sampling": self.sampling.to_dict(),
+            "decode": self.decode.to_dict(),
+            "torch_dtype": str(self.torch_dtype),
+            "nested": self.nested,
+        }
+        return ImageCache(root, name, class_names, ipc, settings=settings)
+
+    def latents(self, label: int) -> torch.Tensor:
+        """Return the latents that are denoised together: the group, or the whole blocks of a nested one."""
+        class_label = int(self.class_labels[label])
+        return draw_latents(self.artifact, class_label, self.ipc, self.sampling, self.decode, self.nested)
+
+    def generate(
+        self, model: LatentDiffusion, labels: list[int], batch_size: int, root: Path
+    ) -> dict[int, list[Image.Image]]:
+        """Return the images of labels.
+
+        Args:
+            model: The artifact's diffusion model.
+            labels: The labels.
+            batch_size: Images in the model at a time; blocks of a nested set are batches of their own.
+            root: Where a nested set looks for images that it has at other sizes.
+        """
+        if self.nested:
+            return {label: self._generate_nested(model, label, root) for label in labels}
+        latents = torch.cat([self.latents(label) for label in labels])
+        images = self._decode(
+            model, latents, self.class_labels[labels].repeat_interleave(self.ipc), batch_size
+        )
+        starts = range(0, len(images), self.ipc)
+        return {label: images[i : i + self.ipc] for label, i in zip(labels, starts, strict=True)}
+
+    def _generate_nested(self, model: LatentDiffusion, label: int, root: Path) -> list[Image.Image]:
+        """Return the images of a label: those cached in a set of another size, then new ones.
+
+        Blocks are batches of their own, so that an image is the same in sets of all sizes.
+        """
+        images = cached_images(self._other_sizes(root), label, self.ipc)
+        whole = len(images) // NESTED_BLOCK * NESTED_BLOCK
+        if len(images) < self.ipc:
+            latents = self.latents(label)[whole:]
+            made = self._decode(model, latents, self.class_labels[label].repeat(len(latents)), NESTED_BLOCK)
+            images += made[len(images) - whole :]
+        return images[: self.ipc]
+
+    def _decode(
+        self, model: LatentDiffusion, latents: torch.Tensor, class_labels: torch.Tensor, batch_size: int
+    ) -> list[Image.Image]:
+        clean = model.denoise(latents, class_labels, self.decode, batch_size)
+        return to_pil(model.decode(clean, batch_size), self.artifact.info.padding)
+
+    def _other_sizes(self, root: Path) -> Iterator[ImageCache]:
+        """Yield the caches of this nested set at other sizes."""
+        head, tail = self.cache(root).folder.name.split(f"-ipc{self.ipc}-", 1)
+        for folder in root.glob(f"{head}-ipc*-{tail}"):
+            size = folder.name.removeprefix(f"{head}-ipc").removesuffix(f"-{tail}")
+            if size.isdecimal() and int(size) != self.ipc:
+                yield self.cache(root, int(size))

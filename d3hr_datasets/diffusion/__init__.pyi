@@ -1,0 +1,2 @@
+from .latent_diffusion import LatentDiffusion as LatentDiffusion
+from .pixels import to_pil as to_pil

@@ -1,0 +1,1 @@
+"""Numbers that are the same everywhere: under any settings of the caller, threads, order of sums, seeds."""

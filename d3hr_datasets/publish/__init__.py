@@ -1,0 +1,1 @@
+"""Publishing: an artifact -> its card, and its repository on the Hub."""

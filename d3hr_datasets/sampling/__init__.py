@@ -1,0 +1,1 @@
+"""Sampling: class statistics -> a group of inverted latents."""

@@ -1,0 +1,1 @@
+"""Sources: folders, torchvision, `datasets` -> real images, one after another."""

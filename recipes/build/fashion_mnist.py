@@ -1,0 +1,115 @@
+"""Build the embedded default: all 60,000 training images + the trained model -> `hub/d3hr-fashion-mnist`.
+
+    python -m recipes.build.fashion_mnist
+
+Goes on from finished chunks in `runs/build-fashion-mnist` when it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import get_args
+
+from torch.utils.data import Subset
+
+from d3hr_datasets import (
+    Artifact,
+    ArtifactInfo,
+    DecodeConfig,
+    InversionConfig,
+    ModelReference,
+    __version__,
+)
+from d3hr_datasets.build.build import build_artifact
+from d3hr_datasets.build.model_folder import PARTS
+from d3hr_datasets.config.settings import InversionMethod
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.loading import INDEX
+from d3hr_datasets.io.atomic import replace_file
+from d3hr_datasets.io.folders import replaced_folder
+from d3hr_datasets.sources.records import ImageSource
+from recipes.common.program import need, program, training_of
+from recipes.data.images import HELD_OUT, fashion_mnist, split_indices
+
+
+def put_model(source: Path, target: Path) -> None:
+    """Replace the parts of a model; its card stays."""
+    for part in PARTS:
+        shutil.rmtree(target / part, ignore_errors=True)
+        shutil.copytree(source / part, target / part)
+    replace_file(target / INDEX, lambda path: shutil.copyfile(source / INDEX, path))
+
+
+@program
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=Path("runs/dit-fashion-mnist/model"))
+    parser.add_argument("--output", type=Path, default=Path("hub/d3hr-fashion-mnist"))
+    parser.add_argument("--work", type=Path, default=Path("runs/build-fashion-mnist"))
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[200, 400])
+    parser.add_argument("--steps", type=int, default=25, help="steps of the DDIM grid")
+    parser.add_argument("--method", choices=get_args(InversionMethod), default="ddim", help="of inversion")
+    parser.add_argument(
+        "--evaluations-per-step", type=int, default=1, help="more than 1 for fixed_point only"
+    )
+    parser.add_argument("--timestep", type=int, default=400, help="default timestep to decode from")
+    parser.add_argument("--modes", type=int, default=50, help="modes per class; 1 stores none")
+    parser.add_argument("--guidance-scale", type=float, default=3.0, help="default guidance to decode with")
+    parser.add_argument(
+        "--select",
+        type=int,
+        metavar="N",
+        help="use N training images outside the held-out part, to choose settings",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="use torch.compile, which needs a C++ compiler"
+    )
+    parser.add_argument("--download", action="store_true", help="let torchvision download Fashion-MNIST")
+    arguments = parser.parse_args()
+    for part in ("transformer", "vae", "scheduler", "model_index.json"):
+        need(arguments.model / part, training_of(arguments.model.parent, "train.diffusion"))
+    images = fashion_mnist(train=True, download=arguments.download)
+    source: ImageSource = images
+    if arguments.select:
+        indices = split_indices(len(images), HELD_OUT, "train")[: arguments.select]
+        source = Subset(images, indices.tolist())
+    model = LatentDiffusion.from_pretrained(arguments.model)
+    if arguments.compile:
+        model.compile()
+    info = ArtifactInfo(
+        name="fashion-mnist",
+        classes=tuple(images.classes),
+        image_size=28,
+        image_mode="L",
+        padding=(model.sample_size - 28) // 2,
+        latent_shape=model.latent_shape,
+        model=ModelReference(path="model"),
+        inversion=InversionConfig(
+            timesteps=tuple(arguments.timesteps),
+            num_inference_steps=arguments.steps,
+            method=arguments.method,
+            evaluations_per_step=arguments.evaluations_per_step,
+        ),
+        decode=DecodeConfig(arguments.timestep, arguments.steps, arguments.guidance_scale),
+        counts=(6000,) * 10,
+        num_modes=arguments.modes,
+        source={
+            "name": "Fashion-MNIST",
+            "split": f"train, {len(source)} images",
+            "license": "MIT",
+        },
+        producer=f"d3hr-datasets {__version__}, recipes.build.fashion_mnist",
+    )
+    with replaced_folder(arguments.output) as folder:
+        if arguments.model.resolve() != (arguments.output / "model").resolve():
+            put_model(arguments.model, folder / "model")
+        build_artifact(source, model, folder, info, arguments.work)
+    print(Artifact.load(arguments.output))
+
+
+if __name__ == "__main__":
+    main()

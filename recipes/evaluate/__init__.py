@@ -1,0 +1,1 @@
+"""Recipes that measure one thing each."""

@@ -1,0 +1,87 @@
+"""Measure what a user waits for: first and second use of the embedded set, and both group samplers.
+
+    python -m recipes.evaluate.dataset
+
+Each use is a new process. Writes `hub/results/dataset.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import torch
+
+from d3hr_datasets import GroupSamplingConfig, group_score, sample_group
+from recipes.common.program import program
+from recipes.common.results import write_results
+
+USE = """
+import hashlib, json, sys, time
+import torch, torchvision
+started = time.perf_counter()
+from d3hr_datasets import D3HRFashionMNIST
+imported = time.perf_counter()
+dataset = D3HRFashionMNIST(root=sys.argv[1], ipc=10)
+constructed = time.perf_counter()
+pixels = b"".join(dataset[index][0].tobytes() for index in range(len(dataset)))
+read = time.perf_counter()
+print(json.dumps({
+    "import_seconds": imported - started, "construct_seconds": constructed - imported,
+    "all_images_seconds": read - imported, "sha256_of_pixels": hashlib.sha256(pixels).hexdigest(),
+}))
+"""
+
+
+def use(root: str) -> dict[str, Any]:
+    """Read all images of the embedded set in a new process."""
+    result = subprocess.run([sys.executable, "-c", USE, root], capture_output=True, text=True, check=True)
+    values: dict[str, Any] = json.loads(result.stdout)
+    return values
+
+
+def sampler(config: GroupSamplingConfig, repetitions: int) -> dict[str, float]:
+    """Sample unit Gaussians of 4096 elements at IPC 10."""
+    mean, variance = torch.zeros(4, 32, 32), torch.ones(4, 32, 32)
+    sample_group(mean, variance, 10, 0, config)
+    started = time.perf_counter()
+    for _ in range(repetitions):
+        group = sample_group(mean, variance, 10, 0, config)
+    seconds = (time.perf_counter() - started) / repetitions
+    return {
+        "seconds": seconds,
+        "loss": float(group_score(group, mean, variance, config)),
+        "max_mean_error": group.mean(dim=0).abs().max().item(),
+        "max_std_error": (group.std(dim=0) - 1).abs().max().item(),
+    }
+
+
+@program
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--candidates", type=int, default=20_000)
+    parser.add_argument("--output", default="hub/results/dataset.json")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as first_root, tempfile.TemporaryDirectory() as other_root:
+        uses = {"first use": use(first_root), "second use": use(first_root), "elsewhere": use(other_root)}
+    results: dict[str, Any] = dict(uses)
+    results["identical_pixels"] = len({values["sha256_of_pixels"] for values in uses.values()}) == 1
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    results["moment_matched, d = 4096, ipc 10"] = sampler(GroupSamplingConfig(skewness_weight=0.0), 20)
+    search = GroupSamplingConfig("search", num_candidates=arguments.candidates, skewness_weight=0.0)
+    results["search, d = 4096, ipc 10"] = sampler(search, 1)
+    results["sampling_peak_memory_mib"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    write_results(arguments.output, vars(arguments), results)
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tables of students, and every figure of README, cards and docs."""

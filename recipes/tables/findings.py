@@ -1,0 +1,86 @@
+"""What the measurements say, in sentences and small tables: `hub/results/*.json` -> Markdown.
+
+A sentence with a figure in it is made here, so that it changes with the figure.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from d3hr_datasets.io.markdown import markdown_table as table
+from recipes.tables import figures
+
+# Tables in which students of modes and of random real images differ in nothing else.
+COMPARED = (
+    "hard-labels", "soft-labels", "soft-labels-long", "soft-labels-d3hr", "stored-labels",
+    "cross-architecture", "curve", "scores",
+)  # fmt: skip
+# Settings that belong to the way images are got, and not to the training.
+OF_THE_SOURCE = ("source", "guidance_scale", "timestep", "mode_spread", "num_candidates")
+
+
+def comparisons() -> str:
+    """Return students of distilled images beside those of equally many random real ones."""
+    rows = []
+    for name in COMPARED:
+        document = json.loads((figures.RESULTS / "tables" / f"{name}.json").read_text(encoding="utf-8"))
+        title = f"[{document['title']}]({(figures.RESULTS / 'tables').as_posix()}/{name}.md)"
+        distilled = _by_training(document["rows"], "modes")
+        for key, real in _by_training(document["rows"], "random_real").items():
+            if key in distilled:
+                rows.append([title, *_compared(real, distilled[key])])
+                title = ""
+    header = ["students", "images", "distilled", "random real", "difference", "both spreads together"]
+    return table(header, rows)
+
+
+def _by_training(rows: list[dict[str, Any]], source: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of a source by what they were trained with."""
+    found = {}
+    for row in rows:
+        if row["settings"]["source"] == source:
+            rest = {key: value for key, value in row["settings"].items() if key not in OF_THE_SOURCE}
+            found[json.dumps(rest, sort_keys=True)] = row
+    return found
+
+
+def _compared(real: dict[str, Any], distilled: dict[str, Any]) -> list[str]:
+    (a, b), ipc = (row["top1"] for row in (distilled, real)), real["settings"]["ipc"]
+    what = ", ".join(part for part in real["name"].split(", ") if part not in {"random real", f"ipc {ipc}"})
+    per_class = f"{ipc} per class"
+    return [
+        f"{per_class}, {what}" if what else per_class,
+        *(f"{score['mean']:.1f} ± {score['std']:.1f}" for score in (a, b)),
+        f"{a['mean'] - b['mean']:+.1f}",
+        f"{a['std'] + b['std']:.1f}",
+    ]
+
+
+def inversion_methods() -> str:
+    """Return how close inversions of equal cost come to being undone."""
+    document = json.loads((figures.RESULTS / "inversion_methods.json").read_text(encoding="utf-8"))
+    results, settings = document["results"], document["settings"]
+    steps = settings["num_inference_steps"]
+    fixed = results[f"fixed_point, {steps} steps x 1"]
+    error = fixed["relative_error"]
+    asked = {"ddim": "where a step starts", "ddim at the target": "where it ends, as in D3HR's code"}
+    others = []
+    for name, where in asked.items():
+        other = results[f"{name}, {steps} steps"]["relative_error"]
+        others.append(f"{other:.3g} with the model asked {where}, {other / error:.1f} times as much")
+    return (
+        f"Inverted in {fixed['evaluations']} evaluations to timestep {settings['timestep']} and denoised "
+        f"without guidance, latents come back to a relative error of {error:.3g} by fixed points; by plain "
+        f"DDIM of {steps} steps, at the same cost, of {', and of '.join(others)}."
+    )
+
+
+def ranks() -> str:
+    """Return how well small sets rank architectures as the whole set does."""
+    found = json.loads((figures.RESULTS / "tables" / "architectures-ranks.json").read_text(encoding="utf-8"))
+    rows = [
+        [name.replace("_", " "), values["architectures"], values["spearman"], values["kendall"]]
+        for name, values in found.items()
+    ]
+    return table(["ten images per class", "architectures", "Spearman's correlation", "Kendall's"], rows)

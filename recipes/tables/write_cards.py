@@ -1,0 +1,121 @@
+"""Put the measured figures into the README, the cards and docs/: `hub/results/*.json` -> Markdown.
+
+    python -m recipes.tables.write_cards
+
+Writes what stands between `<!-- NAME -->` and `<!-- end of NAME -->` in each of these files (see `BLOCKS`),
+the upper part of the artifact's card, `hub/results/SYSTEMS.md`, the tables of students beside their JSON, and
+the checksums of the artifact anew, since its cards are part of it. The tests say which file differs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from d3hr_datasets import Artifact
+from d3hr_datasets.artifact.description import CARD
+from d3hr_datasets.dataset.card_head import ImageFiles
+from d3hr_datasets.io.folders import replaced_folder
+from d3hr_datasets.publish.card import PREVIEW, accuracy_section, card_text
+from d3hr_datasets.publish.earlier_card import NOTES
+from recipes.common.errors import RecipeError
+from recipes.common.program import need_artifact, program
+from recipes.common.results import write_text
+from recipes.tables import figures, findings
+
+ARTIFACT = Path("hub/d3hr-fashion-mnist")
+MODEL_CARD = ARTIFACT / "model" / CARD
+README = Path("README.md")
+DOCS = Path("docs")
+BLOCKS: dict[str, Callable[[], str]] = {
+    "figures": figures.figures,
+    "tables": figures.students_tables,
+    "training": figures.training_table,
+    "vae": figures.vae_table,
+    "precision": figures.precision_table,
+    "storage": figures.storage_table,
+    "diffusion": figures.diffusion_table,
+    "inversion": figures.inversion_tables,
+    "inversion methods": figures.inversion_methods_table,
+    "use": figures.dataset_table,
+    "hard labels": figures.hard_labels_table,
+    "comparisons": findings.comparisons,
+    "ranks": findings.ranks,
+    "round trips": findings.inversion_methods,
+}
+BLOCK = re.compile(r"<!-- (?!end of )([a-z ]+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
+MARK = re.compile(r"<!-- (?:end of )?([a-z ]+) -->")
+SYSTEMS = """# Speed, memory, faults, foreign images
+
+Written by `python -m recipes.tables.write_cards` from the JSON files beside it, which hold settings,
+machine and date. Two CPU cores, which other machines share: rates of the same thing differ by a third from
+run to run. Each ratio is that to the way whose ratio is 1, in the same run. `matmul` is the rate at which
+this CPU multiplies large matrices, in images of as many operations: no way of generating can be faster.
+Where a file has `environment`, the machine was idle and glibc was told to keep freed memory; the others were
+measured before that.
+"""
+
+
+def filled(text: str, where: str | Path) -> str:
+    """Return a text with all its blocks written anew.
+
+    Raises:
+        RecipeError: A block has no end, or a name that is not known.
+    """
+    names = [found[1] for found in BLOCK.finditer(text)]
+    unknown = sorted(set(names) - set(BLOCKS))
+    if unknown:
+        raise RecipeError(f"{where} has blocks {unknown}; known: {sorted(BLOCKS)}")
+    marks = MARK.findall(BLOCK.sub("", text))
+    if marks:
+        raise RecipeError(f"{where} has the mark {marks[0]!r} without its other half")
+    return BLOCK.sub(
+        lambda found: f"<!-- {found[1]} -->\n\n{BLOCKS[found[1]]()}\n\n<!-- end of {found[1]} -->", text
+    )
+
+
+def artifact_card() -> str:
+    """Return the card of the embedded artifact: what `d3hr card` writes, and the notes that are there."""
+    accuracies = accuracy_section(figures.RESULTS / "tables" / "hard-labels.json")
+    text = card_text(Artifact.load(ARTIFACT), None, ImageFiles.of([ARTIFACT / PREVIEW]), accuracies)
+    _, found, notes = (ARTIFACT / CARD).read_text(encoding="utf-8").partition(f"{NOTES}\n")
+    if not found:
+        raise RecipeError(f"{ARTIFACT / CARD} has no line {NOTES!r}")
+    return f"{text}\n{NOTES}\n{filled(notes, ARTIFACT / CARD)}"
+
+
+def documents() -> dict[Path, str]:
+    """Return every file with figures in it, as it should be."""
+    tables = figures.RESULTS / "tables"
+    return {
+        **{
+            path: filled(path.read_text(encoding="utf-8"), path)
+            for path in (README, MODEL_CARD, *DOCS.glob("*.md"))
+        },
+        ARTIFACT / CARD: artifact_card(),
+        figures.RESULTS / "SYSTEMS.md": f"{SYSTEMS}\n{figures.systems()}\n",
+        **{tables / f"{name}.md": text for name, text in figures.table_texts().items()},
+    }
+
+
+@program
+def main() -> None:
+    need_artifact(ARTIFACT)
+    artifact = Artifact.load(ARTIFACT)
+    for name in artifact.sha256:
+        if not name.endswith(".md"):
+            artifact.check(name)  # only cards may have changed
+    changed = {  # what is missing stops this before anything is written
+        path: text for path, text in documents().items() if path.read_text(encoding="utf-8") != text
+    }
+    with replaced_folder(ARTIFACT) as folder:
+        for path, text in changed.items():
+            is_card = path.is_relative_to(ARTIFACT)
+            write_text(folder / path.relative_to(ARTIFACT) if is_card else path, text)
+            print(path)
+        Artifact(folder, artifact.info, {}).write_metadata()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Recipes that train: the diffusion model, its VAE, students and teachers."""

@@ -1,0 +1,131 @@
+"""Every recipe says in one line which command makes what it needs and does not find."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import recipes
+from recipes.common import program as common
+from recipes.common.errors import RecipeError
+from recipes.common.program import need, need_artifact, training_of
+from recipes.data import images as data
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "recipes" / "configs"
+BUILD = "python -m recipes.build.fashion_mnist"
+VAE = "python -m recipes.train.vae recipes/configs/vae_fashion_mnist.yaml"
+DECODER = "python -m recipes.train.vae recipes/configs/decoder_fashion_mnist.yaml"
+DIT = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml"
+TEACHER = "python -m recipes.train.student recipes/configs/students/teacher/FILE"
+# Arguments of a recipe, and the command that it names in a folder where there is nothing.
+NEEDS: dict[str, list[tuple[list[str], str]]] = {
+    "build.fashion_mnist": [([], DIT)],
+    "evaluate.diffusion": [([], BUILD)],
+    "evaluate.inversion": [([], BUILD)],
+    "evaluate.inversion_methods": [([], BUILD)],
+    "evaluate.precision": [([], VAE)],
+    "evaluate.storage": [([], BUILD)],
+    "tables.students": [([str(CONFIGS / "tables" / "hard-labels.yaml")], BUILD)],
+    "evaluate.vae": [([], BUILD)],
+    "tables.rank_architectures": [
+        (["hub/results/tables/architectures.json"],
+         "python -m recipes.tables.students recipes/configs/tables/architectures.yaml"),
+    ],
+    "release": [(["org", "--dry-run"], BUILD)],
+    "tables.trainings": [([], VAE)],
+    "train.diffusion": [
+        ([str(CONFIGS / "dit_fashion_mnist.yaml")], DECODER),
+        ([str(CONFIGS / "dit_fashion_mnist_long.yaml")], BUILD),
+        ([str(CONFIGS / "dit_fashion_mnist.yaml"), "--set", "vae=runs/my-vae/vae"],
+         "python -m recipes.train.vae CONFIG --set output=runs/my-vae"),
+        (["nowhere.yaml"], "recipes/configs/"),
+    ],
+    "train.student": [
+        ([str(CONFIGS / "students" / "dc" / "fashion-mnist-ipc1.yaml")], BUILD),
+        ([str(CONFIGS / "students" / "soft" / "fashion-mnist-ipc1.yaml")], TEACHER),
+        ([str(CONFIGS / "students" / "dc" / "fashion-mnist-ipc1.yaml"), "--set", "source=folder:images"],
+         "d3hr export --format image-folder --output images"),
+    ],
+    "train.vae": [
+        ([str(CONFIGS / "decoder_fashion_mnist.yaml")], VAE),
+    ],
+    "train.with_timm": [(["exported"], "d3hr export --format image-folder --output exported")],
+    "tables.write_cards": [([], BUILD)],
+}  # fmt: skip
+# They make all they need, or say themselves what is wrong with the folder they are given.
+NEED_NOTHING = {
+    "build.small", "evaluate.flops", "demo", "evaluate.dit_xl", "evaluate.build_memory", "evaluate.dataset",
+    "evaluate.benchmarks",
+}  # fmt: skip
+CASES = [(name, *case) for name, cases in NEEDS.items() for case in cases]
+
+
+def _text(name: str) -> str:
+    return (ROOT / "recipes" / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "arguments", "command"), CASES)
+def test_what_is_missing_is_said_in_a_line(
+    name: str,
+    arguments: list[str],
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(data, "DEBIAN_FASHION_MNIST", tmp_path / "no-package")
+    monkeypatch.setattr("sys.argv", [name, *arguments])
+    recipe = importlib.import_module(f"recipes.{name}")
+    if name == "tables.students":
+        monkeypatch.setattr(recipe, "STUDENTS", CONFIGS / "students")
+    with pytest.raises(SystemExit) as raised:
+        recipe.main()
+    message = str(raised.value.code)
+    assert message.startswith("error: ") and command in message and "\n" not in message
+    assert "huggingface.co" not in message
+
+
+def test_no_recipe_is_left_out() -> None:
+    modules = [found for found in pkgutil.walk_packages(recipes.__path__, "recipes.") if not found.ispkg]
+    names = {module.name.removeprefix("recipes.") for module in modules}
+    mains = {name for name in names if re.search(r"^def main\(", _text(name), re.M)}
+    assert mains == NEEDS.keys() | NEED_NOTHING
+    for name in mains - {"evaluate.benchmarks"}:
+        main = importlib.import_module(f"recipes.{name}").main
+        assert inspect.unwrap(main) is not main, f"recipes.{name}.main has no @program"
+
+
+def test_a_recipe_reads_what_trainings_made_only_after_asking_for_it() -> None:
+    """A recipe that names a folder in runs/ as its input asks `need` for it."""
+    for name in NEEDS.keys() | NEED_NOTHING:
+        text = _text(name)
+        inputs = re.findall(r'"--(\w+)", type=Path, default=Path\("runs/[\w-]+', text)
+        for argument in set(inputs) - {"work", "output"}:
+            assert re.search(rf"need\(arguments\.{argument}\b|arguments\.{argument}: ", text), (
+                name,
+                argument,
+            )
+
+
+def test_what_is_there_is_given_back(tmp_path: Path) -> None:
+    assert need(str(tmp_path), "make it") == tmp_path
+    with pytest.raises(RecipeError, match="gone is missing; this makes it: `make it`"):
+        need(tmp_path / "gone", "make it")
+    need_artifact("org/on-the-hub")
+    with pytest.raises(RecipeError, match=r"recipes\.build\.fashion_mnist"):
+        need_artifact("hub/nothing-here")
+    assert training_of("runs/dit-fashion-mnist", "train.diffusion") == DIT
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    @common.program
+    def main() -> None:
+        raise KeyError("a fault of the recipe itself")
+
+    with pytest.raises(KeyError):
+        main()
