@@ -64,9 +64,11 @@ def main() -> None:
     started = time.monotonic()
     with tqdm(total=settings.epochs, desc="training a student", unit="epoch") as bar:
         student = train_student(
-            settings, TensorImages(images, labels, dataset.classes), len(dataset.classes),
+            settings,
+            TensorImages(images, labels, dataset.classes),
+            len(dataset.classes),
             on_epoch=lambda _: bar.update(),
-        )  # fmt: skip
+        )
     print(f"\nConvNet-3 trained on them for {settings.epochs} epochs in {time.monotonic() - started:.0f} s")
     try:
         test = TensorImages(*load_images("fashion-mnist", "test", 28, 1, arguments.download))

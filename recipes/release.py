@@ -84,9 +84,13 @@ def main() -> None:
         print(registry_row(artifact, publish_artifact(artifact, repo_id, with_model=own, private=private)))
     for folder in models:
         published = hub.upload(
-            folder, TIMM_FILES, f"{arguments.namespace}/{folder.name}", repo_type="model", private=private,
+            folder,
+            TIMM_FILES,
+            f"{arguments.namespace}/{folder.name}",
+            repo_type="model",
+            private=private,
             commit_message="Publish a model of timm",
-        )  # fmt: skip
+        )
         print(f"hf-hub:{published.repo_id}@{published.revision}")
 
 

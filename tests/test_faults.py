@@ -35,8 +35,12 @@ def test_a_few_rounds_of_the_hubs_fault_campaign(tmp_path: Path) -> None:
     # In a process of its own: huggingface_hub reads where the Hub is when it is imported.
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.hub", "--rounds", "6", "--output", str(output)],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=1200,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every promise kept" in done.stdout and "upload: " in done.stdout
     document = json.loads(output.read_text())
@@ -49,8 +53,12 @@ def test_some_of_the_hostile_campaign(tmp_path: Path) -> None:
     # In a process of its own, where no thread runs that a forked one would miss.
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.hostile", "--every", "12", "--output", str(output)],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=1200,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1200,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(output.read_text())["hostile"]["results"]["counts"]
     refused = [count for name, count in counts.items() if name.endswith(", refused")]

@@ -35,9 +35,15 @@ from d3hr_datasets.version import __version__
 
 # What --reference says itself.
 SET_BY_REFERENCE = (
-    "steps", "guidance_scale", "inversion", "evaluations_per_step", "noise_timestep", "latent", "modes",
+    "steps",
+    "guidance_scale",
+    "inversion",
+    "evaluations_per_step",
+    "noise_timestep",
+    "latent",
+    "modes",
     "decode_guidance_scale",
-)  # fmt: skip
+)
 
 
 def build(
@@ -231,10 +237,16 @@ def build(
         if is_writer:
             copy_model(model, diffusion, place)
         build_artifact(
-            images, diffusion, place, info,
+            images,
+            diffusion,
+            place,
+            info,
             work,
-            batch_size, chunk_size, skip_unreadable=skip_unreadable, num_readers=readers,
-        )  # fmt: skip
+            batch_size,
+            chunk_size,
+            skip_unreadable=skip_unreadable,
+            num_readers=readers,
+        )
     if is_writer:
         finish(Artifact.load(output), license_name, as_json)
     processes.wait_for_everyone()

@@ -30,9 +30,13 @@ class BuildProgress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._bar = tqdm(
-            total=total, initial=finished() if enabled else 0, desc="inverting", unit=" images",
-            smoothing=0, disable=not enabled,
-        )  # fmt: skip
+            total=total,
+            initial=finished() if enabled else 0,
+            desc="inverting",
+            unit=" images",
+            smoothing=0,
+            disable=not enabled,
+        )
 
     def __enter__(self) -> BuildProgress:
         if self._enabled:

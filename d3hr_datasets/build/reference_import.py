@@ -80,9 +80,16 @@ def imported_inversion(timesteps: Sequence[int], num_train_timesteps: int, seed:
     `seed` is of the samples of the posterior, which the reference draws without one.
     """
     return InversionConfig(
-        tuple(timesteps), STEPS, num_train_timesteps, GUIDANCE_SCALE,
-        noise_timestep="target", latent="sample", seed=seed, first_timestep=0, resizing="bilinear",
-    )  # fmt: skip
+        tuple(timesteps),
+        STEPS,
+        num_train_timesteps,
+        GUIDANCE_SCALE,
+        noise_timestep="target",
+        latent="sample",
+        seed=seed,
+        first_timestep=0,
+        resizing="bilinear",
+    )
 
 
 def as_reference(info: ArtifactInfo) -> ArtifactInfo:
@@ -141,8 +148,17 @@ def _load(path: Path, max_bytes: int) -> Any:
         check_torch_file(path, max_bytes)
         with open_file(path, max_bytes) as file:
             return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-            pickle.UnpicklingError, zipfile.BadZipFile) as error:  # fmt: skip
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
         raise StatisticsError(
             f"{path} is damaged, or is no file of tensors alone, which is all that is read: "
             f"{printable(str(error).splitlines()[0] if str(error) else type(error).__name__)}"

@@ -57,9 +57,20 @@ def materialize(
     each process generates its share of the classes.
     """
     dataset = make_dataset(
-        artifact, name, ipc, seed, root, classes, subset, nested, device, dtype,
-        sampling, timestep, guidance_scale,
-    )  # fmt: skip
+        artifact,
+        name,
+        ipc,
+        seed,
+        root,
+        classes,
+        subset,
+        nested,
+        device,
+        dtype,
+        sampling,
+        timestep,
+        guidance_scale,
+    )
     folder = dataset.materialize(batch_size, torch_compile=compiled)
     if as_json:
         print_json({"folder": str(folder), **describe(dataset)})
@@ -95,9 +106,20 @@ def export(
     from d3hr_datasets.dataset.export import export_image_folder, export_parquet, export_webdataset
 
     dataset = make_dataset(
-        artifact, name, ipc, seed, root, classes, subset, nested, device, dtype,
-        sampling, timestep, guidance_scale,
-    )  # fmt: skip
+        artifact,
+        name,
+        ipc,
+        seed,
+        root,
+        classes,
+        subset,
+        nested,
+        device,
+        dtype,
+        sampling,
+        timestep,
+        guidance_scale,
+    )
     if form == "image-folder":
         export_image_folder(dataset, output)
     elif form == "parquet":

@@ -111,12 +111,15 @@ def make_dataset(
         found = kind.find_artifact(artifact)
     given: dict[str, Any] = {"timestep": timestep, "guidance_scale": guidance_scale}
     options: dict[str, Any] = {
-        "classes": classes or None, "nested": nested, "device": device, "torch_dtype": getattr(torch, dtype),
+        "classes": classes or None,
+        "nested": nested,
+        "device": device,
+        "torch_dtype": getattr(torch, dtype),
         "sampling": None if sampling is None else GroupSamplingConfig(cast(Any, sampling)),
         "decode": dataclasses.replace(
             found.info.decode, **{field: value for field, value in given.items() if value is not None}
         ),
-    }  # fmt: skip
+    }
     if kind is None:
         return D3HRDataset(found, root, ipc, seed, **options)
     return kind(root, ipc, seed, artifact=found, subset=subset, **options)

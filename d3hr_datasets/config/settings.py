@@ -91,10 +91,15 @@ class ModelReference(_Fingerprinted):
         if self.path is not None:
             path = PurePosixPath(self.path) if isinstance(self.path, str) else None
             if (
-                path is None or self.path in {"", "."} or path.as_posix() != self.path
-                or path.is_absolute() or ".." in path.parts
-                or "\\" in self.path or ":" in self.path or "\0" in self.path
-            ):  # fmt: skip
+                path is None
+                or self.path in {"", "."}
+                or path.as_posix() != self.path
+                or path.is_absolute()
+                or ".." in path.parts
+                or "\\" in self.path
+                or ":" in self.path
+                or "\0" in self.path
+            ):
                 raise ConfigError(
                     f"ModelReference.path must be a relative path inside the artifact, not {self.path!r}"
                 )

@@ -213,9 +213,16 @@ def invert_latents(
             transformer, scheduler, latents, class_labels, path, config, null_class_label
         )
     return _walk(
-        transformer, scheduler, latents, class_labels, path, config.guidance_scale, null_class_label,
-        config.noise_timestep, config.timesteps,
-    )  # fmt: skip
+        transformer,
+        scheduler,
+        latents,
+        class_labels,
+        path,
+        config.guidance_scale,
+        null_class_label,
+        config.noise_timestep,
+        config.timesteps,
+    )
 
 
 @neutral()
@@ -254,6 +261,14 @@ def denoise_latents(
     grid = timestep_grid(num_inference_steps, num_train_timesteps)
     path = grid[grid.index(timestep) :: -1]
     return _walk(
-        transformer, scheduler, inverted_latents, class_labels, path, guidance_scale, null_class_label,
-        "source", (CLEAN,), lowest,
-    )[CLEAN]  # fmt: skip
+        transformer,
+        scheduler,
+        inverted_latents,
+        class_labels,
+        path,
+        guidance_scale,
+        null_class_label,
+        "source",
+        (CLEAN,),
+        lowest,
+    )[CLEAN]

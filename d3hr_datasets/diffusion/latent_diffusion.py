@@ -220,9 +220,13 @@ class LatentDiffusion:
         """Return `ddim.invert_latents` of (B, *latent_shape) and (B,), on this model."""
         self._check(latents)
         return invert_latents(
-            self.transformer, self.scheduler, latents.to(self.device), class_labels.to(self.device), config,
+            self.transformer,
+            self.scheduler,
+            latents.to(self.device),
+            class_labels.to(self.device),
+            config,
             self.null_class_label,
-        )  # fmt: skip
+        )
 
     @neutral(full_float32=True)
     def denoise(
@@ -252,13 +256,20 @@ class LatentDiffusion:
             timestep = grid[grid.index(timestep) + 1]
         chunks = [
             denoise_latents(
-                self.transformer, self.scheduler, latents.to(self.device), labels.to(self.device), timestep,
-                config.num_inference_steps, config.guidance_scale, self.null_class_label, lowest,
+                self.transformer,
+                self.scheduler,
+                latents.to(self.device),
+                labels.to(self.device),
+                timestep,
+                config.num_inference_steps,
+                config.guidance_scale,
+                self.null_class_label,
+                lowest,
             )
             for latents, labels in zip(
                 inverted_latents.split(batch_size), class_labels.split(batch_size), strict=True
             )
-        ]  # fmt: skip
+        ]
         return torch.cat(chunks)
 
     def _check(self, latents: torch.Tensor) -> None:

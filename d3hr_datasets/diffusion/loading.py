@@ -70,8 +70,17 @@ def load_parts(
         vae = _load(AutoencoderKL, folder, "vae", **weights)
         _check_schedule(model, schedule)
         scheduler = DDIMScheduler.from_config(schedule)
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
-            ImportError, safetensors.SafetensorError) as error:  # fmt: skip
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        ImportError,
+        safetensors.SafetensorError,
+    ) as error:
         if isinstance(error, ModelFormatError | ModelNotFoundError):
             raise
         raise ModelFormatError(

@@ -135,9 +135,13 @@ def projection_figure(
             for index in range(len(names)):
                 mine = (group_labels == index).numpy()
                 axes.scatter(
-                    *stars[mine].T, s=70, marker="*", color=colours[index % len(colours)],
-                    edgecolors="black", linewidths=0.7,
-                )  # fmt: skip
+                    *stars[mine].T,
+                    s=70,
+                    marker="*",
+                    color=colours[index % len(colours)],
+                    edgecolors="black",
+                    linewidths=0.7,
+                )
             axes.set_title(f"{_space(timestep)}, {method}", fontsize=10)
             axes.set_xticks([])
             axes.set_yticks([])

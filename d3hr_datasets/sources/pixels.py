@@ -18,9 +18,19 @@ from d3hr_datasets.sources.records import ImageRecord
 
 # What Pillow, its plug-ins, a file system and a data set raise where an image is damaged.
 _DAMAGE = (
-    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
-    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 MAX_ASPECT_RATIO = 8
 
 

@@ -170,8 +170,15 @@ class SoftLabels:
                 tensors = {name: file.get_tensor(name) for name in ("values", "scale", "lowest", "indices")}
             classes = tuple(map(str, json.loads(metadata["classes"])))
             teacher, digest = metadata["teacher"], metadata["digest"]
-        except (ArtifactFormatError, OSError, SafetensorError, ValueError, LookupError, TypeError,
-                RecursionError) as error:  # fmt: skip
+        except (
+            ArtifactFormatError,
+            OSError,
+            SafetensorError,
+            ValueError,
+            LookupError,
+            TypeError,
+            RecursionError,
+        ) as error:
             if isinstance(error, SoftLabelsError):
                 raise
             raise SoftLabelsError(f"{path} cannot be read: {error!r}; make the labels again") from error

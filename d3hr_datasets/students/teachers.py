@@ -150,8 +150,16 @@ def _load_weights(model: nn.Module, path: str | Path) -> None:
     try:
         check_file(Path(path))
         state = load_state_dict(str(path), weights_only=True)
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError,
-            pickle.UnpicklingError) as error:  # fmt: skip
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
         raise TeacherError(f"the teacher's weights {path} cannot be read: {error}") from error
     own = model.state_dict()
     if set(state) != set(own):

@@ -140,8 +140,17 @@ def train_student(
                 factor = protocol.learning_rate_factor(epoch + step / len(batches))
                 for group in optimizer.param_groups:
                     group["lr"] = protocol.learning_rate * factor
-                loss = _loss(protocol, network, views.to(device), labels.to(device), index, num_classes,
-                             labeller, soft_labels, accelerator)  # fmt: skip
+                loss = _loss(
+                    protocol,
+                    network,
+                    views.to(device),
+                    labels.to(device),
+                    index,
+                    num_classes,
+                    labeller,
+                    soft_labels,
+                    accelerator,
+                )
                 optimizer.zero_grad(set_to_none=True)
                 accelerator.backward(loss)
                 optimizer.step()

@@ -87,16 +87,38 @@ def train(name: str, folder: Path, work: Path, steps: int) -> tuple[float, list[
     batch = min(64, len(images) // 2)
     per_epoch = len(images) // batch
     vae = VAESettings(
-        output=str(work / "vae"), source=str(folder), image_size=side, padding=padding, channels=channels,
-        latent_channels=8, block_out_channels=levels, layers_per_block=1, norm_num_groups=8,
-        epochs=-(-steps // per_epoch), batch_size=batch, learning_rate=3e-3, kl_weight=1e-3, ema_decay=0.99,
-    )  # fmt: skip
+        output=str(work / "vae"),
+        source=str(folder),
+        image_size=side,
+        padding=padding,
+        channels=channels,
+        latent_channels=8,
+        block_out_channels=levels,
+        layers_per_block=1,
+        norm_num_groups=8,
+        epochs=-(-steps // per_epoch),
+        batch_size=batch,
+        learning_rate=3e-3,
+        kl_weight=1e-3,
+        ema_decay=0.99,
+    )
     dit = DiTSettings(
-        output=str(work / "dit"), vae=str(work / "vae" / "vae"), source=str(folder), image_size=side,
-        padding=padding, patch_size=2, num_layers=4, num_attention_heads=4, attention_head_dim=32,
-        epochs=-(-4 * steps // per_epoch), batch_size=batch, learning_rate=1e-3, label_dropout=0.1,
-        snr_gamma=5.0, ema_decay=0.995,
-    )  # fmt: skip
+        output=str(work / "dit"),
+        vae=str(work / "vae" / "vae"),
+        source=str(folder),
+        image_size=side,
+        padding=padding,
+        patch_size=2,
+        num_layers=4,
+        num_attention_heads=4,
+        attention_head_dim=32,
+        epochs=-(-4 * steps // per_epoch),
+        batch_size=batch,
+        learning_rate=1e-3,
+        label_dropout=0.1,
+        snr_gamma=5.0,
+        ema_decay=0.995,
+    )
     started = time.monotonic()
     train_vae.train(vae)
     between = time.monotonic()
@@ -135,8 +157,10 @@ def main() -> None:
     made = ["--ipc", "10", "--root", str(root)]
     app(["materialize", "--artifact", str(artifact), *made], standalone_mode=False)
     generated = time.monotonic()
-    app(["report", str(artifact), "--output", str(work / "report"), "--images", str(images), *made],
-        standalone_mode=False)  # fmt: skip
+    app(
+        ["report", str(artifact), "--output", str(work / "report"), "--images", str(images), *made],
+        standalone_mode=False,
+    )
     numbers = json.loads((work / "report" / "report.json").read_text(encoding="utf-8"))
     app(["info", str(artifact)], standalone_mode=False)
 

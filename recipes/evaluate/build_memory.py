@@ -75,8 +75,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
                 [sys.executable, "-c", BUILD, str(number)],
-                check=True, capture_output=True, text=True, env=_environment(folder),
-            )  # fmt: skip
+                check=True,
+                capture_output=True,
+                text=True,
+                env=_environment(folder),
+            )
         results[f"{number} images"] = json.loads(done.stdout.splitlines()[-1])
         print(results[f"{number} images"])
     write_results(arguments.output, {"images": arguments.images}, results)

@@ -77,11 +77,14 @@ def main() -> None:
                 key = f"{sampling.method}, guidance {scale:g}"
                 results[key] = measure(classifier, *dataset_tensors(dataset), real)
     settings = {
-        **vars(arguments), "guidance_scales": scales,
-        "timestep": base.decode.timestep, "steps": base.decode.num_inference_steps,
-        "search_candidates": 1000, "k": 5,
+        **vars(arguments),
+        "guidance_scales": scales,
+        "timestep": base.decode.timestep,
+        "steps": base.decode.num_inference_steps,
+        "search_candidates": 1000,
+        "k": 5,
         "classifier_accuracy_on_test": accuracy(classifier, test, test_labels),
-    }  # fmt: skip
+    }
     write_results(arguments.output, settings, results)
     print(results)
 

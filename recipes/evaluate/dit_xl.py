@@ -69,11 +69,21 @@ print(json.dumps({
 def make_transformer(**changes: Any) -> DiTTransformer2DModel:
     """Return a DiT-XL/2 in half precision, with small random weights where an untrained one has zeros."""
     config: dict[str, Any] = {
-        "num_attention_heads": 16, "attention_head_dim": 72, "in_channels": 4, "out_channels": 8,
-        "num_layers": 28, "dropout": 0.0, "norm_num_groups": 32, "attention_bias": True, "sample_size": 32,
-        "patch_size": 2, "activation_fn": "gelu-approximate", "num_embeds_ada_norm": NUM_CLASSES,
-        "norm_type": "ada_norm_zero", "norm_elementwise_affine": False,
-    }  # fmt: skip
+        "num_attention_heads": 16,
+        "attention_head_dim": 72,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_layers": 28,
+        "dropout": 0.0,
+        "norm_num_groups": 32,
+        "attention_bias": True,
+        "sample_size": 32,
+        "patch_size": 2,
+        "activation_fn": "gelu-approximate",
+        "num_embeds_ada_norm": NUM_CLASSES,
+        "norm_type": "ada_norm_zero",
+        "norm_elementwise_affine": False,
+    }
     transformer = DiTTransformer2DModel(**{**config, **changes})
     for parameter in transformer.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
@@ -83,11 +93,18 @@ def make_transformer(**changes: Any) -> DiTTransformer2DModel:
 def make_vae(**changes: Any) -> AutoencoderKL:
     """Return a VAE of the architecture of Stable Diffusion's, which DiT uses (`sd-vae-ft-ema`)."""
     config: dict[str, Any] = {
-        "in_channels": 3, "out_channels": 3, "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4, "block_out_channels": (128, 256, 512, 512),
-        "layers_per_block": 2, "act_fn": "silu", "latent_channels": 4, "norm_num_groups": 32,
-        "sample_size": 256, "scaling_factor": 0.18215,
-    }  # fmt: skip
+        "in_channels": 3,
+        "out_channels": 3,
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (128, 256, 512, 512),
+        "layers_per_block": 2,
+        "act_fn": "silu",
+        "latent_channels": 4,
+        "norm_num_groups": 32,
+        "sample_size": 256,
+        "scaling_factor": 0.18215,
+    }
     return AutoencoderKL(**{**config, **changes}).half()
 
 

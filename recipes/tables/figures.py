@@ -127,9 +127,14 @@ def dit_xl_table() -> str:
     """Return what a model of DiT-XL/2's size costs on a CPU."""
     results = read("dit_xl")
     keys = (
-        "parameters", "construct_seconds", "load_seconds", "image_seconds", "model_evaluations", "threads",
+        "parameters",
+        "construct_seconds",
+        "load_seconds",
+        "image_seconds",
+        "model_evaluations",
+        "threads",
         "peak_memory_gib",
-    )  # fmt: skip
+    )
     rows = [[key.replace("_", " "), results[key]] for key in keys]
     return table(["first image of `D3HRImageNet`, random weights of DiT-XL/2's size", ""], rows)
 
@@ -207,9 +212,15 @@ def join(*sections: Callable[[], str]) -> str:
 def figures() -> str:
     """Return what was measured of models, inversion and use."""
     return join(
-        training_table, vae_table, precision_table, storage_table, diffusion_table, inversion_tables,
-        inversion_methods_table, dataset_table,
-    )  # fmt: skip
+        training_table,
+        vae_table,
+        precision_table,
+        storage_table,
+        diffusion_table,
+        inversion_tables,
+        inversion_methods_table,
+        dataset_table,
+    )
 
 
 def systems() -> str:

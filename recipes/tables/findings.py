@@ -13,9 +13,15 @@ from recipes.tables import figures
 
 # Tables in which students of modes and of random real images differ in nothing else.
 COMPARED = (
-    "hard-labels", "soft-labels", "soft-labels-long", "soft-labels-d3hr", "stored-labels",
-    "cross-architecture", "curve", "scores",
-)  # fmt: skip
+    "hard-labels",
+    "soft-labels",
+    "soft-labels-long",
+    "soft-labels-d3hr",
+    "stored-labels",
+    "cross-architecture",
+    "curve",
+    "scores",
+)
 # Settings that belong to the way images are got, and not to the training.
 OF_THE_SOURCE = ("source", "guidance_scale", "timestep", "mode_spread", "num_candidates")
 

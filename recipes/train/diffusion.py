@@ -221,19 +221,23 @@ def train(settings: DiTSettings, download: bool = False) -> None:
         if step % settings.log_every == 0:
             speed = (step - first) * settings.batch_size / (time.monotonic() - started)
             run.log(
-                step=step, mse=sum(errors) / len(errors), gradient_norm=norm.item(), learning_rate=rate,
+                step=step,
+                mse=sum(errors) / len(errors),
+                gradient_norm=norm.item(),
+                learning_rate=rate,
                 images_per_second=round(speed, 1),
-            )  # fmt: skip
+            )
             errors = []
         if time.monotonic() - saved > 60 * settings.minutes_between_checkpoints:
             saved = time.monotonic()
             run.save_checkpoint(
                 {
-                    "transformer": transformer.state_dict(), "step": step,
+                    "transformer": transformer.state_dict(),
+                    "step": step,
                     "optimizer": optimizer.state_dict(),
                     "average": average.state,
                 }
-            )  # fmt: skip
+            )
         if time.monotonic() - sampled > 60 * settings.minutes_between_samples:
             sampled = time.monotonic()
             look(averaged(), step)

@@ -30,10 +30,21 @@ class PerceptualDistance(nn.Module):
         # Another network, seed and augmentation than those of the classifier that evaluates.
         channels = images.shape[1]
         protocol = Protocol(
-            student="convnet3", student_args={"width": 32}, image_size=images.shape[-1], channels=channels,
-            mean=[MEAN] * channels, std=[STD] * channels, epochs=4, batch_size=256, optimizer="sgd",
-            learning_rate=0.01, weight_decay=5e-4, schedule="step", milestones=[0.5], labels="hard",
-        )  # fmt: skip
+            student="convnet3",
+            student_args={"width": 32},
+            image_size=images.shape[-1],
+            channels=channels,
+            mean=[MEAN] * channels,
+            std=[STD] * channels,
+            epochs=4,
+            batch_size=256,
+            optimizer="sgd",
+            learning_rate=0.01,
+            weight_decay=5e-4,
+            schedule="step",
+            milestones=[0.5],
+            labels="hard",
+        )
         classes = [str(label) for label in range(int(labels.max()) + 1)]
         data = TensorImages(images, labels, classes)
         with tqdm(total=protocol.epochs, desc="training a network to compare by", unit="epoch") as bar:

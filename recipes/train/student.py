@@ -194,8 +194,13 @@ def export_student(
 ) -> None:
     """Write a student as a model that `timm.create_model("local-dir:FOLDER", pretrained=True)` opens."""
     size = [settings.channels, settings.image_size, settings.image_size]
-    data = {"input_size": tuple(size), "mean": tuple(settings.mean), "std": tuple(settings.std),
-            "interpolation": "bilinear", "crop_pct": 1.0}  # fmt: skip
+    data = {
+        "input_size": tuple(size),
+        "mean": tuple(settings.mean),
+        "std": tuple(settings.std),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+    }
     values = {**dataclasses.asdict(settings), **result, "images": result["num_test_images"]}
     with replaced_folder(Path(settings.export)) as folder:
         for name in ("config.json", "model.safetensors", "README.md"):
@@ -245,9 +250,13 @@ def run_student(
     state = run.load_checkpoint()
     history: list[dict[str, float]] = state["history"] if state else []
     bar = tqdm(
-        total=settings.epochs, initial=len(history), desc=folder.name, unit="epoch", mininterval=5,
+        total=settings.epochs,
+        initial=len(history),
+        desc=folder.name,
+        unit="epoch",
+        mininterval=5,
         disable=not (progress and accelerator.is_main_process),
-    )  # fmt: skip
+    )
     saved = time.monotonic()
 
     def on_epoch(report: EpochReport) -> None:
@@ -266,11 +275,18 @@ def run_student(
             saved = time.monotonic()
 
     model = train_student(
-        settings, images.images, len(images.classes), seed=settings.seed,
-        teacher=teacher if settings.labels == "soft" else None, soft_labels=labels,
-        accelerator=accelerator, state=state, on_epoch=on_epoch, workers=settings.workers,
+        settings,
+        images.images,
+        len(images.classes),
+        seed=settings.seed,
+        teacher=teacher if settings.labels == "soft" else None,
+        soft_labels=labels,
+        accelerator=accelerator,
+        state=state,
+        on_epoch=on_epoch,
+        workers=settings.workers,
         torch_compile=settings.torch_compile,
-    )  # fmt: skip
+    )
     bar.close()
     scores = evaluate(
         normalized(settings, model), settings, testing.images, accelerator, workers=settings.workers

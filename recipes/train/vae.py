@@ -194,18 +194,24 @@ def train(settings: VAESettings, download: bool = False) -> None:
         if step % settings.log_every == 0:
             rate = (step - first) * settings.batch_size / (time.monotonic() - started)
             run.log(
-                step=step, mse=error.item(), kl=kl.item(), perceptual=distance.item(),
-                gradient_norm=norm.item(), learning_rate=optimizer.param_groups[0]["lr"],
+                step=step,
+                mse=error.item(),
+                kl=kl.item(),
+                perceptual=distance.item(),
+                gradient_norm=norm.item(),
+                learning_rate=optimizer.param_groups[0]["lr"],
                 images_per_second=round(rate, 1),
-            )  # fmt: skip
+            )
         if time.monotonic() - saved > 60 * settings.minutes_between_checkpoints:
             saved = time.monotonic()
             run.save_checkpoint(
                 {
-                    "vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
+                    "vae": vae.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
                     "average": average.state,
                 }
-            )  # fmt: skip
+            )
     progress.close()
     vae.load_state_dict(average.state)
     if not settings.decoder_of:

@@ -71,10 +71,19 @@ def train(
     network = create_student(model, num_classes, channels, img_size).to(device)
     mean, std = ((0.5,) * channels, (0.25,) * channels)
     loader = create_loader(
-        images, (channels, img_size, img_size), batch_size, is_training=True, mean=mean, std=std,
-        num_workers=0, use_prefetcher=False, device=torch.device(device), persistent_workers=False,
-        scale=(0.5, 1.0), color_jitter=0.0,
-    )  # fmt: skip
+        images,
+        (channels, img_size, img_size),
+        batch_size,
+        is_training=True,
+        mean=mean,
+        std=std,
+        num_workers=0,
+        use_prefetcher=False,
+        device=torch.device(device),
+        persistent_workers=False,
+        scale=(0.5, 1.0),
+        color_jitter=0.0,
+    )
     optimizer = create_optimizer_v2(network, "adamw", learning_rate, weight_decay=0.01)
     scheduler, _ = create_scheduler_v2(optimizer, "cosine", num_epochs=epochs, warmup_epochs=0)
     losses = []

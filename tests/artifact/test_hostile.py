@@ -273,7 +273,7 @@ ATTACKS: dict[str, Attack] = {
     "code: library in the model": added("model/vae/custom.so", b"\x7fELF"),
     "zip: statistics": content(STATISTICS, as_zip),
     "zip: weights": content(f"{VAE}/{WEIGHTS}", as_zip),
-}  # fmt: skip
+}
 
 
 def torch_file() -> bytes:

@@ -83,23 +83,40 @@ def save_imagenet(folder: Path, dtype: str) -> None:
     class_list = ClassList.packaged("imagenet")
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
-        num_attention_heads=1, attention_head_dim=8, in_channels=4, out_channels=4, num_layers=1,
-        sample_size=32, patch_size=8, num_embeds_ada_norm=1000,
-    )  # fmt: skip
+        num_attention_heads=1,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        sample_size=32,
+        patch_size=8,
+        num_embeds_ada_norm=1000,
+    )
     vae = AutoencoderKL(
-        latent_channels=4, block_out_channels=(4, 4, 4, 4), norm_num_groups=4, sample_size=256,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
+        latent_channels=4,
+        block_out_channels=(4, 4, 4, 4),
+        norm_num_groups=4,
+        sample_size=256,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
     DiTPipeline(transformer, vae, DDIMScheduler()).save_pretrained(folder / "model")
     (folder / "preview").mkdir()
     (folder / "preview" / "train.parquet").write_bytes(bytes(10**6))  # which nobody needs
     shape = (1000, 4, 32, 32)
     gaussians = ClassGaussians(torch.randn(shape), torch.rand(shape), torch.full((1000,), 1300))
     info = tiny_info(
-        name="imagenet", classes=class_list.names, wnids=class_list.wnids, counts=(1300,) * 1000,
-        image_size=256, image_mode="RGB", padding=0, latent_shape=(4, 32, 32), dtype=dtype,
+        name="imagenet",
+        classes=class_list.names,
+        wnids=class_list.wnids,
+        counts=(1300,) * 1000,
+        image_size=256,
+        image_mode="RGB",
+        padding=0,
+        latent_shape=(4, 32, 32),
+        dtype=dtype,
         inversion=InversionConfig((400,), num_inference_steps=10),
-    )  # fmt: skip
+    )
     Artifact.save(folder, info, {400: gaussians})
 
 

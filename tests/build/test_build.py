@@ -304,9 +304,12 @@ def test_posterior_samples_do_not_depend_on_the_batch(model: LatentDiffusion, tm
     for run, (batch_size, chunk_size) in enumerate([(1, 12), (12, 12), (5, 12), (3, 4)]):
         torch.manual_seed(run)
         artifact = _build(
-            model, tmp_path / f"{run}" / "artifact", info=tiny_info(inversion=_samples()),
-            batch_size=batch_size, chunk_size=chunk_size,
-        )  # fmt: skip
+            model,
+            tmp_path / f"{run}" / "artifact",
+            info=tiny_info(inversion=_samples()),
+            batch_size=batch_size,
+            chunk_size=chunk_size,
+        )
         found.append(_statistics(artifact))
     for other in found[1:]:
         _assert_close(other, found[0])

@@ -60,9 +60,15 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("modes")
     tiny_pipeline().save_pretrained(folder / "artifact" / "model")
     return build_artifact(
-        Bright(), tiny_model(), folder / "artifact", tiny_info(num_modes=2, dtype="float32"), folder / "work",
-        batch_size=5, chunk_size=7, progress=False,
-    )  # fmt: skip
+        Bright(),
+        tiny_model(),
+        folder / "artifact",
+        tiny_info(num_modes=2, dtype="float32"),
+        folder / "work",
+        batch_size=5,
+        chunk_size=7,
+        progress=False,
+    )
 
 
 def test_rows_taken_together_have_the_moments_of_all() -> None:
@@ -259,9 +265,15 @@ def test_build_that_was_killed_keeps_its_modes(
 
     def build(source: TinyImages) -> Artifact:
         return build_artifact(
-            source, tiny_model(), tmp_path / "artifact", tiny_info(num_modes=2, dtype="float32"),
-            tmp_path / "work", batch_size=5, chunk_size=7, progress=False,
-        )  # fmt: skip
+            source,
+            tiny_model(),
+            tmp_path / "artifact",
+            tiny_info(num_modes=2, dtype="float32"),
+            tmp_path / "work",
+            batch_size=5,
+            chunk_size=7,
+            progress=False,
+        )
 
     with pytest.raises(KeyboardInterrupt, match="killed"):
         build(Fatal())
@@ -278,10 +290,15 @@ def test_modes_of_replaced_images_are_sought_again(tmp_path: Path, monkeypatch: 
 
     def build(work: str) -> bytes:
         artifact = build_artifact(
-            ImageFolder(tmp_path / "images"), tiny_model(), tmp_path / f"of-{work}",
-            tiny_info(num_modes=2, dtype="float32", model=ModelReference("a/b", "c" * 40)), tmp_path / work,
-            batch_size=5, chunk_size=2, progress=False,
-        )  # fmt: skip
+            ImageFolder(tmp_path / "images"),
+            tiny_model(),
+            tmp_path / f"of-{work}",
+            tiny_info(num_modes=2, dtype="float32", model=ModelReference("a/b", "c" * 40)),
+            tmp_path / work,
+            batch_size=5,
+            chunk_size=2,
+            progress=False,
+        )
         return (artifact.folder / STATISTICS).read_bytes()
 
     for name in "abc":

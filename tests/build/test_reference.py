@@ -103,9 +103,20 @@ def test_build_has_one_option_for_all_of_it(tmp_path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         image.resize((20, 24)).save(folder / f"{index}.png")
     arguments = [
-        "build", tmp_path / "images", "--model", tmp_path / "model", "--output", tmp_path / "out",
-        "--class-order", "same", "--timestep", 400, "--device", "cpu", "--reference",
-    ]  # fmt: skip
+        "build",
+        tmp_path / "images",
+        "--model",
+        tmp_path / "model",
+        "--output",
+        tmp_path / "out",
+        "--class-order",
+        "same",
+        "--timestep",
+        400,
+        "--device",
+        "cpu",
+        "--reference",
+    ]
     assert "--reference sets what --latent, --modes would" in fail(
         1, *arguments, "--modes", 2, "--latent", "mean"
     )

@@ -151,8 +151,12 @@ def _folder(path: Path) -> None:
 
 
 KINDS: dict[str, Callable[[Path], None]] = {
-    "fifo": _fifo, "socket": _socket, "device": _device, "huge": _huge, "folder": _folder,
-}  # fmt: skip
+    "fifo": _fifo,
+    "socket": _socket,
+    "device": _device,
+    "huge": _huge,
+    "folder": _folder,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -190,11 +194,15 @@ def test_what_is_no_file_is_found_and_never_waited_for(name: str, kind: str, tmp
 def test_pruning_leaves_what_is_not_the_sets(tmp_path: Path) -> None:
     cache = _cache(tmp_path)
     mine = [
-        cache.folder / "notes.txt", cache.folder / "pictures" / "00000.png",
-        cache.folder / "002-c" / "00000.png", cache.folder / "00-a" / "00000.png",
-        cache.path(0, IPC), cache.path(0, 0).with_name("cat.png"), cache.path(1, 0).with_name("0.png"),
+        cache.folder / "notes.txt",
+        cache.folder / "pictures" / "00000.png",
+        cache.folder / "002-c" / "00000.png",
+        cache.folder / "00-a" / "00000.png",
+        cache.path(0, IPC),
+        cache.path(0, 0).with_name("cat.png"),
+        cache.path(1, 0).with_name("0.png"),
         cache.path(1, 0).parent / "deeper" / "00000.png",
-    ]  # fmt: skip
+    ]
     for path in mine:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"mine")
@@ -287,14 +295,19 @@ def test_strange_entries_beside_leftovers_and_locks_stay(tmp_path: Path) -> None
     os.mkfifo(root / LOCKS / "set.004.lock")
     before = _snapshot(mine)
     assert set(prune_cache(root).removed) == {
-        dead, root / PARTIAL / f"set.001.{host}.{HEX}", root / LOCKS / "set.002.lock"
-    }  # fmt: skip
+        dead,
+        root / PARTIAL / f"set.001.{host}.{HEX}",
+        root / LOCKS / "set.002.lock",
+    }
     assert _snapshot(mine) == before
     left = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_symlink() or path.is_file()}
     assert left == {
-        f"{PARTIAL}/{dead.name}/notes.txt", f"{PARTIAL}/mine/00000.png", f"{PARTIAL}/linked",
-        f"{LOCKS}/set.003.lock", f"{LOCKS}/poetry.lock",
-    }  # fmt: skip
+        f"{PARTIAL}/{dead.name}/notes.txt",
+        f"{PARTIAL}/mine/00000.png",
+        f"{PARTIAL}/linked",
+        f"{LOCKS}/set.003.lock",
+        f"{LOCKS}/poetry.lock",
+    }
     cache = ImageCache(root, "set", list("abcde"), IPC)
     for label in (3, 4):
         with pytest.raises(CacheError, match="no lock file"):
@@ -309,8 +322,10 @@ def test_a_plan_removes_no_more_than_it_says(tmp_path: Path) -> None:
     flip_byte(cache.path(1, 0))
     plan = plan_prune(root, ["other"], damaged=True)
     assert [removal.path for removal in plan.removals] == [
-        other.folder, cache.path(0, 0).parent, cache.path(1, 0).parent
-    ]  # fmt: skip
+        other.folder,
+        cache.path(0, 0).parent,
+        cache.path(1, 0).parent,
+    ]
     cache.ensure(0, _images)  # mended meanwhile
     shutil.rmtree(other.path(0, 0).parent)
     other.path(0, 0).parent.symlink_to(mine / "0")  # as who answers later may find it

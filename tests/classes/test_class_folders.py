@@ -101,16 +101,41 @@ def test_build_and_report_take_an_export(tiny_artifact: Path, tmp_path: Path) ->
     assert ImageFolder(str(exported)).classes == ["000-cat", "001-ant", "002-bee_wasp"]
     (tmp_path / "list.json").write_text(json.dumps(CLASSES))
     build = [
-        "build", exported, "--model", tiny_artifact / "model", "--output", tmp_path / "again",
-        "--class-list", tmp_path / "list.json", "--timestep", 400, "--steps", 10, "--image-size", 14,
-        "--device", "cpu",
-    ]  # fmt: skip
+        "build",
+        exported,
+        "--model",
+        tiny_artifact / "model",
+        "--output",
+        tmp_path / "again",
+        "--class-list",
+        tmp_path / "list.json",
+        "--timestep",
+        400,
+        "--steps",
+        10,
+        "--image-size",
+        14,
+        "--device",
+        "cpu",
+    ]
     assert succeed(*build)["counts"] == [4, 4, 4]
     assert Artifact.load(tmp_path / "again").info.classes == CLASSES
     numbers = succeed(
-        "report", tiny_artifact, "--output", tmp_path / "report", "--images", exported, "--ipc", 2,
-        "--images-per-class", 4, "--root", tmp_path / "root", "--device", "cpu",
-    )  # fmt: skip
+        "report",
+        tiny_artifact,
+        "--output",
+        tmp_path / "report",
+        "--images",
+        exported,
+        "--ipc",
+        2,
+        "--images-per-class",
+        4,
+        "--root",
+        tmp_path / "root",
+        "--device",
+        "cpu",
+    )
     assert numbers["inversion"]["num_images"] == 12
     # The classes are those of the names, not of the numbers: what is built of "000-cat" is class 2.
     images = dict(zip(("cat", "ant", "bee_wasp"), sorted(exported.iterdir()), strict=True))
@@ -155,7 +180,14 @@ def test_a_folder_of_no_class_is_still_an_error(tiny_artifact: Path, tmp_path: P
     (exported / "001-bee_wasp").rename(exported / "001-hornet")
     (tmp_path / "list.json").write_text(json.dumps(CLASSES))
     line = fail(
-        1, "build", exported, "--model", tiny_artifact / "model", "--output", tmp_path / "out",
-        "--class-list", tmp_path / "list.json",
-    )  # fmt: skip
+        1,
+        "build",
+        exported,
+        "--model",
+        tiny_artifact / "model",
+        "--output",
+        tmp_path / "out",
+        "--class-list",
+        tmp_path / "list.json",
+    )
     assert "'001-hornet'" in line and "--class-map" in line and not (tmp_path / "out").exists()

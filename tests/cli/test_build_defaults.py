@@ -53,9 +53,22 @@ def _build(scene: Path, output: Path, *more: object, model: str = "framed") -> t
 
 def _arguments(scene: Path, output: Path, *more: object, model: str = "framed") -> list[object]:
     return [
-        "build", scene / "images", "--model", scene / model, "--output", output, "--class-order", "same",
-        "--timestep", 0, "--steps", 10, "--device", "cpu", *more,
-    ]  # fmt: skip
+        "build",
+        scene / "images",
+        "--model",
+        scene / model,
+        "--output",
+        output,
+        "--class-order",
+        "same",
+        "--timestep",
+        0,
+        "--steps",
+        10,
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 def test_image_size_and_frame_are_those_of_the_model(scene: Path, tmp_path: Path) -> None:
@@ -190,9 +203,21 @@ def test_import_takes_the_timestep_to_decode_from(scene: Path, tmp_path: Path) -
         torch.save(values, tmp_path / "statistics" / f"{name}.pt")
     (tmp_path / "list.json").write_text(json.dumps(["ant", "bee/wasp", "cat"]))
     command = [
-        "import", tmp_path / "statistics", "--model", scene / "framed", "--output", tmp_path / "out",
-        "--class-list", tmp_path / "list.json", "--counts", "1300", "--timestep", 500, "--timestep", 600,
-    ]  # fmt: skip
+        "import",
+        tmp_path / "statistics",
+        "--model",
+        scene / "framed",
+        "--output",
+        tmp_path / "out",
+        "--class-list",
+        tmp_path / "list.json",
+        "--counts",
+        "1300",
+        "--timestep",
+        500,
+        "--timestep",
+        600,
+    ]
     line = fail(1, *command, "--decode-timestep", 520)
     assert "--decode-timestep 520 is not stored; stored: [500, 600]" in line
     for more, timestep in (((), 600), (("--decode-timestep", 500), 500)):

@@ -107,9 +107,11 @@ def test_version() -> None:
 )
 def test_the_shell_completes(words: str, expected: set[str]) -> None:
     environment = {
-        **os.environ, "_D3HR_COMPLETE": "complete_bash", "COMP_WORDS": words,
+        **os.environ,
+        "_D3HR_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split()) - 1),
-    }  # fmt: skip
+    }
     process = start(env=environment)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
@@ -181,18 +183,37 @@ def test_materialize_prints_the_folder(tiny_artifact: Path, root: Path, tmp_path
 
 def test_materialize_takes_every_option(tiny_artifact: Path, tmp_path: Path) -> None:
     values = succeed(
-        "materialize", "--artifact", tiny_artifact, "--ipc", 1, "--seed", 7, "--root", tmp_path,
-        "--classes", "cat", "--classes", "bee/wasp", "--device", "cpu", "--dtype", "bfloat16",
-    )  # fmt: skip
+        "materialize",
+        "--artifact",
+        tiny_artifact,
+        "--ipc",
+        1,
+        "--seed",
+        7,
+        "--root",
+        tmp_path,
+        "--classes",
+        "cat",
+        "--classes",
+        "bee/wasp",
+        "--device",
+        "cpu",
+        "--dtype",
+        "bfloat16",
+    )
     import torch
 
     dataset = D3HRDataset(
         tiny_artifact, tmp_path, 1, 7, classes=["cat", "bee/wasp"], torch_dtype=torch.bfloat16
     )
     assert values == {
-        "folder": str(dataset.image_folder), "num_images": 2, "classes": ["cat", "bee/wasp"], "ipc": 1,
-        "seed": 7, "fingerprint": dataset.fingerprint,
-    }  # fmt: skip
+        "folder": str(dataset.image_folder),
+        "num_images": 2,
+        "classes": ["cat", "bee/wasp"],
+        "ipc": 1,
+        "seed": 7,
+        "fingerprint": dataset.fingerprint,
+    }
     assert ImageFolder(values["folder"]).classes == ["000-cat", "001-bee_wasp"]
 
 

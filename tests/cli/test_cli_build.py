@@ -44,9 +44,26 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _arguments(scene: Path, output: Path, *more: object) -> list[object]:
     return [
-        "build", scene / "images", "--model", scene / "model", "--output", output, "--timestep", 400,
-        "--steps", 10, "--image-size", 14, "--chunk-size", 4, "--batch-size", 3, "--device", "cpu", *more,
-    ]  # fmt: skip
+        "build",
+        scene / "images",
+        "--model",
+        scene / "model",
+        "--output",
+        output,
+        "--timestep",
+        400,
+        "--steps",
+        10,
+        "--image-size",
+        14,
+        "--chunk-size",
+        4,
+        "--batch-size",
+        3,
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 def test_build_makes_an_artifact_that_opens(scene: Path, tmp_path: Path) -> None:
@@ -191,10 +208,19 @@ def _full_disk(*_: object) -> None:
 def test_torchrun_restarts_a_killed_worker_and_gives_the_same_bits(scene: Path, tmp_path: Path) -> None:
     succeed(*_arguments(scene, tmp_path / "alone", "--class-order", "same"))
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "--max-restarts", "1", "-m", "tests.support.dying_build", tmp_path / "died",
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+        "-m",
+        "tests.support.dying_build",
+        tmp_path / "died",
         *_arguments(scene, tmp_path / "together", "--class-order", "same", "--json"),
-    ]  # fmt: skip
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, check=False, env=environment, timeout=1200
@@ -208,13 +234,22 @@ def test_torchrun_restarts_a_killed_worker_and_gives_the_same_bits(scene: Path, 
 def test_processes_of_accelerate_launch_give_the_bits_of_one(scene: Path, tmp_path: Path) -> None:
     succeed(*_arguments(scene, tmp_path / "alone", "--class-order", "same"))
     command = [
-        "accelerate", "launch", "--cpu", "--num_processes", "2", "-m", "d3hr_datasets.build",
+        "accelerate",
+        "launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "-m",
+        "d3hr_datasets.build",
         *_arguments(scene, tmp_path / "together", "--class-order", "same", "--json")[1:],
-    ]  # fmt: skip
+    ]
     paths = (str(REPOSITORY), str(Path(sys.executable).parent), os.environ["PATH"])
     environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths[0], "PATH": os.pathsep.join(paths[1:]),
-    }  # fmt: skip
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": paths[0],
+        "PATH": os.pathsep.join(paths[1:]),
+    }
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, check=False, env=environment, timeout=1200
     )
@@ -243,9 +278,18 @@ def reference(tmp_path: Path) -> Path:
 def _import(scene: Path, folder: Path, *more: Any) -> list[Any]:
     output, classes = folder.parent / "out", folder.parent / "list.json"
     return [
-        "import", folder, "--model", scene / "model", "--output", output, "--class-list", classes, "--counts",
-        "1300", *more,
-    ]  # fmt: skip
+        "import",
+        folder,
+        "--model",
+        scene / "model",
+        "--output",
+        output,
+        "--class-list",
+        classes,
+        "--counts",
+        "1300",
+        *more,
+    ]
 
 
 def test_import_takes_the_statistics_of_the_reference(scene: Path, reference: Path) -> None:

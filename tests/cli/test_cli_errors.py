@@ -48,7 +48,7 @@ def commands(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> d
         "card": ["card", tiny_artifact],
         "publish": ["publish", tiny_artifact, "ORG/NAME"],
         "cache": ["cache", "verify", "--root", folder / "root"],
-    }  # fmt: skip
+    }
 
 
 def _python_names(line: str) -> set[str]:
@@ -67,10 +67,13 @@ def test_no_command_names_an_argument_of_the_library(
         raise typer.Exit(0)
 
     for long in (
-        "build.build.build_artifact", "build.reference_import.import_statistics",
+        "build.build.build_artifact",
+        "build.reference_import.import_statistics",
         "dataset.dataset.D3HRDataset.materialize",
-        "report.write_report", "build.model_folder.copy_model", "dataset.export.export_parquet",
-    ):  # fmt: skip
+        "report.write_report",
+        "build.model_folder.copy_model",
+        "dataset.export.export_parquet",
+    ):
         monkeypatch.setattr(f"d3hr_datasets.{long}", stop)
     load = functools.cache(d3hr_datasets.build.model_folder.load_model)
     monkeypatch.setattr("d3hr_datasets.build.model_folder.load_model", load)
@@ -117,7 +120,7 @@ def test_no_command_names_an_argument_of_the_library(
         ("publish", (), "If it is yours to publish: give --with-model; otherwise"),
         ("cache", ("--root", "{file}"), "Give the folder of a cache as --root"),
     ],
-)  # fmt: skip
+)
 def test_errors_name_the_options_of_the_command(
     name: str, more: tuple[object, ...], said: str, commands: dict[str, list[object]], tmp_path: Path
 ) -> None:

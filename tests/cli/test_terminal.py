@@ -93,8 +93,11 @@ def test_a_process_with_such_a_terminal_prints_no_traceback(artifact_copy: Path)
     code = "import sys; from d3hr_datasets.cli.app import app; sys.argv[0] = 'd3hr'; app()"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, "info", str(artifact_copy)],
-        cwd=REPOSITORY, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert "3 (größe, \\u30df".encode("latin-1") in done.stdout
 

@@ -185,9 +185,14 @@ def test_grid_has_no_more_steps_than_timesteps() -> None:
 def test_plain_ddim_is_written_as_before_there_was_a_choice() -> None:
     config = InversionConfig(timesteps=(400,))
     assert set(config.to_dict()) == {
-        "timesteps", "num_inference_steps", "num_train_timesteps", "guidance_scale", "noise_timestep",
-        "latent", "seed",
-    }  # fmt: skip
+        "timesteps",
+        "num_inference_steps",
+        "num_train_timesteps",
+        "guidance_scale",
+        "noise_timestep",
+        "latent",
+        "seed",
+    }
     assert config.fingerprint == "f65c4265cac66c32"
 
 

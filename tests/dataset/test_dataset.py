@@ -124,9 +124,13 @@ def test_cached_images_need_no_model(filled: D3HRDataset, monkeypatch: pytest.Mo
 
 def test_pixels_are_the_same_in_a_new_process_in_any_order(filled: D3HRDataset, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "tests.support.workers", str(filled.artifact.folder),
-        str(tmp_path / "root"), str(IPC),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "tests.support.workers",
+        str(filled.artifact.folder),
+        str(tmp_path / "root"),
+        str(IPC),
+    ]
     environment = {**os.environ, "PYTHONHASHSEED": "17"}
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False

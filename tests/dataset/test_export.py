@@ -138,8 +138,11 @@ def test_shards_name_neither_time_nor_owner(dataset: D3HRDataset, tmp_path: Path
     with tarfile.open(tmp_path / "out" / "train-000000.tar") as shard:
         members = shard.getmembers()
     assert [member.name for member in members[:4]] == [
-        "00000000.png", "00000000.cls", "00000001.png", "00000001.cls"
-    ]  # fmt: skip
+        "00000000.png",
+        "00000000.cls",
+        "00000001.png",
+        "00000001.cls",
+    ]
     for member in members:
         assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
         assert member.mode == 0o644
@@ -156,9 +159,14 @@ def test_transforms_are_not_applied_and_missing_images_are_generated(
     export: Export, dataset: D3HRDataset, tmp_path: Path
 ) -> None:
     fresh = D3HRDataset(
-        dataset.artifact.folder, tmp_path / "root", IPC, classes=CHOSEN, device="cpu",
-        transform=pil_to_tensor, target_transform=lambda label: label + 10,
-    )  # fmt: skip
+        dataset.artifact.folder,
+        tmp_path / "root",
+        IPC,
+        classes=CHOSEN,
+        device="cpu",
+        transform=pil_to_tensor,
+        target_transform=lambda label: label + 10,
+    )
     expected = sha256_of_files(export(dataset, tmp_path / "expected"))
     assert sha256_of_files(export(fresh, tmp_path / "out", progress=False)) == expected
 

@@ -117,8 +117,12 @@ print(dataset[9][0].tobytes().hex())
 """
     result = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "cache")],
-        check=True, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")},
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site")},
+    )
     folder, pixels = result.stdout.split()
     assert Path(folder).is_relative_to(tmp_path / "site")
     here = D3HRFashionMNIST(root=tmp_path / "here", ipc=1)[9][0]

@@ -21,8 +21,10 @@ from d3hr_datasets.errors import ConfigError
 from tests.support.tiny import save_untrained_artifact
 
 KINDS: dict[str, type[TrainingSet]] = {
-    "fashion-mnist": D3HRFashionMNIST, "cifar10": D3HRCIFAR10, "cifar100": D3HRCIFAR100,
-}  # fmt: skip
+    "fashion-mnist": D3HRFashionMNIST,
+    "cifar10": D3HRCIFAR10,
+    "cifar100": D3HRCIFAR100,
+}
 
 
 class Scene:
@@ -34,8 +36,11 @@ class Scene:
         self.root = folder / "root"
         save_untrained_artifact(folder / "artifact", name, ClassList.packaged(name))
         self.options: dict[str, Any] = {
-            "artifact": folder / "artifact", "classes": [2, 0, 1], "device": "cpu", "ipc": 2,
-        }  # fmt: skip
+            "artifact": folder / "artifact",
+            "classes": [2, 0, 1],
+            "device": "cpu",
+            "ipc": 2,
+        }
         self.kind(self.root, True, **self.options).materialize(progress=False)
 
 

@@ -55,10 +55,20 @@ def test_compiling_without_a_compiler_is_refused(
 
 
 PROTOCOL = Protocol(
-    student="convnet3", student_args={"width": 4}, image_size=12, channels=1, mean=[0.5], std=[0.25],
-    epochs=2, batch_size=3, optimizer="sgd", learning_rate=0.05, weight_decay=0.0, schedule="one_cycle",
+    student="convnet3",
+    student_args={"width": 4},
+    image_size=12,
+    channels=1,
+    mean=[0.5],
+    std=[0.25],
+    epochs=2,
+    batch_size=3,
+    optimizer="sgd",
+    learning_rate=0.05,
+    weight_decay=0.0,
+    schedule="one_cycle",
     labels="soft",
-)  # fmt: skip
+)
 IMAGES = TensorImages(
     torch.arange(6 * 144, dtype=torch.uint8).reshape(6, 1, 12, 12), torch.arange(6) % 3, list("abc")
 )

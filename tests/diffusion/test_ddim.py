@@ -52,7 +52,7 @@ class FakeTransformer:
 def _scheduler(prediction_type: str = "epsilon", **options: Any) -> Any:
     return DDIMScheduler(
         beta_schedule="linear", clip_sample=False, prediction_type=prediction_type, **options
-    )  # fmt: skip
+    )
 
 
 def _latents(seed: int = 0) -> torch.Tensor:
@@ -139,9 +139,13 @@ def test_fixed_point_inversion_is_undone_by_denoising(prediction_type: str, guid
     one: dict[str, Any] = {"method": "fixed_point"}
     for options in ({}, one, {**one, "evaluations_per_step": 30}):
         inverted = _invert(
-            FakeTransformer(smooth), scheduler, latents,
-            timesteps=(-1, 600), guidance_scale=guidance_scale, **options,
-        )  # fmt: skip
+            FakeTransformer(smooth),
+            scheduler,
+            latents,
+            timesteps=(-1, 600),
+            guidance_scale=guidance_scale,
+            **options,
+        )
         assert torch.equal(inverted[-1], latents)
         returned = _denoise(FakeTransformer(smooth), scheduler, inverted[600], 600, guidance_scale)
         errors.append(float((returned - latents).norm() / latents.norm()))
@@ -156,9 +160,13 @@ def test_a_noise_that_never_changes_is_inverted_exactly(noise_timestep: str, gui
     transformer = FakeTransformer(lambda latents, *_: noise.repeat(len(latents) // 2, 1, 1, 1))
     latents, scheduler = _latents(), _scheduler()
     inverted = _invert(
-        transformer, scheduler, latents,
-        timesteps=(600,), noise_timestep=noise_timestep, guidance_scale=guidance_scale,
-    )[600]  # fmt: skip
+        transformer,
+        scheduler,
+        latents,
+        timesteps=(600,),
+        noise_timestep=noise_timestep,
+        guidance_scale=guidance_scale,
+    )[600]
     alpha = float(scheduler.alphas_cumprod[600])
     torch.testing.assert_close(inverted, alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise, rtol=0, atol=1e-4)
     torch.testing.assert_close(
@@ -252,7 +260,7 @@ def test_v_and_noise_are_the_same_model(guidance_scale: float) -> None:
     alpha = float(scheduler.alphas_cumprod[600])
     found = predict_noise(
         FakeTransformer(_as_v(alpha)), scheduler, _latents(), 600, LABELS, guidance_scale, NULL
-    )  # fmt: skip
+    )
     expected = predict_noise(
         FakeTransformer(_wavy), _scheduler(), _latents(), 600, LABELS, guidance_scale, NULL
     )

@@ -35,9 +35,12 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hostile
     with HostileHub() as server:
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
         for name, value in {
-            "ENDPOINT": server.url, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(tmp_path / "home" / "hub"),
-        }.items():  # fmt: skip
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_CACHE": str(tmp_path / "home" / "hub"),
+        }.items():
             monkeypatch.setattr(constants, name, value)
         yield server
         close_session()
@@ -110,19 +113,30 @@ def test_sizes_are_bounded_before_and_while_they_are_sent(
 
 
 TRANSFORMER = {
-    "num_attention_heads": 60_000, "num_layers": 50_000, "sample_size": 1025, "attention_head_dim": 60_000,
-    "num_embeds_ada_norm": 10**9, "patch_size": 10**9,
-}  # fmt: skip
+    "num_attention_heads": 60_000,
+    "num_layers": 50_000,
+    "sample_size": 1025,
+    "attention_head_dim": 60_000,
+    "num_embeds_ada_norm": 10**9,
+    "patch_size": 10**9,
+}
 
 
-@pytest.mark.parametrize("part, key, value", [
-    *[("transformer", key, value) for key, value in TRANSFORMER.items()],
-    ("transformer", "num_layers", 5000), ("transformer", "num_layers", 97),
-    ("transformer", "activation_fn", [1] * 9),
-    ("vae", "block_out_channels", [8] * 30_000), ("vae", "layers_per_block", 9),
-    ("vae", "down_block_types", ["DownEncoderBlock2D"] * 9), ("vae", "quantization_config", {}),
-    ("scheduler", "num_train_timesteps", 10**9), ("scheduler", "trained_betas", [0.1] * 70_000),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "part, key, value",
+    [
+        *[("transformer", key, value) for key, value in TRANSFORMER.items()],
+        ("transformer", "num_layers", 5000),
+        ("transformer", "num_layers", 97),
+        ("transformer", "activation_fn", [1] * 9),
+        ("vae", "block_out_channels", [8] * 30_000),
+        ("vae", "layers_per_block", 9),
+        ("vae", "down_block_types", ["DownEncoderBlock2D"] * 9),
+        ("vae", "quantization_config", {}),
+        ("scheduler", "num_train_timesteps", 10**9),
+        ("scheduler", "trained_betas", [0.1] * 70_000),
+    ],
+)
 @pytest.mark.parametrize("on_hub", [False, True])
 def test_models_are_as_large_as_models_are(
     part: str, key: str, value: Any, on_hub: bool, hostile: HostileHub, model: Path, tmp_path: Path
@@ -143,13 +157,16 @@ def test_models_are_as_large_as_models_are(
     assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize("name, reply", [
-    (CONFIG, Reply(b"{}", endless=True, stated=2)),
-    (CONFIG, Reply(b"[" * 200_000)),
-    (WEIGHTS, Reply(b"", stated=10**10)),
-    (WEIGHTS, Reply(b"", stated=-1, endless=True)),
-    (WEIGHTS, Reply(b"", etag="..")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, reply",
+    [
+        (CONFIG, Reply(b"{}", endless=True, stated=2)),
+        (CONFIG, Reply(b"[" * 200_000)),
+        (WEIGHTS, Reply(b"", stated=10**10)),
+        (WEIGHTS, Reply(b"", stated=-1, endless=True)),
+        (WEIGHTS, Reply(b"", etag="..")),
+    ],
+)
 def test_weights_are_bounded_by_what_is_described(
     name: str, reply: Reply, hostile: HostileHub, model: Path, tmp_path: Path
 ) -> None:
@@ -199,14 +216,23 @@ def test_real_models_are_accepted(tmp_path: Path) -> None:
     from diffusers import AutoencoderKL, DiTTransformer2DModel
 
     transformer = {
-        "num_attention_heads": 16, "attention_head_dim": 72, "in_channels": 4, "out_channels": 8,
-        "num_layers": 28, "patch_size": 2, "num_embeds_ada_norm": 1000, "norm_type": "ada_norm_zero",
-    }  # fmt: skip
+        "num_attention_heads": 16,
+        "attention_head_dim": 72,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_layers": 28,
+        "patch_size": 2,
+        "num_embeds_ada_norm": 1000,
+        "norm_type": "ada_norm_zero",
+    }
     vae = {
-        "block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4, "layers_per_block": 2, "latent_channels": 4,
+        "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
         "sample_size": 1024,
-    }  # fmt: skip
+    }
     for kind, config, expected in (
         (DiTTransformer2DModel, {**transformer, "sample_size": 32}, 750e6),
         (DiTTransformer2DModel, {**transformer, "sample_size": 64}, 750e6),

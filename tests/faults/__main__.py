@@ -35,9 +35,13 @@ def _refusals(scene: Scene, rounds: int) -> None:
 
 
 CAMPAIGNS: dict[str, Callable[[Scene, int], None]] = {
-    "kills": kills.run, "builds": _builds, "malformed": malformed.run, "damage": _damage,
-    "refusals": _refusals, "strangers": strangers.run,
-}  # fmt: skip
+    "kills": kills.run,
+    "builds": _builds,
+    "malformed": malformed.run,
+    "damage": _damage,
+    "refusals": _refusals,
+    "strangers": strangers.run,
+}
 
 
 def main() -> None:

@@ -86,14 +86,25 @@ def _build(root: Path, rank: int, processes: int, port: int) -> None:
     PartialState._reset_state()
     if processes > 1:
         os.environ.update(
-            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), OMP_NUM_THREADS="1",
-            LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-        )  # fmt: skip
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(processes),
+            OMP_NUM_THREADS="1",
+            LOCAL_WORLD_SIZE=str(processes),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+        )
     try:
         build_artifact(
-            TinyImages(), MODEL, root / "artifact", tiny_info(dtype="float32"), root / "work", batch_size=2,
-            chunk_size=CHUNK_SIZE, progress=False,
-        )  # fmt: skip
+            TinyImages(),
+            MODEL,
+            root / "artifact",
+            tiny_info(dtype="float32"),
+            root / "work",
+            batch_size=2,
+            chunk_size=CHUNK_SIZE,
+            progress=False,
+        )
     except BuildError:
         os._exit(LEFT)
     state = PartialState()

@@ -30,18 +30,50 @@ from tests.support.tampering import METADATA, STATISTICS, change_info, refresh_c
 from tests.support.tiny import save_tiny_artifact, tiny_info, tiny_pipeline
 
 FILES = (
-    METADATA, STATISTICS, f"model/transformer/{WEIGHTS}", f"model/vae/{WEIGHTS}",
-    "model/transformer/config.json", "model/vae/config.json", "model/scheduler/scheduler_config.json",
+    METADATA,
+    STATISTICS,
+    f"model/transformer/{WEIGHTS}",
+    f"model/vae/{WEIGHTS}",
+    "model/transformer/config.json",
+    "model/vae/config.json",
+    "model/scheduler/scheduler_config.json",
     "model/model_index.json",
-)  # fmt: skip
+)
 TEXTS = (
-    "\x1b[31mred", "a\nb", "a\rb", "a\tb", "\x00", "\x07", "\x7f", "\x85", "\u202eevil", "\u2066x", "\u200bx",
-    "\u2028", "\ud800", "\udfff", "\ue000", "x" * 5000,
-)  # fmt: skip
+    "\x1b[31mred",
+    "a\nb",
+    "a\rb",
+    "a\tb",
+    "\x00",
+    "\x07",
+    "\x7f",
+    "\x85",
+    "\u202eevil",
+    "\u2066x",
+    "\u200bx",
+    "\u2028",
+    "\ud800",
+    "\udfff",
+    "\ue000",
+    "x" * 5000,
+)
 PLACES = (
-    "a" * 300, "a" * 5000, "org/" + "a" * 5000, "a\0b", "\ud800", "../" * 2000 + "x", "/dev/zero",
-    "/dev/null/x", "others/id_rsa", "", ".", "fifo", "\x1b[31m", "file:///etc/passwd", "https://example.org/x",
-)  # fmt: skip
+    "a" * 300,
+    "a" * 5000,
+    "org/" + "a" * 5000,
+    "a\0b",
+    "\ud800",
+    "../" * 2000 + "x",
+    "/dev/zero",
+    "/dev/null/x",
+    "others/id_rsa",
+    "",
+    ".",
+    "fifo",
+    "\x1b[31m",
+    "file:///etc/passwd",
+    "https://example.org/x",
+)
 JSONS = {
     "many objects": b'{"x": [' + b"{}," * 480_000 + b"{}]}",
     "many lists": b'{"x": [' + b"[]," * 480_000 + b"[]]}",
@@ -52,7 +84,7 @@ JSONS = {
     "large": b'{"x": "' + b"x" * 5_000_000 + b'"}',
     "list": b"[]",
     "nothing": b"",
-}  # fmt: skip
+}
 
 
 def prepare(work: Path) -> dict[str, dict[str, Case]]:
@@ -60,9 +92,15 @@ def prepare(work: Path) -> dict[str, dict[str, Case]]:
     save_tiny_artifact(work / "artifact", work / "chunks")
     tiny_pipeline().save_pretrained(work / "model")
     return {
-        "artifacts": _artifacts(work), "texts": _texts(work), "models": _models(work), "hubs": hubs(work),
-        "images": _images(), "statistics": _statistics(), "builds": _builds(work), "places": _places(),
-    }  # fmt: skip
+        "artifacts": _artifacts(work),
+        "texts": _texts(work),
+        "models": _models(work),
+        "hubs": hubs(work),
+        "images": _images(),
+        "statistics": _statistics(),
+        "builds": _builds(work),
+        "places": _places(),
+    }
 
 
 def _use(folder: Path) -> object:
@@ -146,10 +184,13 @@ def _linked(name: str, folder: Path) -> None:
 
 def _texts(work: Path) -> dict[str, Case]:
     fields: dict[str, Callable[[str], dict[str, Any]]] = {
-        "name": lambda text: {"name": text}, "class": lambda text: {"classes": [text, "b", "c"]},
-        "WordNet ID": lambda text: {"wnids": [text, "b", "c"]}, "producer": lambda text: {"producer": text},
-        "licence": lambda text: {"source": {"license": text}}, "key": lambda text: {"source": {text: 1}},
-    }  # fmt: skip
+        "name": lambda text: {"name": text},
+        "class": lambda text: {"classes": [text, "b", "c"]},
+        "WordNet ID": lambda text: {"wnids": [text, "b", "c"]},
+        "producer": lambda text: {"producer": text},
+        "licence": lambda text: {"source": {"license": text}},
+        "key": lambda text: {"source": {text: 1}},
+    }
 
     def change(field: str, text: str, folder: Path) -> None:
         change_info(folder, **fields[field](text))
@@ -180,23 +221,34 @@ def _models(work: Path) -> dict[str, Case]:
 def _images() -> dict[str, Case]:
     cases: dict[str, Case] = {}
     for link, target in (
-        ("ant/loop", "ant"), ("ant/up", "."), ("bee/other", "ant"), ("dog", "ant"),
+        ("ant/loop", "ant"),
+        ("ant/up", "."),
+        ("bee/other", "ant"),
+        ("dog", "ant"),
         ("bee/x.png", "ant/0.png"),
-    ):  # fmt: skip
+    ):
         cases[f"link {link} to {target}"] = _read(functools.partial(_linked_in, link, target))
     contents = {
-        "EPS": test_foreign_images.EPS, "PDF": b"%PDF-1.4", "secret": SECRET, "nothing": b"",
-        "XPM": b"/* XPM */", "FITS": b"SIMPLE  = " + b" " * 2880, "MPEG": b"\x00\x00\x01\xb3" + bytes(100),
-        "WMF": b"\xd7\xcd\xc6\x9a\x00\x00" + bytes(100), "Photoshop": b"8BPS" + bytes(100),
-        "zip": b"PK\3\4" + bytes(100), "bomb": _bomb(),
-    }  # fmt: skip
+        "EPS": test_foreign_images.EPS,
+        "PDF": b"%PDF-1.4",
+        "secret": SECRET,
+        "nothing": b"",
+        "XPM": b"/* XPM */",
+        "FITS": b"SIMPLE  = " + b" " * 2880,
+        "MPEG": b"\x00\x00\x01\xb3" + bytes(100),
+        "WMF": b"\xd7\xcd\xc6\x9a\x00\x00" + bytes(100),
+        "Photoshop": b"8BPS" + bytes(100),
+        "zip": b"PK\3\4" + bytes(100),
+        "bomb": _bomb(),
+    }
     for what, data in contents.items():
         cases[f"an image is {what}"] = _read(functools.partial(_overwritten, data))
     for what, replace in {
-        "FIFO": os.mkfifo, "folder": lambda path: path.mkdir(),
-        "/dev/zero": lambda path: path.symlink_to("/dev/zero"), "secret": lambda path: path.symlink_to(
-            of_others(path, "id_rsa")),
-    }.items():  # fmt: skip
+        "FIFO": os.mkfifo,
+        "folder": lambda path: path.mkdir(),
+        "/dev/zero": lambda path: path.symlink_to("/dev/zero"),
+        "secret": lambda path: path.symlink_to(of_others(path, "id_rsa")),
+    }.items():
         cases[f"an image is replaced by {what}"] = _read(functools.partial(_replaced, "ant/0.png", replace))
     return cases
 
@@ -259,8 +311,9 @@ def _builds(work: Path) -> dict[str, Case]:
         "secret": lambda path: path.symlink_to(of_others(path, "id_rsa")),
         "card of others": lambda path: path.symlink_to(of_others(path, "README.md")),
         "relative link": _linked_relatively,
-        "FIFO": os.mkfifo, "/dev/zero": lambda path: path.symlink_to("/dev/zero"),
-    }  # fmt: skip
+        "FIFO": os.mkfifo,
+        "/dev/zero": lambda path: path.symlink_to("/dev/zero"),
+    }
 
     def change(name: str, replace: Callable[[Path], object], folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
@@ -285,11 +338,13 @@ def _places() -> dict[str, Case]:
     uses: dict[str, Callable[[str], object]] = {
         "artifact": lambda text: Artifact.from_pretrained(text, local_files_only=True),
         "data set": lambda text: D3HRDataset(text or "nowhere", "cache", 1),
-        "images": open_source, "class list": lambda text: read_class_list(f"{text}.json"),
-        "class map": read_class_map, "model": lambda text: model_reference(f"{text}x"),
+        "images": open_source,
+        "class list": lambda text: read_class_list(f"{text}.json"),
+        "class map": read_class_map,
+        "model": lambda text: model_reference(f"{text}x"),
         "torchvision": lambda text: open_source(f"torchvision:{text or 'x'}:{text}"),
         "name": lambda text: tiny_info(name=f"{text}/"),
-    }  # fmt: skip
+    }
 
     def case_of(use: Callable[[str], object], text: str) -> Case:
         def case(folder: Path) -> Callable[[], object]:

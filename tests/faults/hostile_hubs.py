@@ -17,27 +17,50 @@ from tests.support.tampering import METADATA, STATISTICS
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 ETAGS = (
-    "..", ".", "", "/", "../../../../others/id_rsa", "{others}/id_rsa", "{others}/new", "a" * 5000, "\\..\\x",
-    "x" * 40, "A" * 40, "a" * 39, "a b",
-)  # fmt: skip
+    "..",
+    ".",
+    "",
+    "/",
+    "../../../../others/id_rsa",
+    "{others}/id_rsa",
+    "{others}/new",
+    "a" * 5000,
+    "\\..\\x",
+    "x" * 40,
+    "A" * 40,
+    "a" * 39,
+    "a b",
+)
 CONFIGS: dict[str, dict[str, list[Any]]] = {
     "transformer": {
-        "num_layers": [50_000, 5000, 97, 0, -1, 1.5, "x", None], "num_attention_heads": [60_000, 10**9, 0],
-        "attention_head_dim": [65_536, 10**9], "sample_size": [1024, 60_000, 0, [1] * 10**5],
-        "num_embeds_ada_norm": [10**9, 65_536], "in_channels": [65_536, 10**12], "patch_size": [10**9, 0],
-        "norm_type": ["x"], "activation_fn": [["x"] * 10**5], "quantization_config": [{"quant_method": "x"}],
+        "num_layers": [50_000, 5000, 97, 0, -1, 1.5, "x", None],
+        "num_attention_heads": [60_000, 10**9, 0],
+        "attention_head_dim": [65_536, 10**9],
+        "sample_size": [1024, 60_000, 0, [1] * 10**5],
+        "num_embeds_ada_norm": [10**9, 65_536],
+        "in_channels": [65_536, 10**12],
+        "patch_size": [10**9, 0],
+        "norm_type": ["x"],
+        "activation_fn": [["x"] * 10**5],
+        "quantization_config": [{"quant_method": "x"}],
     },
     "vae": {
-        "block_out_channels": [[8] * 30_000, [8] * 9, [60_000] * 3, []], "layers_per_block": [60_000, 9, 0],
-        "down_block_types": [["DownEncoderBlock2D"] * 30_000, ["os.system"] * 3], "latent_channels": [10**9],
-        "up_block_types": [["UpDecoderBlock2D"] * 9], "scaling_factor": [0, float("inf"), "x"],
+        "block_out_channels": [[8] * 30_000, [8] * 9, [60_000] * 3, []],
+        "layers_per_block": [60_000, 9, 0],
+        "down_block_types": [["DownEncoderBlock2D"] * 30_000, ["os.system"] * 3],
+        "latent_channels": [10**9],
+        "up_block_types": [["UpDecoderBlock2D"] * 9],
+        "scaling_factor": [0, float("inf"), "x"],
         "norm_num_groups": [0, 10**9],
     },
     "scheduler": {
-        "num_train_timesteps": [10**9, 10**12, 65_536, 0], "trained_betas": [[0.1] * 70_000, [2.0] * 1000],
-        "beta_end": [5.0, -1.0], "prediction_type": ["sample"], "beta_schedule": ["x"],
+        "num_train_timesteps": [10**9, 10**12, 65_536, 0],
+        "trained_betas": [[0.1] * 70_000, [2.0] * 1000],
+        "beta_end": [5.0, -1.0],
+        "prediction_type": ["sample"],
+        "beta_schedule": ["x"],
     },
-}  # fmt: skip
+}
 
 
 def configs() -> dict[str, tuple[str, str, Any]]:
@@ -64,12 +87,15 @@ def hubs(work: Path) -> dict[str, Case]:
     for commit in ("..", "../../../../others", "{others}", "", "main", "c" * 39, "c" * 5000):
         cases[f"commit {commit[:30]!r}"] = _served(artifact, {METADATA: {"body": true, "commit": commit}})
     sizes: dict[str, dict[str, Any]] = {
-        "states 10 GB": {"body": true, "stated": 10**10}, "states 10^18": {"body": true, "stated": 10**18},
+        "states 10 GB": {"body": true, "stated": 10**10},
+        "states 10^18": {"body": true, "stated": 10**18},
         "sends without end": {"body": true, "endless": True},
         "states nothing, sends without end": {"body": true, "stated": -1, "endless": True},
-        "is large": {"body": b"x" * 2**23}, "is empty": {"body": b""}, "is another": {"body": b"{}"},
+        "is large": {"body": b"x" * 2**23},
+        "is empty": {"body": b""},
+        "is another": {"body": b"{}"},
         "is a bomb": {"body": gzip.compress(bytes(5 * 10**8)), "encoding": "gzip"},
-    }  # fmt: skip
+    }
     for what, lie in sizes.items():
         for name in (METADATA, STATISTICS, "model/vae/config.json", f"model/transformer/{WEIGHTS}"):
             if not (what in {"states 10 GB", "is large"} and name.endswith(WEIGHTS) and name != STATISTICS):
@@ -90,8 +116,9 @@ def hubs(work: Path) -> dict[str, Case]:
     for shard in ("../../../../others/config.json", "/etc/passwd", "a/b.safetensors", "x.bin", ".."):
         index = json.dumps({"weight_map": {"x": shard}}).encode()
         lies: dict[str, dict[str, Any] | None] = {
-            f"vae/{WEIGHTS}.index.json": {"body": index}, f"vae/{WEIGHTS}": None
-        }  # fmt: skip
+            f"vae/{WEIGHTS}.index.json": {"body": index},
+            f"vae/{WEIGHTS}": None,
+        }
         cases[f"model: shard {shard}"] = _served(model, lies, _load)
     return cases
 

@@ -35,13 +35,43 @@ from tests.support.tampering import METADATA, read_document, write_document
 from tests.support.tiny import CLASSES, tiny_info, tiny_pipeline
 
 FORMATS = [
-    "PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "TGA", "ICO", "DDS", "PCX", "SGI", "IM",
+    "PNG",
+    "JPEG",
+    "BMP",
+    "GIF",
+    "WEBP",
+    "TIFF",
+    "PPM",
+    "TGA",
+    "ICO",
+    "DDS",
+    "PCX",
+    "SGI",
+    "IM",
     *(["AVIF"] if features.check("avif") else []),
-]  # fmt: skip
+]
 JUNK: tuple[Any, ...] = (
-    None, True, -1, 0, 1.5, float("nan"), float("inf"), 10**30, "", "x", "\0", "../x", [], {}, [None], [[]],
-    {"x": 1}, [1, "x"], ["a", "a"], [-1],
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    float("nan"),
+    float("inf"),
+    10**30,
+    "",
+    "x",
+    "\0",
+    "../x",
+    [],
+    {},
+    [None],
+    [[]],
+    {"x": 1},
+    [1, "x"],
+    ["a", "a"],
+    [-1],
+)
 
 
 def run(scene: Scene, rounds: int) -> None:
@@ -96,8 +126,11 @@ def _settings(scene: Scene) -> None:
     """Put junk into every field of every settings object, leave fields out and add others."""
     info = tiny_info()
     objects: list[Any] = [
-        InversionConfig((400,)), DecodeConfig(400), ModelReference("a/b", "c" * 40), info,
-    ]  # fmt: skip
+        InversionConfig((400,)),
+        DecodeConfig(400),
+        ModelReference("a/b", "c" * 40),
+        info,
+    ]
     for settings in objects:
         values = settings.to_dict()
         for field in values:
@@ -202,9 +235,16 @@ def _statistics(scene: Scene, rounds: int) -> None:
     data = (folder / "n2.pt").read_bytes()
     target = scene.folder / "imported"
     others: list[Any] = [
-        None, [], {}, {"mean": good["mean"]}, {**good, "mean": 1.0}, {**good, "mean": torch.zeros(2, 2)},
-        {**good, "variance": -good["variance"]}, {**good, "mean": good["mean"] / 0}, InversionConfig((600,)),
-    ]  # fmt: skip
+        None,
+        [],
+        {},
+        {"mean": good["mean"]},
+        {**good, "mean": 1.0},
+        {**good, "mean": torch.zeros(2, 2)},
+        {**good, "variance": -good["variance"]},
+        {**good, "mean": good["mean"] / 0},
+        InversionConfig((600,)),
+    ]
     for other in others:
         torch.save(other, folder / "n2.pt")
         accepted = _try(

@@ -26,10 +26,19 @@ from tests.support.tampering import flip_byte
 
 SECONDS = 2.0  # for one call that lists, verifies or prunes
 JUNK = (
-    b"", b"[" * 100_000, b'{"a":' * 50_000, b"null", b"[]", b'{"format": 1}', b'{"format": 9}', b"\xff\xfe",
-    b'{"name": "Alpha", "cards": []}', b'{"sha256": []}', b'{"format": 1, "sha256": "0"}',
+    b"",
+    b"[" * 100_000,
+    b'{"a":' * 50_000,
+    b"null",
+    b"[]",
+    b'{"format": 1}',
+    b'{"format": 9}',
+    b"\xff\xfe",
+    b'{"name": "Alpha", "cards": []}',
+    b'{"sha256": []}',
+    b'{"format": 1, "sha256": "0"}',
     b'{"format": 1, "ipc": 3, "num_groups": 3, "settings": {}}',
-)  # fmt: skip
+)
 
 
 class Place:
@@ -237,10 +246,26 @@ def _junk(place: Place) -> None:
 
 
 STRANGERS: tuple[Callable[[Place], None], ...] = (
-    _user_pictures, _export, _looks_like_a_set, _lacks_its_settings, _linked_folders, _odd_things_in_the_root,
-    _leftovers, _locks, _linked_partial, _linked_locks, _files_in_the_set, _images_in_a_group, _linked_group,
-    _odd_image, _odd_manifest, _odd_settings, _damage, _damage, _junk,
-)  # fmt: skip
+    _user_pictures,
+    _export,
+    _looks_like_a_set,
+    _lacks_its_settings,
+    _linked_folders,
+    _odd_things_in_the_root,
+    _leftovers,
+    _locks,
+    _linked_partial,
+    _linked_locks,
+    _files_in_the_set,
+    _images_in_a_group,
+    _linked_group,
+    _odd_image,
+    _odd_manifest,
+    _odd_settings,
+    _damage,
+    _damage,
+    _junk,
+)
 
 
 def run(scene: Scene, rounds: int) -> None:
@@ -331,6 +356,11 @@ def _generate(scene: Scene, place: Place, _: str) -> None:
 
 
 USES: dict[str, Callable[[Scene, Place, str], None]] = {
-    "list": _list, "verify": _verify, "prune": _prune, "prune a name": _prune_named, "read": _read,
-    "use": _use, "generate": _generate,
-}  # fmt: skip
+    "list": _list,
+    "verify": _verify,
+    "prune": _prune,
+    "prune a name": _prune_named,
+    "read": _read,
+    "use": _use,
+    "generate": _generate,
+}

@@ -158,9 +158,12 @@ def test_a_build_copies_the_files_of_a_model_alone(model: Path, tmp_path: Path) 
     copy_model(str(model), diffusion, tmp_path / "output")
     copied = {path.name for path in (tmp_path / "output").rglob("*") if path.is_file()}
     assert copied == {
-        "README.md", "model_index.json", "config.json", "scheduler_config.json",
+        "README.md",
+        "model_index.json",
+        "config.json",
+        "scheduler_config.json",
         "diffusion_pytorch_model.safetensors",
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", [METADATA, STATISTICS, WEIGHTS, "model/vae/config.json"])
@@ -216,11 +219,14 @@ def test_long_places_are_no_artifacts(where: str) -> None:
 @pytest.mark.parametrize("field", ["name", "classes", "wnids", "producer", "license", "nested", "key"])
 def test_texts_that_are_not_plain_are_refused(field: str, text: str, artifact_copy: Path) -> None:
     changes: dict[str, dict[str, Any]] = {
-        "name": {"name": text}, "classes": {"classes": [text, "b", "c"]},
+        "name": {"name": text},
+        "classes": {"classes": [text, "b", "c"]},
         "wnids": {"wnids": [text, "b", "c"]},
-        "producer": {"producer": text}, "license": {"source": {"license": text}},
-        "nested": {"source": {"more": [{"text": text}]}}, "key": {"source": {text: 1}},
-    }  # fmt: skip
+        "producer": {"producer": text},
+        "license": {"source": {"license": text}},
+        "nested": {"source": {"more": [{"text": text}]}},
+        "key": {"source": {text: 1}},
+    }
     change_info(artifact_copy, **changes[field])
     with pytest.raises(ArtifactFormatError) as caught:
         Artifact.load(artifact_copy)
@@ -229,9 +235,12 @@ def test_texts_that_are_not_plain_are_refused(field: str, text: str, artifact_co
 
 def test_texts_have_a_length() -> None:
     for changes in (
-        {"name": "a" * 101}, {"classes": ("a" * 201, "b", "c")}, {"producer": "a" * 1001},
-        {"source": {"license": "a" * 1001}}, {"source": {"a": [[[[[[[["deep"]]]]]]]]}},
-    ):  # fmt: skip
+        {"name": "a" * 101},
+        {"classes": ("a" * 201, "b", "c")},
+        {"producer": "a" * 1001},
+        {"source": {"license": "a" * 1001}},
+        {"source": {"a": [[[[[[[["deep"]]]]]]]]}},
+    ):
         with pytest.raises(ConfigError, match=r"at most|nested too deeply"):
             tiny_info(**changes)
     tiny_info(

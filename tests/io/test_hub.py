@@ -35,8 +35,11 @@ def cached_blobs(home: Path) -> dict[str, str]:
 
 def test_from_pretrained_records_the_commit(hub: HubServer, commit: str, tmp_path: Path) -> None:
     for name, revision in (
-        ("org/tiny", None), (f"org/tiny@{commit}", None), ("org/tiny", commit), ("org/tiny", "main"),
-    ):  # fmt: skip
+        ("org/tiny", None),
+        (f"org/tiny@{commit}", None),
+        ("org/tiny", commit),
+        ("org/tiny", "main"),
+    ):
         artifact = Artifact.from_pretrained(name, revision=revision)
         assert (artifact.repo_id, artifact.revision) == ("org/tiny", commit)
     artifact.verify()

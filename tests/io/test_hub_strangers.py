@@ -29,9 +29,21 @@ def mine(tmp_path: Path) -> Path:
 
 
 ETAGS = [
-    "{mine}/diary.txt", "{mine}/new", "{mine}", "..", ".", "../..", "../../x", "../../../../mine/diary.txt",
-    "a/b", "a" * 5000, "-", "~root", "a b", "/",
-]  # fmt: skip
+    "{mine}/diary.txt",
+    "{mine}/new",
+    "{mine}",
+    "..",
+    ".",
+    "../..",
+    "../../x",
+    "../../../../mine/diary.txt",
+    "a/b",
+    "a" * 5000,
+    "-",
+    "~root",
+    "a b",
+    "/",
+]
 
 
 @pytest.mark.parametrize("header", ["ETag", "X_Linked_ETag"])

@@ -14,10 +14,23 @@ import d3hr_datasets
 
 PACKAGE = Path(d3hr_datasets.__file__).parent
 OPENING = {
-    "open", "read_text", "read_bytes", "load", "safe_open", "load_file", "ImageFolder", "fdopen", "memmap",
-    "from_pretrained", "load_state_dict", "load_dataset", "snapshot_download", "hf_hub_download",
-    "load_config", "fromfile",
-}  # fmt: skip
+    "open",
+    "read_text",
+    "read_bytes",
+    "load",
+    "safe_open",
+    "load_file",
+    "ImageFolder",
+    "fdopen",
+    "memmap",
+    "from_pretrained",
+    "load_state_dict",
+    "load_dataset",
+    "snapshot_download",
+    "hf_hub_download",
+    "load_config",
+    "fromfile",
+}
 OWN = "a file of this package"
 CACHE = "a file of the cache, which has a door of its own: `cache.files.read_bytes`"
 ASKED = "`check_file` or `read_header` has looked at it in the lines before"

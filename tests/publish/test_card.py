@@ -25,10 +25,17 @@ from tests.support.tiny import tiny_info
 REPO = "org/d3hr-tiny"
 BASE = InversionConfig((200, 400), 10)
 CHANGES: dict[str, Any] = {
-    "timesteps": (400,), "num_inference_steps": 20, "num_train_timesteps": 2000, "guidance_scale": 2.0,
-    "noise_timestep": "target", "latent": "sample", "method": "fixed_point", "evaluations_per_step": 3,
-    "first_timestep": 0, "resizing": "bilinear",
-}  # fmt: skip
+    "timesteps": (400,),
+    "num_inference_steps": 20,
+    "num_train_timesteps": 2000,
+    "guidance_scale": 2.0,
+    "noise_timestep": "target",
+    "latent": "sample",
+    "method": "fixed_point",
+    "evaluations_per_step": 3,
+    "first_timestep": 0,
+    "resizing": "bilinear",
+}
 
 
 def _facts(**info: Any) -> dict[str, str]:
@@ -54,9 +61,10 @@ def test_the_card_names_the_method() -> None:
     assert fixed["inversion"] == "fixed points of DDIM's steps"
     assert fixed["model evaluations"] == "2 per step, at the timestep a step goes to"
     imported = _facts(
-        inversion=imported_inversion((400, 600), 1000), decode=DecodeConfig(400, 50),
+        inversion=imported_inversion((400, 600), 1000),
+        decode=DecodeConfig(400, 50),
         source={"name": "stats", "imported": "statistics in the format of D3HR's code"},
-    )  # fmt: skip
+    )
     assert imported["inverted latents"].startswith("sample of the VAE's posterior, seed 0")
     assert imported["imported"].startswith("statistics in the format of D3HR's code")
     reference = artifact_facts(Artifact(Path("nowhere"), as_reference(tiny_info(inversion=BASE)), {}))

@@ -115,7 +115,7 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("tables.write_cards", [], _remove("hub/results/tables/hard-labels.md")),
     ("tables.write_cards", [], _remove(TRANSFORMER)),
     ("tables.write_cards", [], _unmarked_card),
-]  # fmt: skip
+]
 HELPERS = {
     "common.results",
     "common.run",
@@ -370,8 +370,12 @@ print(at, seen["old"], seen["new"])
 def test_a_kill_at_any_call_leaves_a_whole_folder(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", KILLS, str(tmp_path)],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     calls, old, new = map(int, done.stdout.split())
     assert calls > 10 and old > 10 and new > 2

@@ -68,9 +68,11 @@ def run_python(code: str, hub_url: str, home: Path, *arguments: object, **change
     """Run a program in a process of its own that uses the server; return what it prints."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, **environment(hub_url, home), **changes},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -228,11 +230,17 @@ def test_card_the_hub_finds_wrong_is_not_published(hub: HubServer, folder: Path)
 @pytest.mark.parametrize(
     ("number", "size"),
     [
-        (999, "n<1K"), (1_000, "1K<n<10K"), (999_999, "100K<n<1M"), (1_000_000, "1M<n<10M"),
-        (10**8 - 1, "10M<n<100M"), (10**9, "1B<n<10B"), (10**12 - 1, "100B<n<1T"), (10**12, "n>1T"),
+        (999, "n<1K"),
+        (1_000, "1K<n<10K"),
+        (999_999, "100K<n<1M"),
+        (1_000_000, "1M<n<10M"),
+        (10**8 - 1, "10M<n<100M"),
+        (10**9, "1B<n<10B"),
+        (10**12 - 1, "100B<n<1T"),
+        (10**12, "n>1T"),
         (10**14, "n>1T"),
     ],
-)  # fmt: skip
+)
 def test_card_names_the_size_as_the_hub_does(number: int, size: str, described: Path) -> None:
     card = DatasetCard(card_text(Artifact.load(described), REPO, ImageFiles(number, 1, 1)))
     assert card.data.get("size_categories") == [size] and card_errors(str(card)) == []

@@ -79,8 +79,12 @@ def test_another_result_changes_every_place_it_stands_in(
         str(results / "tables" / "hard-labels.md"),
     ):
         assert "98.8 ± " in texts[place], place
-    for place in ("README.md", "hub/d3hr-fashion-mnist/README.md", "hub/d3hr-fashion-mnist/model/README.md",
-                  "docs/reference-differences.md"):  # fmt: skip
+    for place in (
+        "README.md",
+        "hub/d3hr-fashion-mnist/README.md",
+        "hub/d3hr-fashion-mnist/model/README.md",
+        "docs/reference-differences.md",
+    ):
         assert "0.987" in texts[place], place
     assert "98.8 ± 0.4 (3 seeds)" in texts["hub/d3hr-fashion-mnist/README.md"]
 
@@ -97,9 +101,20 @@ def test_no_figure_is_typed_in_by_hand() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["an accuracy of 87.1 here", "87.75 % on the test set", "± 0.3", "a PSNR of 32.6, and", "of 0.0209",
-     "almost nine points", "by half a point", "3.7 times closer", "4 points above", "0.98", "at 93 %"],
-)  # fmt: skip
+    [
+        "an accuracy of 87.1 here",
+        "87.75 % on the test set",
+        "± 0.3",
+        "a PSNR of 32.6, and",
+        "of 0.0209",
+        "almost nine points",
+        "by half a point",
+        "3.7 times closer",
+        "4 points above",
+        "0.98",
+        "at 93 %",
+    ],
+)
 def test_figures_are_recognised(text: str) -> None:
     assert _typed(f"Some {text} text.")
     assert not _typed(f"<!-- figures -->\n\n{text}\n\n<!-- end of figures -->")

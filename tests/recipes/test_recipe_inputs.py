@@ -34,35 +34,46 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "tables.students": [([str(CONFIGS / "tables" / "hard-labels.yaml")], BUILD)],
     "evaluate.vae": [([], BUILD)],
     "tables.rank_architectures": [
-        (["hub/results/tables/architectures.json"],
-         "python -m recipes.tables.students recipes/configs/tables/architectures.yaml"),
+        (
+            ["hub/results/tables/architectures.json"],
+            "python -m recipes.tables.students recipes/configs/tables/architectures.yaml",
+        ),
     ],
     "release": [(["org", "--dry-run"], BUILD)],
     "tables.trainings": [([], VAE)],
     "train.diffusion": [
         ([str(CONFIGS / "dit_fashion_mnist.yaml")], DECODER),
         ([str(CONFIGS / "dit_fashion_mnist_long.yaml")], BUILD),
-        ([str(CONFIGS / "dit_fashion_mnist.yaml"), "--set", "vae=runs/my-vae/vae"],
-         "python -m recipes.train.vae CONFIG --set output=runs/my-vae"),
+        (
+            [str(CONFIGS / "dit_fashion_mnist.yaml"), "--set", "vae=runs/my-vae/vae"],
+            "python -m recipes.train.vae CONFIG --set output=runs/my-vae",
+        ),
         (["nowhere.yaml"], "recipes/configs/"),
     ],
     "train.student": [
         ([str(CONFIGS / "students" / "dc" / "fashion-mnist-ipc1.yaml")], BUILD),
         ([str(CONFIGS / "students" / "soft" / "fashion-mnist-ipc1.yaml")], TEACHER),
-        ([str(CONFIGS / "students" / "dc" / "fashion-mnist-ipc1.yaml"), "--set", "source=folder:images"],
-         "d3hr export --format image-folder --output images"),
+        (
+            [str(CONFIGS / "students" / "dc" / "fashion-mnist-ipc1.yaml"), "--set", "source=folder:images"],
+            "d3hr export --format image-folder --output images",
+        ),
     ],
     "train.vae": [
         ([str(CONFIGS / "decoder_fashion_mnist.yaml")], VAE),
     ],
     "train.with_timm": [(["exported"], "d3hr export --format image-folder --output exported")],
     "tables.write_cards": [([], BUILD)],
-}  # fmt: skip
+}
 # They make all they need, or say themselves what is wrong with the folder they are given.
 NEED_NOTHING = {
-    "build.small", "evaluate.flops", "demo", "evaluate.dit_xl", "evaluate.build_memory", "evaluate.dataset",
+    "build.small",
+    "evaluate.flops",
+    "demo",
+    "evaluate.dit_xl",
+    "evaluate.build_memory",
+    "evaluate.dataset",
     "evaluate.benchmarks",
-}  # fmt: skip
+}
 CASES = [(name, *case) for name, cases in NEEDS.items() for case in cases]
 
 

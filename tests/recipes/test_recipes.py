@@ -47,21 +47,47 @@ def image_folder(tmp_path: Path) -> Path:
 
 def vae_settings(image_folder: Path, output: Path, **changes: Any) -> VAESettings:
     values: dict[str, Any] = {
-        "output": str(output), "source": str(image_folder), "image_size": 14, "padding": 1, "channels": 3,
-        "latent_channels": 2, "block_out_channels": [4, 8, 8], "layers_per_block": 1, "norm_num_groups": 4,
-        "epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "kl_weight": 1e-3, "ema_decay": 0.9,
-        "log_every": 1, "minutes_between_checkpoints": 0.0,
-    }  # fmt: skip
+        "output": str(output),
+        "source": str(image_folder),
+        "image_size": 14,
+        "padding": 1,
+        "channels": 3,
+        "latent_channels": 2,
+        "block_out_channels": [4, 8, 8],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "epochs": 2,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "kl_weight": 1e-3,
+        "ema_decay": 0.9,
+        "log_every": 1,
+        "minutes_between_checkpoints": 0.0,
+    }
     return VAESettings(**{**values, **changes})
 
 
 def dit_settings(image_folder: Path, output: Path, vae: Path, **changes: Any) -> DiTSettings:
     values: dict[str, Any] = {
-        "output": str(output), "vae": str(vae), "source": str(image_folder), "image_size": 14, "padding": 1,
-        "patch_size": 2, "num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8, "epochs": 2,
-        "batch_size": 4, "learning_rate": 1e-3, "label_dropout": 0.5, "snr_gamma": 5.0, "ema_decay": 0.9,
-        "log_every": 1, "minutes_between_checkpoints": 0.0, "minutes_between_samples": 60.0,
-    }  # fmt: skip
+        "output": str(output),
+        "vae": str(vae),
+        "source": str(image_folder),
+        "image_size": 14,
+        "padding": 1,
+        "patch_size": 2,
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "epochs": 2,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "label_dropout": 0.5,
+        "snr_gamma": 5.0,
+        "ema_decay": 0.9,
+        "log_every": 1,
+        "minutes_between_checkpoints": 0.0,
+        "minutes_between_samples": 60.0,
+    }
     return DiTSettings(**{**values, **changes})
 
 
@@ -121,9 +147,14 @@ def test_a_long_dit_training_validates_and_may_be_told_its_end_late(
     train_vae.train(vae_settings(image_folder, tmp_path / "vae"))
     vae = tmp_path / "vae" / "vae"
     settings = dit_settings(
-        image_folder, tmp_path / "dit", vae, split="train", validation_split="held-out", decay_share=0.25,
+        image_folder,
+        tmp_path / "dit",
+        vae,
+        split="train",
+        validation_split="held-out",
+        decay_share=0.25,
         minutes_between_samples=0.0,
-    )  # fmt: skip
+    )
     train_dit.train(settings)
     rows = (tmp_path / "dit" / "validation.csv").read_text().splitlines()
     assert rows[0] == "step,epoch,mse"

@@ -59,12 +59,26 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def student(real: Path, output: Path, **changes: Any) -> StudentSettings:
     values: dict[str, Any] = {
-        "student": "convnet3", "student_args": {"width": 4}, "image_size": 12, "channels": 3,
-        "mean": [0.5] * 3, "std": [0.25] * 3, "epochs": 4, "batch_size": 4, "optimizer": "sgd",
-        "learning_rate": 0.01, "weight_decay": 5e-4, "schedule": "step", "milestones": [0.5],
-        "labels": "hard", "dataset": str(real), "source": "random_real", "ipc": 2, "output": str(output),
+        "student": "convnet3",
+        "student_args": {"width": 4},
+        "image_size": 12,
+        "channels": 3,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "epochs": 4,
+        "batch_size": 4,
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "weight_decay": 5e-4,
+        "schedule": "step",
+        "milestones": [0.5],
+        "labels": "hard",
+        "dataset": str(real),
+        "source": "random_real",
+        "ipc": 2,
+        "output": str(output),
         "minutes_between_checkpoints": 0.0,
-    }  # fmt: skip
+    }
     return StudentSettings(**{**values, **changes})
 
 
@@ -340,18 +354,26 @@ def table_file(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (tmp_path / "student.yaml").write_text(yaml.safe_dump({**values, "epochs": 1}))
     monkeypatch.setattr(evaluate_table, "STUDENTS", tmp_path)
     table = {
-        "title": "A table", "config": "student.yaml", "seeds": 2,
+        "title": "A table",
+        "config": "student.yaml",
+        "seeds": 2,
         "output": str(tmp_path / "results" / "table"),
         "rows": [
             {"grid": {"source": ["random_real"], "ipc": [1, 2]}},
             {"name": "everything", "set": {"source": "whole", "ipc": 0}},
         ],
-        "scores": [{
-            "name": "two", "kind": "lrs", "real_hard": {"source": "whole"},
-            "random_any": {"ipc": 1}, "distilled_hard": {"ipc": 2}, "distilled_any": {"ipc": 2},
-        }],
+        "scores": [
+            {
+                "name": "two",
+                "kind": "lrs",
+                "real_hard": {"source": "whole"},
+                "random_any": {"ipc": 1},
+                "distilled_hard": {"ipc": 2},
+                "distilled_any": {"ipc": 2},
+            }
+        ],
         "plot": {"x": "ipc", "series": "source"},
-    }  # fmt: skip
+    }
     path = tmp_path / "table.yaml"
     path.write_text(yaml.safe_dump(table, sort_keys=False))
     return path
@@ -414,10 +436,18 @@ def test_tables_are_checked(table_file: Path, tmp_path: Path) -> None:
         expand(dataclasses.replace(table, set={"epoch": 1}))[0].student(0)
     with pytest.raises(RecipeError, match="must describe one row"):
         evaluate_table.pick([{"name": "a", "settings": {}}], {"ipc": 3})
-    rows: list[dict[str, Any]] = [{
-        "name": "a", "top1": {"mean": 1.0, "std": None}, "top5": {"mean": 2.0, "std": None}, "num_images": 3,
-        "label_bytes": None, "teacher": "t", "tested_on": "test set", "settings": {"teacher": "resnet18"},
-    }]  # fmt: skip
+    rows: list[dict[str, Any]] = [
+        {
+            "name": "a",
+            "top1": {"mean": 1.0, "std": None},
+            "top5": {"mean": 2.0, "std": None},
+            "num_images": 3,
+            "label_bytes": None,
+            "teacher": "t",
+            "tested_on": "test set",
+            "settings": {"teacher": "resnet18"},
+        }
+    ]
     assert "| a | 1.0 | 2.0 | 3 | teacher at hand |" in markdown(table, rows, [])
     (tmp_path / "model.safetensors").write_bytes(bytes(1234))
     rows[0]["settings"]["teacher"] = f"local-dir:{tmp_path}"
@@ -430,13 +460,17 @@ def test_tables_are_checked(table_file: Path, tmp_path: Path) -> None:
 
 def test_rank_correlation_of_architectures() -> None:
     rows = [
-        {"settings": {"source": source, "student": "convnet3", "student_args": {"width": width}},
-         "top1": {"mean": accuracy}}
+        {
+            "settings": {"source": source, "student": "convnet3", "student_args": {"width": width}},
+            "top1": {"mean": accuracy},
+        }
         for source, accuracies in {
-            "whole": (90, 91, 92), "modes": (70, 72, 71), "random_real": (3, 2, 1)
+            "whole": (90, 91, 92),
+            "modes": (70, 72, 71),
+            "random_real": (3, 2, 1),
         }.items()
         for width, accuracy in zip((1, 2, 3), accuracies, strict=True)
-    ]  # fmt: skip
+    ]
     found = correlations(rows)
     assert found["modes"]["spearman"] == pytest.approx(0.5)
     assert found["random_real"]["kendall"] == pytest.approx(-1)

@@ -100,10 +100,19 @@ def test_the_page_needs_nothing_else(report: Path) -> None:
         assert len(str(image["alt"])) > 10
         Image.open(io.BytesIO(data)).load()
     assert files == [
-        "class-001-generated.png", "class-001-mean.png", "class-001-real.png",
-        "class-002-generated.png", "class-002-mean.png", "class-002-real.png",
-        "index.html", "normality.png", "projection.png", "qq.png", "report.json", "samplers.png",
-    ]  # fmt: skip
+        "class-001-generated.png",
+        "class-001-mean.png",
+        "class-001-real.png",
+        "class-002-generated.png",
+        "class-002-mean.png",
+        "class-002-real.png",
+        "index.html",
+        "normality.png",
+        "projection.png",
+        "qq.png",
+        "report.json",
+        "samplers.png",
+    ]
 
 
 def browser() -> str:
@@ -117,10 +126,18 @@ def browser() -> str:
 def browse(path: Path, profile: Path) -> tuple[str, list[str]]:
     """Return the document a browser makes of a page, and what it wrote to the console."""
     command = [
-        browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        "--no-first-run", f"--user-data-dir={profile}", "--enable-logging=stderr",
-        "--virtual-time-budget=2000", "--dump-dom", path.as_uri(),
-    ]  # fmt: skip
+        browser(),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        f"--user-data-dir={profile}",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+        path.as_uri(),
+    ]
     environment = {**os.environ, "HOME": str(profile)}
     environment.pop("LD_PRELOAD", None)
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=environment)
@@ -177,9 +194,21 @@ def test_a_report_without_images_says_what_is_missing(
 ) -> None:
     folder = tmp_path / "report"
     command = [
-        "report", str(tiny_artifact), "--output", str(folder), "--root", str(dataset.root), "--ipc", str(IPC),
-        "--classes", "cat", "--classes", "bee/wasp", "--device", "cpu",
-    ]  # fmt: skip
+        "report",
+        str(tiny_artifact),
+        "--output",
+        str(folder),
+        "--root",
+        str(dataset.root),
+        "--ipc",
+        str(IPC),
+        "--classes",
+        "cat",
+        "--classes",
+        "bee/wasp",
+        "--device",
+        "cpu",
+    ]
     done = CliRunner().invoke(app, command)
     assert (done.exit_code, done.stdout.strip()) == (0, str(folder / "index.html")), done.output
     text = (folder / "index.html").read_text(encoding="utf-8")
@@ -307,9 +336,21 @@ def test_the_command_writes_the_same_report(
     report: Path, tiny_artifact: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     command = [
-        "report", str(tiny_artifact), "--output", str(tmp_path / "again"), "--ipc", str(IPC),
-        "--classes", "cat", "--classes", "bee/wasp", "--device", "cpu", "--root", str(tmp_path / "root"),
-    ]  # fmt: skip
+        "report",
+        str(tiny_artifact),
+        "--output",
+        str(tmp_path / "again"),
+        "--ipc",
+        str(IPC),
+        "--classes",
+        "cat",
+        "--classes",
+        "bee/wasp",
+        "--device",
+        "cpu",
+        "--root",
+        str(tmp_path / "root"),
+    ]
     done = CliRunner().invoke(app, [*command, "--images", str(image_folder), "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == json.loads((report / "report.json").read_text(encoding="utf-8"))

@@ -176,9 +176,14 @@ def test_streams_take_chunks_of_the_same_images_and_labels_only(tmp_path: Path) 
         labels: LabelMap = {0: 1, 1: 0, 2: 2} if swapped else {0: 0, 1: 1, 2: 2}
         info = dataclasses.replace(tiny_info(dtype="float32"), source=opened.description)
         artifact = build_artifact(
-            relabel(opened.images, labels), tiny_model(), tmp_path / "artifact", info, tmp_path / work,
-            chunk_size=4, progress=False,
-        )  # fmt: skip
+            relabel(opened.images, labels),
+            tiny_model(),
+            tmp_path / "artifact",
+            info,
+            tmp_path / work,
+            chunk_size=4,
+            progress=False,
+        )
         return artifact.gaussians(400).mean
 
     write([index % 3 for index in range(12)], [index // 4 for index in range(12)])
@@ -201,9 +206,15 @@ def test_streamed_build_goes_on_and_is_that_of_the_images(tmp_path: Path) -> Non
         _, labels = match_classes(opened.classes, MODEL, 3, same_order=True)
         images = _Noted(relabel(opened.images, labels))
         artifact = build_artifact(
-            images if streaming else images.source, tiny_model(), tmp_path / f"artifact-{streaming}",
-            tiny_info(dtype="float32"), tmp_path / "work", batch_size=2, chunk_size=4, progress=False,
-        )  # fmt: skip
+            images if streaming else images.source,
+            tiny_model(),
+            tmp_path / f"artifact-{streaming}",
+            tiny_info(dtype="float32"),
+            tmp_path / "work",
+            batch_size=2,
+            chunk_size=4,
+            progress=False,
+        )
         return artifact, images.read
 
     direct, _ = build(streaming=False)
@@ -271,7 +282,7 @@ def test_classes_match_by_name_or_wnid() -> None:
         (NAMES, MODEL, {"class_map": {"ant": True, "bee_wasp": 1, "cat": 2}}, "'ant': True"),
         (NAMES, MODEL, {"class_map": {}, "same_order": True}, "not both"),
     ],
-)  # fmt: skip
+)
 def test_classes_that_are_not_certain_are_refused(source: Any, model: Any, options: Any, said: str) -> None:
     num_classes = 2 if source == ("crane",) else 3
     with pytest.raises(ConfigError, match=said):

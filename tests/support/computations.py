@@ -60,9 +60,14 @@ COLOUR: dict[str, Any] = {
     "student": "convnet3",
 }
 AUGMENTED: dict[str, Any] = {
-    "crop_scale": [0.5, 1.0], "flip": True, "color_jitter": 0.4, "lighting": 0.1, "shuffle_patches": 2,
-    "cutmix": 1.0, "dsa": True,
-}  # fmt: skip
+    "crop_scale": [0.5, 1.0],
+    "flip": True,
+    "color_jitter": 0.4,
+    "lighting": 0.1,
+    "shuffle_patches": 2,
+    "cutmix": 1.0,
+    "dsa": True,
+}
 
 
 def prepare(folder: Path) -> None:
@@ -77,8 +82,10 @@ def prepare(folder: Path) -> None:
     torch.save(network.state_dict(), folder / "teacher.pt")
     (folder / "reference").mkdir()
     for label, name in enumerate(("ant", "bee", "cat")):
-        moments = {"mean": MEAN.flatten().repeat(len(IMPORTED), 1) + label,
-                   "variance": VARIANCE.flatten().repeat(len(IMPORTED), 1)}  # fmt: skip
+        moments = {
+            "mean": MEAN.flatten().repeat(len(IMPORTED), 1) + label,
+            "variance": VARIANCE.flatten().repeat(len(IMPORTED), 1),
+        }
         torch.save(moments, folder / "reference" / f"{name}.pt")
     for index in range(12):
         image, label = TinyImages()[index]
@@ -114,8 +121,16 @@ def model(folder: Path, work: Path) -> Any:
     denoised = loaded.denoise(LATENTS, LABELS, DecodeConfig(400, 10, 2.0), batch_size=4)
     parameters = [*loaded.transformer.state_dict().values(), *loaded.vae.state_dict().values()]
     step = ddim_step(LATENTS, clean, 0.9, 0.5)
-    return [clean, sampled, inverted, denoised, loaded.decode(denoised), parameters, step,
-            loaded.inversion_fingerprint]  # fmt: skip
+    return [
+        clean,
+        sampled,
+        inverted,
+        denoised,
+        loaded.decode(denoised),
+        parameters,
+        step,
+        loaded.inversion_fingerprint,
+    ]
 
 
 def images(folder: Path, work: Path) -> Any:
@@ -168,9 +183,15 @@ def students(folder: Path, work: Path) -> Any:
     """Train students in every way there is."""
     plain = protocol(**COLOUR)
     teacher = load_teacher(
-        "convnet3", CLASSES, weights=folder / "teacher.pt", class_names=CLASSES, image_size=12, num_classes=3,
-        img_size=12, width=8,
-    )  # fmt: skip
+        "convnet3",
+        CLASSES,
+        weights=folder / "teacher.pt",
+        class_names=CLASSES,
+        image_size=12,
+        num_classes=3,
+        img_size=12,
+        width=8,
+    )
     logits = teacher_outputs(teacher, plain, TRAINING)
     soft = SoftLabels.from_logits(
         logits, CLASSES, "teacher", images_digest(TRAINING), top_k=2, storage="int8"

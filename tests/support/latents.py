@@ -102,9 +102,14 @@ class Groups(Dataset[str]):
     def __init__(self) -> None:
         self.sets = [
             (f"{name}, ipc {ipc}", D3HRFashionMNIST(ipc=ipc, sampling=SAMPLERS[name], nested=nested))
-            for name, ipc, nested in (("modes", 1, False), ("modes", 10, False), ("modes", 17, False),
-                                      ("search", 10, False), ("modes", 20, True))
-        ]  # fmt: skip
+            for name, ipc, nested in (
+                ("modes", 1, False),
+                ("modes", 10, False),
+                ("modes", 17, False),
+                ("search", 10, False),
+                ("modes", 20, True),
+            )
+        ]
 
     def __len__(self) -> int:
         return 10 * len(self.sets)

@@ -32,16 +32,28 @@ def tiny_pipeline(
     """Return a pipeline of random weights: (3, 4, 4) latents of 16 x 16 images."""
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=3, out_channels=6 if learned_sigma else 3,
-        num_layers=2, sample_size=4, patch_size=2, num_embeds_ada_norm=num_classes,
-    )  # fmt: skip
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=3,
+        out_channels=6 if learned_sigma else 3,
+        num_layers=2,
+        sample_size=4,
+        patch_size=2,
+        num_embeds_ada_norm=num_classes,
+    )
     for parameter in transformer.parameters():  # DiT starts with zeros in many places: fill them
         torch.nn.init.normal_(parameter, std=0.1)
     vae = AutoencoderKL(
-        in_channels=channels, out_channels=channels, latent_channels=3, block_out_channels=(4, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        norm_num_groups=4, sample_size=16, scaling_factor=0.7,
-    )  # fmt: skip
+        in_channels=channels,
+        out_channels=channels,
+        latent_channels=3,
+        block_out_channels=(4, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=4,
+        sample_size=16,
+        scaling_factor=0.7,
+    )
     scheduler = DDIMScheduler(beta_schedule="linear", clip_sample=False, prediction_type=prediction_type)
     return DiTPipeline(transformer, vae, scheduler)
 
@@ -70,11 +82,17 @@ class TinyImages:
 def tiny_info(**changes: Any) -> ArtifactInfo:
     """Return the description of the tiny artifact."""
     values: dict[str, Any] = {
-        "name": "tiny", "classes": CLASSES, "image_size": IMAGE_SIZE, "image_mode": "L", "padding": PADDING,
-        "latent_shape": (3, 4, 4), "model": ModelReference(path="model"), "counts": (4, 4, 4),
+        "name": "tiny",
+        "classes": CLASSES,
+        "image_size": IMAGE_SIZE,
+        "image_mode": "L",
+        "padding": PADDING,
+        "latent_shape": (3, 4, 4),
+        "model": ModelReference(path="model"),
+        "counts": (4, 4, 4),
         "inversion": InversionConfig(timesteps=TIMESTEPS, num_inference_steps=10),
         "decode": DecodeConfig(timestep=400, num_inference_steps=10, guidance_scale=2.0),
-    }  # fmt: skip
+    }
     return ArtifactInfo(**{**values, **changes})
 
 
@@ -99,7 +117,13 @@ def save_untrained_artifact(folder: Path, name: str, class_list: ClassList) -> A
         torch.full((len(names),), 2),
     )
     info = tiny_info(
-        name=name, classes=names, wnids=class_list.wnids, counts=(2,) * len(names), image_size=16,
-        image_mode="RGB", padding=0, inversion=InversionConfig(timesteps=(400,), num_inference_steps=10),
-    )  # fmt: skip
+        name=name,
+        classes=names,
+        wnids=class_list.wnids,
+        counts=(2,) * len(names),
+        image_size=16,
+        image_mode="RGB",
+        padding=0,
+        inversion=InversionConfig(timesteps=(400,), num_inference_steps=10),
+    )
     return Artifact.save(folder, info, {400: gaussians})
