@@ -39,15 +39,15 @@ def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, 
 
 logger = logging.getLogger(__name__)
 
-_Item = tuple[torch.Tensor, int]
+Item = tuple[torch.Tensor, int]
 Result = TypeVar("Result")
 
 
-def _read_ahead(
+def read_ahead(
     pool: ThreadPoolExecutor, records: Sequence[ImageRecord], batch_size: int, info: ArtifactInfo
-) -> Iterator[list[tuple[ImageRecord, Future[_Item]]]]:
+) -> Iterator[list[tuple[ImageRecord, Future[Item]]]]:
     """Yield batches of images that are being read; the next batch is, too, while one is worked on."""
-    ahead: list[tuple[ImageRecord, Future[_Item]]] = []
+    ahead: list[tuple[ImageRecord, Future[Item]]] = []
     for first in range(0, len(records), batch_size):
         batch = ahead
         ahead = [(one, pool.submit(read_record, one, info)) for one in records[first : first + batch_size]]
@@ -57,7 +57,7 @@ def _read_ahead(
         yield ahead
 
 
-def _halve_on_out_of_memory(work: Callable[..., Result], batch_size: int) -> Callable[..., Result]:
+def halve_on_out_of_memory(work: Callable[..., Result], batch_size: int) -> Callable[..., Result]:
     """Return `work` without its first argument, the batch size, which is halved when memory runs out."""
     # Not accelerate's `find_executable_batch_size`, which collects garbage at every call: a chunk.
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size

@@ -29,7 +29,7 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.loading import INDEX
 from d3hr_datasets.io.atomic import replace_file
 from d3hr_datasets.io.folders import replaced_folder
-from d3hr_datasets.sources.records import ImageSource
+from d3hr_datasets.sources.foreign_datasets import TorchvisionLike
 from recipes.common.program import need, program, training_of
 from recipes.data.images import HELD_OUT, fashion_mnist, split_indices
 
@@ -73,7 +73,7 @@ def main() -> None:
     for part in ("transformer", "vae", "scheduler", "model_index.json"):
         need(arguments.model / part, training_of(arguments.model.parent, "train.diffusion"))
     images = fashion_mnist(train=True, download=arguments.download)
-    source: ImageSource = images
+    source: TorchvisionLike = images
     if arguments.select:
         indices = split_indices(len(images), HELD_OUT, "train")[: arguments.select]
         source = Subset(images, indices.tolist())
