@@ -16,6 +16,11 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.sources.pixels import read_pixels
 from d3hr_datasets.sources.records import ImageRecord
 
+logger = logging.getLogger(__name__)
+
+Item = tuple[torch.Tensor, int]  # of `read_record`
+Result = TypeVar("Result")
+
 
 def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, int]:
     """Read an image for a model.
@@ -35,12 +40,6 @@ def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, 
     if not 0 <= number < len(info.classes):
         raise ConfigError(f"{record.where} has class label {label}; accepted: 0 to {len(info.classes) - 1}")
     return to_model_range(pixels, info.padding), number
-
-
-logger = logging.getLogger(__name__)
-
-Item = tuple[torch.Tensor, int]
-Result = TypeVar("Result")
 
 
 def read_ahead(
