@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.errors import CacheError, D3HRError, ExportError
+from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.io.folders import expand_user
 from d3hr_datasets.processes import process_share
 
@@ -71,7 +72,8 @@ def export_parquet(dataset: D3HRDataset, output: str | Path, *, progress: bool =
         `output`.
 
     Raises:
-        ExportError: `output` holds something, cannot be written, or `datasets` is not installed.
+        ExportError: `output` holds something, or cannot be written.
+        MissingExtraError: `datasets` is not installed.
     """
     features = _features(dataset)
     import pyarrow
@@ -97,7 +99,7 @@ def to_hf_dataset(dataset: D3HRDataset, *, progress: bool = True) -> datasets.Da
         progress: Show a progress bar on stderr while generating.
 
     Raises:
-        ExportError: `datasets` is not installed.
+        MissingExtraError: `datasets` is not installed.
     """
     features = _features(dataset)
     import datasets
@@ -158,14 +160,10 @@ def export_webdataset(
 
 
 def require_parquet() -> None:
-    """Raise `ExportError` where Parquet files cannot be written, as `datasets` is not installed."""
-    try:
+    """Raise `MissingExtraError` where Parquet files cannot be written, as `datasets` is not installed."""
+    with needs_extra("export", "Parquet needs the library datasets"):
         import datasets  # noqa: F401
         import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise ExportError(
-            f"Parquet needs the library datasets: {error}; `pip install 'd3hr-datasets[export]'`"
-        ) from error
 
 
 def _features(dataset: D3HRDataset) -> datasets.Features:

@@ -61,7 +61,7 @@ def write_card(
 
     Raises:
         ConfigError: There is no `repo_id` to name in the snippet, or `results` is no such file.
-        ExportError: `datasets` is not installed.
+        MissingExtraError: `datasets` is not installed.
     """
     if preview_ipc is not None:
         check_int("preview_ipc", preview_ipc, 1)
