@@ -47,10 +47,8 @@ LEFTOVER_AGE = 24 * 3600.0  # seconds
 
 _UNLOCKED = "_unlocked"  # no host: an underscore does not occur in what `_host` returns
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-_PARTIAL = re.compile(
-    r"(?P<name>.+)\.(?P<number>[0-9]+|removed)\.(?P<host>[A-Za-z0-9-]+|_unlocked)\.[0-9a-f]{32}"
-)
-_LOCK = re.compile(r"(?P<name>.+)\.(?P<number>[0-9]+|removed)\.lock")
+_PARTIAL = re.compile(r"(?P<name>.+)\.(?P<number>[0-9]+)\.(?P<host>[A-Za-z0-9-]+|_unlocked)\.[0-9a-f]{32}")
+_LOCK = re.compile(r"(?P<name>.+)\.(?P<number>[0-9]+)\.lock")
 
 
 class Hold(enum.Enum):
