@@ -19,7 +19,6 @@ from tqdm import tqdm
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.cache.files import default_root
-from d3hr_datasets.cache.together import ensure_together
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
@@ -308,7 +307,7 @@ class D3HRDataset(DatasetFolder):
     @neutral()
     def _make(self, labels: list[int], batch_size: int) -> None:
         check_may_generate(self.device, f"class {self.classes[labels[0]]!r}")
-        ensure_together(self.cache, labels, lambda missing: self._generate(missing, batch_size))
+        self.cache.ensure_together(labels, lambda missing: self._generate(missing, batch_size))
 
     def _generate(self, labels: list[int], batch_size: int) -> dict[int, list[Image.Image]]:
         with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator

@@ -23,11 +23,12 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from d3hr_datasets import D3HRDataset
-from d3hr_datasets.cache import files as cache_files
-from d3hr_datasets.cache.admin import list_cached_sets, verify_cached_set
+from d3hr_datasets.cache import set_file
 from d3hr_datasets.cache.files import MANIFEST, SETTINGS
 from d3hr_datasets.cache.image_cache import ImageCache
-from d3hr_datasets.cache.locks import LEFTOVER_AGE, LOCKS, PARTIAL, Hold, group_lock
+from d3hr_datasets.cache.inspection import list_cached_sets, verify_cached_set
+from d3hr_datasets.cache.leftovers import LEFTOVER_AGE
+from d3hr_datasets.cache.locks import LOCKS, PARTIAL, Hold, group_lock
 from d3hr_datasets.cache.prune import prune_cache
 from d3hr_datasets.errors import CacheError
 from tests.support.tampering import flip_byte, truncate
@@ -605,7 +606,7 @@ def _remove_when_looked_at(monkeypatch: pytest.MonkeyPatch, folder: Path, times:
         if (folder.parent / PARTIAL).exists() and len(seen) < times:
             seen.append(folder)
             folder.rename(folder.parent / f"removed-{len(seen)}")
-        return cache_files.read_settings(looked_at)
+        return set_file.read_settings(looked_at)
 
     monkeypatch.setattr("d3hr_datasets.cache.image_cache.read_settings", read_settings)
     return seen

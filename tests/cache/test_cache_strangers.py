@@ -15,10 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from d3hr_datasets import D3HRDataset
-from d3hr_datasets.cache.admin import list_cached_sets, verify_cached_set
 from d3hr_datasets.cache.files import MANIFEST, MAX_IMAGE_BYTES, SETTINGS
 from d3hr_datasets.cache.image_cache import ImageCache
-from d3hr_datasets.cache.locks import LEFTOVER_AGE, LOCKS, PARTIAL
+from d3hr_datasets.cache.inspection import list_cached_sets, verify_cached_set
+from d3hr_datasets.cache.leftovers import LEFTOVER_AGE
+from d3hr_datasets.cache.locks import LOCKS, PARTIAL
 from d3hr_datasets.cache.prune import plan_prune, prune_cache
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.dataset.export import export_image_folder
