@@ -23,6 +23,7 @@ from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.generated_set import GeneratedSet
+from d3hr_datasets.diffusion.latent_diffusion import CHUNK
 from d3hr_datasets.errors import CacheError
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.numerics.ambient import neutral
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from d3hr_datasets.io.hub import Published
 
 MAX_IPC = 100_000  # images per class; the names of their files have five digits
-CHUNK = 64  # images in the model at a time
+MAX_LOCKS = 64  # of classes that are generated together: each holds one
 
 
 class D3HRDataset(DatasetFolder):
@@ -261,7 +262,7 @@ class D3HRDataset(DatasetFolder):
         share = range(rank, len(self.classes), size)
         self.cache.check(share)
         labels = [label for label in share if not self.cache.is_complete(label)]
-        step = 1 if self.nested else max(1, min(batch_size // self.ipc, CHUNK))  # each class holds a lock
+        step = 1 if self.nested else max(1, min(batch_size // self.ipc, MAX_LOCKS))
         if torch_compile and labels:
             with torch.random.fork_rng(devices=[]):
                 self.model().compile()

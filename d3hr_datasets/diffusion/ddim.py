@@ -197,7 +197,7 @@ def invert_latents(
 
     Source: D3HR, section 4.1; DDIM inversion.
     Differs from reference: no guidance unless asked for, the model is evaluated at the timestep the latents
-    are at, and the walk starts below timestep 0; `importing.imported_inversion` has its settings.
+    are at, and the walk starts below timestep 0; `reference_import.imported_inversion` has its settings.
 
     Args:
         transformer: The model.
