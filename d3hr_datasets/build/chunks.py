@@ -97,17 +97,15 @@ def read_chunk(path: Path, timesteps: Sequence[int], identity: str = "") -> Chun
         return None
     tensors, metadata = loaded
     try:
-        notes = json.loads(metadata.get("d3hr", "{}"))
-        if notes.get("identity", "") != identity:
+        notes = json.loads(metadata["d3hr"])
+        if notes["identity"] != identity:
             return None
         states = {timestep: {name: tensors[f"{timestep}.{name}"] for name in PARTS} for timestep in timesteps}
-        # Files of earlier versions have all rows.
-        rows = tensors.get("rows", torch.arange(len(states[timesteps[0]]["count"])))
+        moments = {timestep: RunningMoments.from_state_dict(state) for timestep, state in states.items()}
         pixels = int.from_bytes(bytes(tensors["pixels"].tolist()), "big")
-    except (KeyError, ValueError):
+        return Chunk(tensors["rows"], moments, pixels, notes["last"], identity, notes["unreadable"])
+    except (KeyError, TypeError, ValueError):
         return None
-    moments = {timestep: RunningMoments.from_state_dict(state) for timestep, state in states.items()}
-    return Chunk(rows, moments, pixels, notes.get("last", False), identity, list(notes.get("unreadable", [])))
 
 
 def save_tensors(
@@ -127,8 +125,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] |
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
-    # Files of earlier versions have no checksum.
-    return None if metadata.get("sha256") not in (None, digest_tensors(tensors)) else (tensors, metadata)
+    return (tensors, metadata) if metadata.get("sha256") == digest_tensors(tensors) else None
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:

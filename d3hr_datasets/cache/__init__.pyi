@@ -1,9 +1,9 @@
-from .admin import CachedSet as CachedSet
-from .admin import list_cached_sets as list_cached_sets
-from .admin import verify_cached_set as verify_cached_set
 from .files import MANIFEST as MANIFEST
 from .files import default_root as default_root
 from .image_cache import ImageCache as ImageCache
+from .inspection import CachedSet as CachedSet
+from .inspection import list_cached_sets as list_cached_sets
+from .inspection import verify_cached_set as verify_cached_set
 from .prune import PrunePlan as PrunePlan
 from .prune import PruneReport as PruneReport
 from .prune import plan_prune as plan_prune

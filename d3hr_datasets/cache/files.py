@@ -1,10 +1,11 @@
-"""The files of the image cache: their names, and what is sound.
+"""The files of the image cache: their names, and how they are opened.
 
     ROOT/SET/set.json                what the set is: format, images per class, number of groups, settings
     ROOT/SET/CLASS/00000.png ...     one folder per class, in label order: a group
     ROOT/SET/CLASS/group.json        SHA-256 of every image of the group
 
-In: folders. Out: what they hold, and what of it is damaged. `cache_locks` says who may write.
+In: paths. Out: what is there, if it is the cache's. `damage` says what of a group is sound, `set_file` what
+`set.json` holds, `locks` who may write.
 
 The root may hold anything else, too. Below it, links are never followed, and what is no regular file (a FIFO,
 a device) is never opened for longer than it takes to see that: both count as missing.
@@ -13,20 +14,14 @@ a device) is never opened for longer than it takes to see that: both count as mi
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import re
 import stat
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from typing import BinaryIO
 
 from d3hr_datasets.errors import CacheError
 
-FORMAT = 1
 MANIFEST = "group.json"
 SETTINGS = "set.json"
 MAX_IMAGE_BYTES = 2**28  # larger files are not read; a PNG of 8192 x 8192 has less
@@ -36,7 +31,6 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_FILE = {errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENODEV}  # missing, a link, a socket, a device
 _IMAGE = re.compile(r"[0-9]{5,}\.png")
-_CHECKSUM = re.compile(r"[0-9a-f]{64}")
 
 
 def image_name(index: int) -> str:
@@ -132,144 +126,6 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
             return b"" if os.fstat(file.fileno()).st_size > limit else file.read(limit)
     except OSError as error:
         raise read_error(path, error) from error
-
-
-def read_manifest(folder: Path) -> list[str] | None:
-    """Return the SHA-256 of every image of a group, or None if its manifest is missing or damaged.
-
-    Raises:
-        CacheError: It is there and cannot be read.
-    """
-    if not is_real_folder(folder):
-        return None
-    data = read_bytes(folder / MANIFEST)
-    try:
-        checksums = json.loads(data)["sha256"]
-        if not isinstance(checksums, list) or not checksums or data != manifest_bytes(checksums):
-            return None
-        if not all(map(_CHECKSUM.fullmatch, checksums)):
-            return None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return checksums
-
-
-def manifest_bytes(checksums: list[str]) -> bytes:
-    """Return what the manifest of these images is, byte for byte."""
-    return json.dumps({"sha256": checksums}).encode()
-
-
-def find_damage(folder: Path, ipc: int | None = None) -> Iterator[Path]:
-    """Yield the files of a group that are missing or changed. Reads every image, and no other files.
-
-    Args:
-        folder: The group.
-        ipc: Images it must have; as many as its manifest says by default.
-
-    Raises:
-        CacheError: A file cannot be read.
-    """
-    checksums = read_manifest(folder)
-    if checksums is None or len(checksums) != (len(checksums) if ipc is None else ipc):
-        yield folder / MANIFEST
-        return
-    for index, checksum in enumerate(checksums):
-        data = read_bytes(folder / image_name(index), MAX_IMAGE_BYTES)
-        if hashlib.sha256(data).hexdigest() != checksum:
-            yield folder / image_name(index)
-
-
-def additional_images(folder: Path, ipc: int) -> list[Path]:
-    """Return the images in a group's folder that an image reader would take for the group's, and are not.
-
-    Files that no image reader looks at (`.DS_Store`) are none of them.
-
-    Raises:
-        CacheError: The folder cannot be read.
-    """
-    try:
-        images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
-        return [path for path in images if not is_image_name(path.name, ipc)]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise read_error(folder, error) from error
-
-
-def settings_bytes(ipc: int, num_groups: int, settings: dict[str, Any]) -> bytes:
-    """Return what `set.json` is, byte for byte."""
-    return _seal({"format": FORMAT, "ipc": ipc, "num_groups": num_groups, "settings": settings})
-
-
-def read_settings(folder: Path) -> dict[str, Any] | None:
-    """Return the fields of `set.json`, or None if it is missing or damaged.
-
-    Raises:
-        CacheError: It is of another format version, or cannot be read.
-    """
-    data = read_bytes(folder / SETTINGS)
-    try:
-        document = json.loads(data)
-        version = document["format"]
-        checksum = document.pop("sha256", None)
-        sealed = data == _seal(document)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    if not sealed and (version == FORMAT or checksum is not None):
-        return None
-    if version != FORMAT:
-        raise OtherFormatError(
-            f"{folder / SETTINGS} has format {version!r:.80}; this version of d3hr-datasets reads {FORMAT}. "
-            f"Use the version that wrote it, remove the set (`d3hr cache prune {folder.name} --root "
-            f"{folder.parent}`), or give another `root`",
-            sealed=sealed,
-        )
-    return dict(document) if _has_fields(document) else None
-
-
-class OtherFormatError(CacheError):
-    """A set is of another format.
-
-    Attributes:
-        sealed: Whether its `set.json` has the checksum that this library gives to every format.
-    """
-
-    def __init__(self, message: str, *, sealed: bool) -> None:
-        super().__init__(message)
-        self.sealed = sealed
-
-
-def _has_fields(document: dict[str, Any]) -> bool:
-    """Say whether a document of this format holds what `settings_bytes` writes."""
-    numbers = [document.get("ipc"), document.get("num_groups")]
-    return (
-        document.keys() == {"format", "ipc", "num_groups", "settings"}
-        and all(type(number) is int and number > 0 for number in numbers)
-        and isinstance(document["settings"], dict)
-    )
-
-
-def _seal(document: dict[str, Any]) -> bytes:
-    """Return a document with its own SHA-256."""
-    checksum = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-    return (json.dumps({**document, "sha256": checksum}, sort_keys=True, indent=2) + "\n").encode()
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and have it on the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_error(path: Path, error: OSError) -> CacheError:

@@ -5,12 +5,13 @@ In: images, class by class. Out: the same images, as often as wanted, or none if
 A group is written to a temporary folder, synced, and appears whole by one rename, so that a killed process
 leaves nothing that could be read. Images are compared with their checksum when they are first read, and when
 their files have changed since; a damaged group counts as missing and is made again. Reading needs neither
-locks nor the right to write. `cache_files` says how the files lie, and what locks do where the file system
+locks nor the right to write. `files` says how the files lie, and `locks` what they do where the file system
 has none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -18,38 +19,33 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from d3hr_datasets.cache.damage import additional_images, find_damage, manifest_bytes, read_manifest
 from d3hr_datasets.cache.files import (
     MANIFEST,
     MAX_IMAGE_BYTES,
     SETTINGS,
-    additional_images,
     check_real_folder,
-    find_damage,
     image_name,
     is_real_folder,
-    manifest_bytes,
     open_file,
     read_bytes,
     read_error,
-    read_manifest,
-    read_settings,
     replace_own,
-    settings_bytes,
-    sync_folder,
     write_error,
-    write_synced,
 )
+from d3hr_datasets.cache.leftovers import remove_dead_partials
 from d3hr_datasets.cache.locks import LOCK_TIMEOUT, LOCKS, PARTIAL, Hold, group_lock, new_partial
-from d3hr_datasets.cache.removal import remove_dead_partials
+from d3hr_datasets.cache.set_file import read_settings, settings_bytes
 from d3hr_datasets.classes.folders import class_folders, folder_number
 from d3hr_datasets.errors import CacheError
+from d3hr_datasets.io.atomic import sync, write_synced
 
 # A file this old that changes has another time of change; clocks of file systems are coarse.
 CLOCK_SECONDS = 2.0
@@ -172,16 +168,43 @@ class ImageCache:
             CacheError: The group is not complete and the folder cannot be written, or the set is of another
                 format, or a folder of the cache is a link.
         """
-        if self.is_complete(label):
-            return
-        for folder in (self.root / LOCKS, self.root / PARTIAL, self.folder, self._group(label)):
-            check_real_folder(folder)
-        number = folder_number(self.class_folders[label])
-        with group_lock(self.root, self.folder.name, number, LOCK_TIMEOUT) as hold:
-            if not self.is_complete(label):
-                if hold is not Hold.HELD:
-                    logger.warning("%s is made without a lock: %s", self._group(label), hold.value)
-                self._write(label, make(), hold)
+        self.ensure_together([label], lambda missing: {missing[0]: make()})
+
+    def ensure_together(
+        self,
+        labels: Sequence[int],
+        make: Callable[[list[int]], Mapping[int, Sequence[Image.Image]]],
+    ) -> None:
+        """Have the groups of several classes on disk: all that are missing are made by one call.
+
+        Args:
+            labels: The classes. They must ascend, so that no two processes wait for each other.
+            make: Takes the labels that are missing, whose locks are held, and returns the images of each.
+
+        Raises:
+            CacheError: As of `ensure`.
+        """
+        with contextlib.ExitStack() as locks:
+            holds = ((label, locks.enter_context(self._claim(label))) for label in labels)
+            claimed = {label: hold for label, hold in holds if hold is not None}
+            images = make(list(claimed)) if claimed else {}
+            for label, hold in claimed.items():
+                self._write(label, images[label], hold)
+
+    @contextlib.contextmanager
+    def _claim(self, label: int) -> Iterator[Hold | None]:
+        """Yield what became of taking the lock of a group; None, without a lock, if the group is there."""
+        if not self.is_complete(label):
+            for folder in (self.root / LOCKS, self.root / PARTIAL, self.folder, self._group(label)):
+                check_real_folder(folder)
+            number = folder_number(self.class_folders[label])
+            with group_lock(self.root, self.folder.name, number, LOCK_TIMEOUT) as hold:
+                if not self.is_complete(label):
+                    if hold is not Hold.HELD:
+                        logger.warning("%s is made without a lock: %s", self._group(label), hold.value)
+                    yield hold
+                    return
+        yield None
 
     def _group(self, label: int) -> Path:
         return self.folder / self.class_folders[label]
@@ -219,7 +242,7 @@ class ImageCache:
             with ThreadPoolExecutor(WRITERS) as executor:
                 checksums = list(executor.map(_write_image, paths, images))
             write_synced(partial / MANIFEST, manifest_bytes(checksums))
-            sync_folder(partial)
+            sync(partial)
             self.folder.mkdir(parents=True, exist_ok=True)
             if read_settings(self.folder) is None:
                 self._write_settings(hold)
@@ -249,8 +272,8 @@ class ImageCache:
                 raise
             if not self.is_complete(label):  # else a process without a lock was faster
                 self._mend(partial, target)
-            sync_folder(target)
-        sync_folder(self.folder)
+            sync(target)
+        sync(self.folder)
 
     def _mend(self, partial: Path, target: Path) -> None:
         """Replace what is damaged in a group; files that are not the cache's stay."""

@@ -18,8 +18,7 @@ the same settings give the same pixels, so that two processes which write one gr
 - A lock that is held for more than `LOCK_TIMEOUT` (a hung process, a file server that remembers a dead
   client) is no longer waited for.
 
-A folder in ROOT/.partial is dead, and may be removed, if its name has this host in it and its group's lock
-can be taken (it was written under that lock), or if it has not changed for `LEFTOVER_AGE`.
+`leftovers` says when a folder in ROOT/.partial may be removed.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ import errno
 import re
 import socket
 import stat
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,14 +41,11 @@ from d3hr_datasets.errors import CacheError
 PARTIAL = ".partial"
 LOCKS = ".locks"
 LOCK_TIMEOUT = 3600.0  # seconds
-LEFTOVER_AGE = 24 * 3600.0  # seconds
 
 _UNLOCKED = "_unlocked"  # no host: an underscore does not occur in what `_host` returns
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-_PARTIAL = re.compile(
-    r"(?P<name>.+)\.(?P<number>[0-9]+|removed)\.(?P<host>[A-Za-z0-9-]+|_unlocked)\.[0-9a-f]{32}"
-)
-_LOCK = re.compile(r"(?P<name>.+)\.(?P<number>[0-9]+|removed)\.lock")
+_PARTIAL = re.compile(r"(?P<name>.+)\.(?P<number>[0-9]+)\.(?P<host>[A-Za-z0-9-]+|_unlocked)\.[0-9a-f]{32}")
+_LOCK = re.compile(r"(?P<name>.+)\.(?P<number>[0-9]+)\.lock")
 
 
 class Hold(enum.Enum):
@@ -132,11 +127,6 @@ def may_be_lock(path: Path) -> bool:
     except FileNotFoundError:
         return True
     return stat.S_ISREG(state.st_mode) and state.st_size == 0
-
-
-def is_old(path: Path) -> bool:
-    """Say whether a file or folder has not changed for `LEFTOVER_AGE`."""
-    return time.time() - path.lstat().st_mtime > LEFTOVER_AGE
 
 
 def _host() -> str:

@@ -15,24 +15,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import stat
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.cache.files import (
-    MANIFEST,
-    SETTINGS,
-    OtherFormatError,
-    is_image_name,
-    is_real_folder,
-    read_manifest,
-    read_settings,
-)
-from d3hr_datasets.classes.folders import class_folders, number_width
+from d3hr_datasets.cache.damage import read_manifest
+from d3hr_datasets.cache.files import MANIFEST, SETTINGS, is_image_name, is_real_folder
+from d3hr_datasets.cache.set_file import OtherFormatError, read_settings
+from d3hr_datasets.classes.folders import class_folders, is_class_folder
 from d3hr_datasets.errors import CacheError
-
-_CLASS_FOLDER = re.compile(r"(?P<number>[0-9]{3,})-[A-Za-z0-9_]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +69,7 @@ class OwnSet:
         folders = real_folders(self.folder)
         if self.settings is not None:
             return self._implied(self.settings, folders)
-        named = [path for path in folders if _CLASS_FOLDER.fullmatch(path.name)]
-        return [path for path in named if _has_manifest(path)]
+        return [path for path in folders if is_class_folder(path.name) and _has_manifest(path)]
 
     @staticmethod
     def _implied(settings: dict[str, Any], folders: list[Path]) -> list[Path]:
@@ -88,9 +78,7 @@ class OwnSet:
         if isinstance(classes, list) and len(classes) == count and all(type(name) is str for name in classes):
             implied = set(class_folders(classes))
             return [path for path in folders if path.name in implied]
-        width = number_width(count)
-        matches = [(path, _CLASS_FOLDER.fullmatch(path.name)) for path in folders]
-        return [p for p, m in matches if m and len(m["number"]) == width and int(m["number"]) < count]
+        return [path for path in folders if is_class_folder(path.name, count)]
 
 
 def _has_manifest(folder: Path) -> bool:

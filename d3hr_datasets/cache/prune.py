@@ -3,7 +3,8 @@
 In: the root of a cache, which may hold anything else, too. Out: freed space. Other processes may read and
 generate meanwhile.
 
-What goes is what `cache_owned` tells to be the cache's, file by file; `cache_removal` removes it.
+What goes is what `owned` tells to be the cache's, file by file, and what `leftovers` tells to be dead;
+`removal` removes it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from d3hr_datasets.cache.admin import find_set
-from d3hr_datasets.cache.files import SETTINGS, find_damage, write_error
+from d3hr_datasets.cache.damage import find_damage
+from d3hr_datasets.cache.files import SETTINGS, write_error
+from d3hr_datasets.cache.inspection import find_set
+from d3hr_datasets.cache.leftovers import find_leftovers
 from d3hr_datasets.cache.locks import (
     LOCKS,
     PARTIAL,
     Hold,
     group_lock,
-    is_old,
     locked_by,
     may_be_lock,
-    written_by,
 )
 from d3hr_datasets.cache.owned import OwnSet, as_set, find_sets, group_files, own_files
 from d3hr_datasets.cache.removal import (
@@ -30,7 +31,6 @@ from d3hr_datasets.cache.removal import (
     Removal,
     busy,
     entries,
-    removal_of_leftover,
     removal_of_link,
     remove,
 )
@@ -119,7 +119,7 @@ def plan_prune(root: Path, names: Sequence[str] = (), *, damaged: bool = False) 
             for found in find_sets(root):
                 if found.settings is not None and found.folder.name not in names:
                     removals += _plan_damaged(root, found)
-        removals += [*_plan_leftovers(root), *_plan_locks(root)]
+        removals += [*find_leftovers(root), *_plan_locks(root)]
     except OSError as error:
         raise write_error(root, error) from error
     return PrunePlan(root, tuple(removals))
@@ -157,13 +157,6 @@ def _plan_damaged(root: Path, found: OwnSet) -> Iterator[Removal]:
             yield Removal(group, "group", (Part(group, tuple(group_files(group, ipc)), number),), name, ipc)
 
 
-def _plan_leftovers(root: Path) -> Iterator[Removal]:
-    for path in entries(root / PARTIAL):
-        removal = removal_of_leftover(path)
-        if removal.parts and written_by(path) is not None and _is_dead(root, path):
-            yield removal
-
-
 def _plan_locks(root: Path) -> Iterator[Removal]:
     for path in _lock_files(root):
         owner = locked_by(path)
@@ -184,13 +177,3 @@ def _is_free(root: Path, set_name: str, number: str) -> bool:
         return True
     with group_lock(root, set_name, number, timeout=0, keep=True) as hold:
         return hold is not Hold.BUSY
-
-
-def _is_dead(root: Path, partial: Path) -> bool:
-    """Say whether nobody writes to a folder in `.partial` any more."""
-    set_name, number, here = written_by(partial) or ("", "", False)
-    if here and not (root / LOCKS).is_symlink():
-        with group_lock(root, set_name, number, timeout=0, keep=True) as hold:
-            if hold is not Hold.UNSUPPORTED:
-                return hold is Hold.HELD
-    return is_old(partial)

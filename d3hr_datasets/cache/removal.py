@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from d3hr_datasets.cache.files import SETTINGS, find_damage, is_real_folder
-from d3hr_datasets.cache.locks import PARTIAL, Hold, group_lock, written_by
-from d3hr_datasets.cache.owned import OwnFile, group_files, identity, own_files, real_folders
+from d3hr_datasets.cache.damage import find_damage
+from d3hr_datasets.cache.files import is_real_folder
+from d3hr_datasets.cache.locks import Hold, group_lock
+from d3hr_datasets.cache.owned import OwnFile, identity, own_files
 from d3hr_datasets.errors import CacheError
 
 _NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # missing, or a link or a file by now
@@ -68,26 +69,6 @@ def removal_of_link(path: Path) -> Removal:
     return Removal(path, "link", (Part(path.parent, tuple(own_files(path.parent, [path.name]))),))
 
 
-def remove_dead_partials(root: Path, set_name: str, number: str) -> None:
-    """Remove what killed processes of this host left of a group. The caller holds the group's lock."""
-    for path in entries(root / PARTIAL):
-        if written_by(path) == (set_name, number, True):
-            for part in removal_of_leftover(path).parts:
-                with contextlib.suppress(OSError):
-                    _remove_files(root, part, with_folder=part.folder.is_relative_to(path))
-
-
-def removal_of_leftover(path: Path) -> Removal:
-    """Return the removal of what a killed process left in `.partial`."""
-    if path.is_symlink():
-        return dataclasses.replace(removal_of_link(path), kind="leftover")
-    if not is_real_folder(path):
-        return Removal(path, "leftover", ())
-    inner = [Part(folder, tuple(group_files(folder))) for folder in real_folders(path)]
-    files = [*group_files(path), *own_files(path, [SETTINGS])]
-    return Removal(path, "leftover", (*inner, Part(path, tuple(files))))
-
-
 def entries(folder: Path) -> list[Path]:
     """Return what is in a folder; nothing if it is a link or missing."""
     return sorted(folder.iterdir()) if is_real_folder(folder) else []
@@ -107,7 +88,7 @@ def remove(root: Path, removal: Removal) -> tuple[int, int]:
                 continue
             if removal.kind == "group" and not any(find_damage(part.folder, removal.ipc)):
                 continue  # another process has mended it
-            more, size = _remove_files(root, part, with_folder=part.folder.is_relative_to(removal.path))
+            more, size = remove_files(root, part, with_folder=part.folder.is_relative_to(removal.path))
             count, num_bytes = count + more, num_bytes + size
     return count, num_bytes
 
@@ -119,7 +100,7 @@ def _held(root: Path, set_name: str, number: str | None) -> contextlib.AbstractC
     return group_lock(root, set_name, number, timeout=0, keep=True)
 
 
-def _remove_files(root: Path, part: Part, *, with_folder: bool) -> tuple[int, int]:
+def remove_files(root: Path, part: Part, *, with_folder: bool) -> tuple[int, int]:
     """Remove files that are still those of the plan, the first one first, and the folder if it is empty."""
     count = num_bytes = 0
     with _opened(root, part.folder) as folder:

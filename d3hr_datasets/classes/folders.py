@@ -12,18 +12,24 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+_CLASS_FOLDER = re.compile(r"(?P<number>[0-9]{3,})-(?P<name>.*)", re.DOTALL)
+_PLAIN = re.compile(r"[A-Za-z0-9_]*")
 LONGEST = 100  # characters of a class name; file systems take 255 bytes, and more is added to them
 
 
 def class_folders(class_names: Sequence[str]) -> list[str]:
     """Return the folder of each class, in the order of the labels. Equal names have folders of their own."""
-    width = number_width(len(class_names))
+    width = _number_width(len(class_names))
     return [f"{label:0{width}d}-{plain_name(name)}" for label, name in enumerate(class_names)]
 
 
-def number_width(num_classes: int) -> int:
-    """Return the number of digits that class folders begin with."""
-    return max(3, len(str(num_classes - 1)))
+def is_class_folder(folder: str, num_classes: int | None = None) -> bool:
+    """Say whether `class_folders` gives this name to one of so many classes; of any number by default."""
+    match = _CLASS_FOLDER.fullmatch(folder)
+    if match is None or not _PLAIN.fullmatch(match["name"]):
+        return False
+    number = match["number"]
+    return num_classes is None or (len(number) == _number_width(num_classes) and int(number) < num_classes)
 
 
 def folder_number(folder: str) -> str:
@@ -33,7 +39,13 @@ def folder_number(folder: str) -> str:
 
 def without_number(folder: str) -> str:
     """Return the name of a class folder without its number; another name as it is."""
-    return re.sub(r"^\d{3,}-", "", folder)
+    match = _CLASS_FOLDER.fullmatch(folder)
+    return match["name"] if match else folder
+
+
+def _number_width(num_classes: int) -> int:
+    """Return the number of digits that class folders begin with."""
+    return max(3, len(str(num_classes - 1)))
 
 
 def plain_name(class_name: str) -> str:

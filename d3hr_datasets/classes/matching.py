@@ -6,14 +6,13 @@ but the images.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.io.foreign import MAX_JSON_BYTES, read_file
+from d3hr_datasets.io.foreign import read_json_argument
 
 # What the source calls a class (its label, or its name where labels are strings) -> class label of the
 # model; None leaves its images out.
@@ -90,7 +89,7 @@ def read_class_map(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file is missing or no JSON object.
     """
-    values = read_json(path, "class map")
+    values = read_json_argument(path, "class map")
     if not isinstance(values, dict):
         raise ConfigError(f'the class map {path} is no JSON object such as {{"cat": 3, "dog": "n02084071"}}')
     return values
@@ -110,7 +109,7 @@ def read_class_list(where: str) -> ClassList:
         if where not in known:
             raise ConfigError(f"there is no class list {where!r}; accepted: {known}, or a file NAME.json")
         return ClassList.packaged(where)
-    return parse_class_list(read_json(where, "class list"), where)
+    return parse_class_list(read_json_argument(where, "class list"), where)
 
 
 def parse_class_list(values: Any, where: str) -> ClassList:
@@ -137,14 +136,6 @@ def parse_class_list(values: Any, where: str) -> ClassList:
     if wnids is not None and len(wnids) != len(values):
         raise ConfigError(f"{where}: {len(values)} names and {len(wnids)} wnids")
     return ClassList(tuple(values), None if wnids is None else tuple(wnids))
-
-
-def read_json(path: str | Path, what: str) -> Any:
-    """Read a JSON file; `what` it is goes into the message of a `ConfigError`."""
-    try:
-        return json.loads(read_file(Path(path), MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the {what} {path!s:.300} cannot be read as JSON: {error!s:.1000}") from error
 
 
 def _same_order(

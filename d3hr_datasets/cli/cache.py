@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from d3hr_datasets.errors import CacheError
-from d3hr_datasets.io.folders import expand_user
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.terminal.output import JsonOption, RootOption, format_bytes, print_json
 
 cache_app = typer.Typer(no_args_is_help=True, help="List, check and remove generated sets.")
@@ -23,7 +23,7 @@ cache_app = typer.Typer(no_args_is_help=True, help="List, check and remove gener
 @cache_app.command("list")
 def list_sets(root: RootOption = None, as_json: JsonOption = False) -> None:
     """List the generated sets of a cache."""
-    from d3hr_datasets.cache.admin import list_cached_sets
+    from d3hr_datasets.cache.inspection import list_cached_sets
 
     sets = list_cached_sets(_cache_root(root))
     if as_json:
@@ -42,7 +42,7 @@ def verify_sets(
     as_json: JsonOption = False,
 ) -> None:
     """Read every file of generated sets and print the damaged ones. Exits with 1 if there are any."""
-    from d3hr_datasets.cache.admin import list_cached_sets, verify_cached_set
+    from d3hr_datasets.cache.inspection import list_cached_sets, verify_cached_set
 
     folder = _cache_root(root)
     names = names or [found.name for found in list_cached_sets(folder)]

@@ -59,10 +59,11 @@ def import_statistics(
         model_classes,
         model_reference,
     )
-    from d3hr_datasets.classes.matching import read_json
     from d3hr_datasets.config.settings import DecodeConfig
     from d3hr_datasets.errors import ConfigError
-    from d3hr_datasets.io.folders import completed_folder, expand_user
+    from d3hr_datasets.io.atomic import completed_folder
+    from d3hr_datasets.io.foreign import read_json_argument
+    from d3hr_datasets.io.paths import expand_user
 
     if license_name is not None:
         check_text("--license", license_name, MAX_TEXT)  # before hours of work
@@ -82,7 +83,7 @@ def import_statistics(
             decode_guidance_scale,
         )
     size, padding, _ = image_frame(model, diffusion.sample_size)
-    number = int(counts) if counts.isdecimal() else read_json(counts, "numbers of images")
+    number = int(counts) if counts.isdecimal() else read_json_argument(counts, "numbers of images")
     info = ArtifactInfo(
         name=output.resolve().name.lower() if name is None else name,
         classes=classes.names,

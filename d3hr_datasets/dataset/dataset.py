@@ -19,13 +19,13 @@ from tqdm import tqdm
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.cache.files import default_root
-from d3hr_datasets.cache.together import ensure_together
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.generated_set import GeneratedSet
+from d3hr_datasets.diffusion.latent_diffusion import CHUNK
 from d3hr_datasets.errors import CacheError
-from d3hr_datasets.io.folders import expand_user
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
 from d3hr_datasets.sampling.drawing import resolve_settings
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from d3hr_datasets.io.hub import Published
 
 MAX_IPC = 100_000  # images per class; the names of their files have five digits
-CHUNK = 64  # images in the model at a time
+MAX_LOCKS = 64  # of classes that are generated together: each holds one
 
 
 class D3HRDataset(DatasetFolder):
@@ -262,7 +262,7 @@ class D3HRDataset(DatasetFolder):
         share = range(rank, len(self.classes), size)
         self.cache.check(share)
         labels = [label for label in share if not self.cache.is_complete(label)]
-        step = 1 if self.nested else max(1, min(batch_size // self.ipc, CHUNK))  # each class holds a lock
+        step = 1 if self.nested else max(1, min(batch_size // self.ipc, MAX_LOCKS))
         if torch_compile and labels:
             with torch.random.fork_rng(devices=[]):
                 self.model().compile()
@@ -308,7 +308,7 @@ class D3HRDataset(DatasetFolder):
     @neutral()
     def _make(self, labels: list[int], batch_size: int) -> None:
         check_may_generate(self.device, f"class {self.classes[labels[0]]!r}")
-        ensure_together(self.cache, labels, lambda missing: self._generate(missing, batch_size))
+        self.cache.ensure_together(labels, lambda missing: self._generate(missing, batch_size))
 
     def _generate(self, labels: list[int], batch_size: int) -> dict[int, list[Image.Image]]:
         with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator

@@ -17,7 +17,7 @@ from PIL import Image
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.cache.image_cache import ImageCache
-from d3hr_datasets.cache.together import cached_images
+from d3hr_datasets.cache.nested import cached_images
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.diffusion.pixels import to_pil
 from d3hr_datasets.sampling.drawing import draw_latents

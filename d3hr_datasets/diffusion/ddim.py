@@ -7,6 +7,10 @@ for VAE latents without noise, one step below timestep 0, so a 50-step grid reac
     x_t                 latents at timestep t
     alpha_t             alphas_cumprod[t]
     eps_theta           predict_noise
+
+diffusers' `DDIMInverseScheduler` is not used: it asks the model for the timestep that a step goes to, one off
+from where the latents are (`noise_timestep="target"` here). By `recipes.evaluate.inversion_methods` its round
+trip has 2.5 times the error of fixed points in as many evaluations; see `docs/reference-differences.md`.
 """
 
 from __future__ import annotations
@@ -193,7 +197,7 @@ def invert_latents(
 
     Source: D3HR, section 4.1; DDIM inversion.
     Differs from reference: no guidance unless asked for, the model is evaluated at the timestep the latents
-    are at, and the walk starts below timestep 0; `importing.imported_inversion` has its settings.
+    are at, and the walk starts below timestep 0; `reference_import.imported_inversion` has its settings.
 
     Args:
         transformer: The model.

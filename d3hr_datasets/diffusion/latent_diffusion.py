@@ -1,7 +1,7 @@
 """The latent diffusion model: images <-> latents <-> inverted latents.
 
 The only module that knows scaling factors, the [-1, 1] range, the null class, dtype and device. It
-takes diffusers' models as `model_loading` loads them from a folder or the Hub.
+takes diffusers' models as `loading` loads them from a folder or the Hub.
 
 Models predict noise or v on a schedule of betas, as DDIM takes them. Flow matching is refused: diffusers has
 no pipeline of a class-conditional flow-matching transformer, so there is no layout to load. A scheduler
@@ -29,8 +29,7 @@ from d3hr_datasets.numerics.ambient import neutral
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
-# Denoising and decoding cut groups into batches of this size unless told otherwise, so that memory does not
-# grow with them.
+# Latents, or images, in the model at a time unless told otherwise: memory does not grow with groups.
 CHUNK = 64
 
 

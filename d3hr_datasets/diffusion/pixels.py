@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from d3hr_datasets.errors import (
-    ModelFormatError,
-)
+from d3hr_datasets.errors import ModelFormatError
 from d3hr_datasets.numerics.ambient import neutral
-
-if TYPE_CHECKING:
-    pass
 
 
 @neutral()

@@ -1,4 +1,4 @@
-"""Looks at files of others before a library reads them, and writes files whole or not at all.
+"""Looks at files of others before a library reads them.
 
 An artifact or a model may come from anybody. In: a path. Out: the path, JSON, or the header of tensors, or an
 error before anything large is allocated. Nothing here reads a format that could run code.
@@ -17,7 +17,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from d3hr_datasets.errors import ArtifactFormatError, ArtifactIntegrityError, ForeignFileError
+from d3hr_datasets.errors import ArtifactFormatError, ArtifactIntegrityError, ConfigError, ForeignFileError
 from d3hr_datasets.io.text import is_printable, printable
 
 MAX_JSON_BYTES = 2 * 2**20  # the `d3hr.json` of a thousand classes has 0.1 MB
@@ -155,9 +155,7 @@ def read_json(path: Path, *, infinity: bool = False, max_bytes: int = MAX_JSON_B
             object, or names a key twice.
     """
     try:
-        text = read_file(path, max_bytes).decode("utf-8")
-        constant = _infinity if infinity else _no_constant
-        document = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=constant)
+        document = _parse(read_file(path, max_bytes).decode("utf-8"), infinity=infinity)
     except ForeignFileError as error:
         raise ArtifactFormatError(str(error)) from error
     except (ValueError, RecursionError) as error:
@@ -165,6 +163,23 @@ def read_json(path: Path, *, infinity: bool = False, max_bytes: int = MAX_JSON_B
     if not isinstance(document, dict):
         raise ArtifactFormatError(f"{path} is no JSON object but {document!r:.80}; download it again")
     return document
+
+
+def read_json_argument(path: str | Path, what: str) -> Any:
+    """Return what a JSON file holds that the user gives; as strict as `read_json`, but of any type.
+
+    Args:
+        path: The file.
+        what: What it is, for the message: "class map".
+
+    Raises:
+        ConfigError: It cannot be read, or is no JSON.
+    """
+    try:
+        data = read_file(Path(path), MAX_JSON_BYTES)
+        return _parse(data.decode(json.detect_encoding(data)))  # editors write a mark, or UTF-16
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the {what} {path!s:.300} cannot be read as JSON: {error!s:.1000}") from error
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -188,7 +203,7 @@ def read_header(path: Path) -> dict[str, Any]:
             )
         text = file.read(length)
     try:
-        header = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        header = _parse(text.decode("utf-8"))
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         if not all(isinstance(entry["shape"], list) for entry in tensors.values()):
             raise ValueError("a tensor has no shape")
@@ -219,6 +234,12 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal; errors as `open_file`."""
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse(text: str, *, infinity: bool = False) -> Any:
+    """Return the value of JSON in which no key is there twice, and no number is NaN."""
+    constant = _infinity if infinity else _no_constant
+    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=constant)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

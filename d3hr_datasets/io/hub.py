@@ -7,12 +7,14 @@ honoured.
 
 from __future__ import annotations
 
-import hashlib
+import glob
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from d3hr_datasets.errors import (
     ArtifactIntegrityError,
@@ -21,9 +23,8 @@ from d3hr_datasets.errors import (
     D3HRError,
     PublishError,
 )
-from d3hr_datasets.io.folders import expand_user
 from d3hr_datasets.io.foreign import MAX_WEIGHTS_BYTES, file_sha256, read_file
-from d3hr_datasets.io.hub_cache import cached_file, forget
+from d3hr_datasets.io.hub_cache import cached_file, forget, forget_strays, snapshot_folder
 from d3hr_datasets.io.hub_files import COMMIT, fetch_file, library
 from d3hr_datasets.io.text import printable
 
@@ -86,44 +87,24 @@ def download(
         ArtifactNotFoundError: The Hub does not give the files, and they are not cached.
         ArtifactIntegrityError: It gives another file than the checksum says, twice, or a larger one.
     """
-    known: Path | None = None
-    if revision is not None and COMMIT.fullmatch(revision):
-        known = _snapshot_folder(repo_id, revision, cache_dir)
-    names = list(sha256)
+    where: dict[str, Any] = {"local_files_only": local_files_only, "cache_dir": cache_dir}
+    fetch = partial(fetch_file, repo_id, repo_type="dataset", token=token, **where)
+    known = snapshot_folder(repo_id, revision, cache_dir)
     if known is not None and not local_files_only:
-        for name in names:  # links that lead elsewhere, as other programs may have left them, are made anew
-            if (known / name).is_symlink() and cached_file(known, name) is None:
-                forget(known, name)
+        forget_strays(known, sha256)
     # `Artifact` checks these when it reads them; nobody else has a checksum of `d3hr.json`.
-    before = {name for name in names if sha256[name] and known is not None and (known / name).exists()}
+    before = {name for name in sha256 if sha256[name] and known is not None and (known / name).exists()}
     for attempt in ("first", "second"):
         try:
-            commit = revision
-            for name in names:
-                path = fetch_file(
-                    repo_id,
-                    name,
-                    sizes[name],
-                    repo_type="dataset",
-                    revision=commit,
-                    token=token,
-                    local_files_only=local_files_only,
-                    cache_dir=cache_dir,
-                )
-                folder = path.parents[name.count("/")]
-                commit = folder.name  # so that all files are of the same one
+            folder = _fetch_all(fetch, sha256, sizes, revision)
         except D3HRError:
             raise
         except Exception as error:  # the client lets those of its own libraries through
             if attempt == "first" and _may_pass(error):
                 logger.warning("%s was not downloaded: %s; trying again", repo_id, _reason(error))
                 continue
-            raise ArtifactNotFoundError(
-                f"the Hub does not give {repo_id}@{revision or 'main'}, and there is no such folder: "
-                f"{_reason(error)}. Check name and revision, the connection (HF_HUB_OFFLINE, HF_ENDPOINT) "
-                "and the access (HF_TOKEN, `hf auth login`)"
-            ) from error
-        wrong = [name for name in names if name not in before and not _is_right(folder, name, sha256[name])]
+            raise _not_given(repo_id, revision, error) from error
+        wrong = [name for name in sha256 if name not in before and not _is_right(folder, name, sha256[name])]
         if not wrong:
             return folder
         for name in wrong:
@@ -166,7 +147,7 @@ def upload(
             repo_id=repo_id,
             repo_type=repo_type,
             folder_path=folder,
-            allow_patterns=_as_patterns(names),
+            allow_patterns=[glob.escape(name) for name in names],
             commit_message=commit_message,
             create_pr=create_pr,
         )
@@ -179,9 +160,12 @@ def upload(
     return Published(repo_id, commit.oid, commit.pr_url or commit.commit_url, commit.oid != before)
 
 
-def _as_patterns(names: Iterable[str]) -> list[str]:
-    """Return patterns that match these names alone."""
-    return [re.sub(r"([*?[])", r"[\1]", name) for name in names]
+def _not_given(repo_id: str, revision: str | None, error: Exception) -> ArtifactNotFoundError:
+    return ArtifactNotFoundError(
+        f"the Hub does not give {repo_id}@{revision or 'main'}, and there is no such folder: "
+        f"{_reason(error)}. Check name and revision, the connection (HF_HUB_OFFLINE, HF_ENDPOINT) "
+        "and the access (HF_TOKEN, `hf auth login`)"
+    )
 
 
 def _reason(error: BaseException) -> str:
@@ -197,11 +181,14 @@ def _may_pass(error: Exception) -> bool:
     return status >= 500 and not isinstance(error, LocalEntryNotFoundError)
 
 
-def _snapshot_folder(repo_id: str, commit: str, cache_dir: str | Path | None) -> Path:
-    from huggingface_hub import constants
-
-    root = expand_user(constants.HF_HUB_CACHE if cache_dir is None else cache_dir)
-    return root / f"datasets--{repo_id.replace('/', '--')}" / "snapshots" / commit
+def _fetch_all(
+    fetch: Callable[..., Path], names: Iterable[str], sizes: Mapping[str, int], revision: str | None
+) -> Path:
+    """Bring files of one commit; return its folder."""
+    for name in names:
+        folder = fetch(name, sizes[name], revision=revision).parents[name.count("/")]
+        revision = folder.name  # so that all files are of the same one
+    return folder
 
 
 def _is_right(folder: Path, name: str, sha256: str | None) -> bool:
@@ -209,6 +196,8 @@ def _is_right(folder: Path, name: str, sha256: str | None) -> bool:
 
     A missing file counts as right: the repository has none, which its reader says.
     """
+    from huggingface_hub.utils.sha import git_hash
+
     if not (folder / name).exists():
         return True
     blob = cached_file(folder, name)
@@ -219,6 +208,5 @@ def _is_right(folder: Path, name: str, sha256: str | None) -> bool:
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         return file_sha256(blob) == blob.name
     if COMMIT.fullmatch(blob.name):
-        data = read_file(blob, MAX_WEIGHTS_BYTES)
-        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == blob.name
+        return git_hash(read_file(blob, MAX_WEIGHTS_BYTES)) == blob.name
     return True  # a cache without symbolic links

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.errors import SourceError
-from d3hr_datasets.io.folders import expand_user
 from d3hr_datasets.io.foreign import is_folder
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.sources.foreign_datasets import (
     LABELS,
     ImageStream,

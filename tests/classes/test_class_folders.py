@@ -14,7 +14,15 @@ from torchvision.datasets import ImageFolder
 from d3hr_datasets import Artifact, D3HRDataset, D3HRFashionMNIST, DecodeConfig
 from d3hr_datasets.build.reference_import import import_statistics, imported_inversion
 from d3hr_datasets.classes.class_list import ClassList
-from d3hr_datasets.classes.folders import LONGEST, class_folders, file_stem, plain_name
+from d3hr_datasets.classes.folders import (
+    LONGEST,
+    class_folders,
+    file_stem,
+    folder_number,
+    is_class_folder,
+    plain_name,
+    without_number,
+)
 from d3hr_datasets.classes.matching import match_classes
 from d3hr_datasets.dataset.export import export_image_folder
 from d3hr_datasets.errors import ConfigError
@@ -50,6 +58,19 @@ def test_folders_are_plain_and_mean_their_class_or_none() -> None:
                 certain += 1
             assert found is None or plain_name(names[label]).lower() in spelled[found], (folder, names)
     assert certain > 400
+
+
+def test_class_folders_are_told_from_others() -> None:
+    for count in (3, 1000, 1001):
+        folders = class_folders([f"class {index}" for index in range(count)])
+        assert all(is_class_folder(folder) and is_class_folder(folder, count) for folder in folders)
+        assert [int(folder_number(folder)) for folder in folders] == list(range(count))
+        assert not is_class_folder(f"{count:0{len(folder_number(folders[0]))}d}-class", count)
+    assert is_class_folder("0999-a") and not is_class_folder("0999-a", 1000)
+    for other in ("03-a", "003", "003_a", "x003-a", "003-a b", "003-a-b", "003-a\n", "٠٠٣-a"):
+        assert not is_class_folder(other)
+    names = ["003-Bee_wasp", "003-", "0003-a-b", "003-a b\nc", "03-a", "n01440764"]
+    assert [without_number(name) for name in names] == ["Bee_wasp", "", "a-b", "a b\nc", "03-a", "n01440764"]
 
 
 def test_a_class_is_one_file_in_the_folder_or_refused() -> None:

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from d3hr_datasets import D3HRDataset, D3HRError
-from d3hr_datasets.cache.admin import verify_cached_set
 from d3hr_datasets.cache.files import MANIFEST
+from d3hr_datasets.cache.inspection import verify_cached_set
 from d3hr_datasets.cache.prune import prune_cache
 from tests.faults.scene import IPC, Scene, identities, leftovers, promise
 from tests.support.tampering import METADATA

@@ -14,8 +14,8 @@ from typing import Any
 from unittest import mock
 
 from d3hr_datasets import D3HRDataset, D3HRError
-from d3hr_datasets.cache.admin import list_cached_sets, verify_cached_set
 from d3hr_datasets.cache.files import SETTINGS
+from d3hr_datasets.cache.inspection import list_cached_sets, verify_cached_set
 from d3hr_datasets.cache.prune import prune_cache
 from d3hr_datasets.errors import ArtifactFormatError, CacheError
 from tests.faults.scene import (

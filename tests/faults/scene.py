@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from d3hr_datasets import D3HRDataset
-from d3hr_datasets.cache.admin import verify_cached_set
+from d3hr_datasets.cache.inspection import verify_cached_set
 from d3hr_datasets.cache.prune import prune_cache
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from tests.support.tiny import save_tiny_artifact

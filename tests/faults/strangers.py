@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.cache.admin import list_cached_sets, verify_cached_set
 from d3hr_datasets.cache.files import MANIFEST, SETTINGS
-from d3hr_datasets.cache.locks import LEFTOVER_AGE, LOCKS, PARTIAL
+from d3hr_datasets.cache.inspection import list_cached_sets, verify_cached_set
+from d3hr_datasets.cache.leftovers import LEFTOVER_AGE
+from d3hr_datasets.cache.locks import LOCKS, PARTIAL
 from d3hr_datasets.cache.prune import plan_prune, prune_cache
 from d3hr_datasets.errors import CacheError
 from tests.faults.scene import IPC, Scene, empty_folder, fork, promise, wait

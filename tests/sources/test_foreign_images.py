@@ -15,7 +15,6 @@ from PIL import Image
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.build.reference_import import TIMESTEPS, import_statistics, imported_inversion
-from d3hr_datasets.classes.matching import read_json
 from d3hr_datasets.config.settings import DecodeConfig
 from d3hr_datasets.dataset.card_head import ImageFiles
 from d3hr_datasets.errors import (
@@ -28,6 +27,7 @@ from d3hr_datasets.errors import (
     StatisticsError,
     UnreadableImageError,
 )
+from d3hr_datasets.io.foreign import read_json_argument
 from d3hr_datasets.publish.card import card_text
 from d3hr_datasets.sources.image_files import open_image
 from d3hr_datasets.sources.opening import open_source
@@ -261,4 +261,20 @@ def test_files_beside_a_build_are_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "map.json")
     for path in (tmp_path / "map.json", Path("x" * 5000), tmp_path):
         with pytest.raises(ConfigError, match="class map"):
-            read_json(path, "class map")
+            read_json_argument(path, "class map")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b'{"a": 1, "a": 2}', "twice"), (b"[NaN]", "NaN"), (b"{", "Expecting"), (b'"\xff"', "decode")],
+)
+def test_json_that_can_be_read_in_two_ways_is_refused(data: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"class map .*{reason}"):
+        read_json_argument(tmp_path / "map.json", "class map")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_of_any_editor_is_read(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_bytes('{"ä": null}'.encode(encoding))
+    assert read_json_argument(str(tmp_path / "map.json"), "class map") == {"ä": None}

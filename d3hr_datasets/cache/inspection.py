@@ -11,16 +11,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.cache.files import (
-    SETTINGS,
-    additional_images,
-    find_damage,
-    is_image_name,
-    read_manifest,
-    read_settings,
-)
+from d3hr_datasets.cache.damage import additional_images, find_damage, read_manifest
+from d3hr_datasets.cache.files import SETTINGS, is_image_name
 from d3hr_datasets.cache.locks import Hold, group_lock
 from d3hr_datasets.cache.owned import OwnSet, find_sets, group_files, own_files
+from d3hr_datasets.cache.set_file import read_settings
 from d3hr_datasets.classes.folders import folder_number
 from d3hr_datasets.errors import CacheError
 
