@@ -381,7 +381,7 @@ def test_interrupting_exits_with_130(
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("d3hr_datasets.dataset.dataset.load_model", interrupt)
+    monkeypatch.setattr("d3hr_datasets.dataset.images_on_demand.load_model", interrupt)
     output = tmp_path / "out"
     options = ("--artifact", tiny_artifact, "--root", tmp_path / "root")
     fail(130, "export", "--format", "parquet", "--output", output, *options)

@@ -100,7 +100,7 @@ def test_latents_are_a_group_of_the_class_gaussian(filled: D3HRDataset) -> None:
 def test_construction_reads_no_model(
     tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d3hr_datasets.dataset.dataset.load_model", _no_model)
+    monkeypatch.setattr("d3hr_datasets.dataset.images_on_demand.load_model", _no_model)
     dataset = _dataset(tiny_artifact, tmp_path / "root")
     assert len(dataset) == 9 and repr(dataset)
     assert not (tmp_path / "root").exists()
@@ -116,7 +116,7 @@ def test_only_the_class_asked_for_is_generated(tiny_artifact: Path, tmp_path: Pa
 
 
 def test_cached_images_need_no_model(filled: D3HRDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d3hr_datasets.dataset.dataset.load_model", _no_model)
+    monkeypatch.setattr("d3hr_datasets.dataset.images_on_demand.load_model", _no_model)
     again = _dataset(filled.artifact.folder, Path(filled.root))
     assert _digests(again) == _digests(filled)
     again.materialize(progress=False)

@@ -101,7 +101,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("d3hr_datasets.dataset.dataset.load_model", refuse)
+    monkeypatch.setattr("d3hr_datasets.dataset.images_on_demand.load_model", refuse)
     yield
 
 

@@ -17,7 +17,7 @@ from d3hr_datasets.artifact.description import CARD, artifact_facts, inversion_f
 from d3hr_datasets.build.reference_import import as_reference, imported_inversion
 from d3hr_datasets.dataset.card_head import ImageFiles
 from d3hr_datasets.dataset.export import export_parquet
-from d3hr_datasets.dataset.hub_images import images_card
+from d3hr_datasets.dataset.images_to_hub import images_card
 from d3hr_datasets.publish.card import PREVIEW, card_text, write_card
 from tests.cli.test_cli import d3hr
 from tests.support.tiny import tiny_info
