@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.dataset.images_on_demand import ImagesOnDemand
+from d3hr_datasets.dataset.options import SHARD_SIZE
 from d3hr_datasets.errors import CacheError, D3HRError, ExportError
 from d3hr_datasets.io.folders import expand_user
 from d3hr_datasets.processes import process_share
@@ -107,7 +108,7 @@ def to_hf_dataset(dataset: ImagesOnDemand, *, progress: bool = True) -> datasets
 
 
 def export_webdataset(
-    dataset: ImagesOnDemand, output: str | Path, shard_size: int = 10_000, *, progress: bool = True
+    dataset: ImagesOnDemand, output: str | Path, shard_size: int = SHARD_SIZE, *, progress: bool = True
 ) -> Path:
     """Write shards `train-000000.tar`, ... of KEY.png and KEY.cls, and `_info.json`, which timm reads.
 

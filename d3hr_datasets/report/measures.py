@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from d3hr_datasets.artifact.metadata import STATISTICS
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.numerics.ambient import neutral
@@ -132,7 +133,7 @@ def sizes(dataset: D3HRDataset) -> dict[str, int]:
     generated = [Path(path).stat().st_size for path, _ in dataset.samples]
     pixels = info.image_size**2 * (1 if info.image_mode == "L" else 3)
     return {
-        "statistics": files["statistics.safetensors"],
+        "statistics": files[STATISTICS],
         "model": sum(inside) if info.model.path else 0,
         "generated_png": sum(generated),
         "source_pixels": pixels * sum(info.counts[label] for label in dataset.class_labels.tolist()),

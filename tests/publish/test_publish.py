@@ -28,9 +28,9 @@ from d3hr_datasets.config.settings import ModelReference
 from d3hr_datasets.dataset.card_head import ImageFiles
 from d3hr_datasets.dataset.registry import RegistryRow, embedded_artifact
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, PublishError
-from d3hr_datasets.publish.artifact import plan_artifact, publish_artifact
 from d3hr_datasets.publish.card import PREVIEW, SHEET, card_text, write_card
 from d3hr_datasets.publish.earlier_card import NOTES
+from d3hr_datasets.publish.upload import plan_artifact, publish_artifact
 from recipes import release
 from tests.support.hub_card import card_errors
 from tests.support.hub_server import Fault, HubServer, environment
