@@ -1,4 +1,4 @@
-"""Publishing: an artifact, or the images of a data set -> a dataset repository of the Hub.
+"""Publishing an artifact: its folder -> a dataset repository of the Hub.
 
 In: a folder that is looked at first. Out: a commit, and the row that pins it in the registry.
 """

@@ -14,12 +14,16 @@ import pytest
 
 from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, InversionConfig
 from d3hr_datasets.artifact.description import CARD, artifact_facts, inversion_facts
+from d3hr_datasets.artifact.metadata import METADATA
 from d3hr_datasets.build.reference_import import as_reference, imported_inversion
 from d3hr_datasets.dataset.card_head import ImageFiles
 from d3hr_datasets.dataset.export import export_parquet
 from d3hr_datasets.dataset.images_to_hub import images_card
-from d3hr_datasets.publish.card import PREVIEW, card_text, write_card
+from d3hr_datasets.dataset.registry import embedded_artifact
+from d3hr_datasets.publish.card import PREVIEW, SHEET, card_text, write_card
+from d3hr_datasets.publish.upload import plan_artifact
 from tests.cli.test_cli import d3hr
+from tests.support.hub_card import card_errors
 from tests.support.tiny import tiny_info
 
 REPO = "org/d3hr-tiny"
@@ -160,3 +164,10 @@ def test_sections_stand_in_their_order(tiny_artifact: Path) -> None:
     text = card_text(Artifact.load(tiny_artifact), REPO, ImageFiles(3, 1, 1), "## Accuracy\n\nhigh")
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings == ["## Use", "## How it was built", "## Accuracy", "## Licences"]
+
+
+def test_embedded_artifact_is_fit_to_be_published() -> None:
+    artifact = Artifact.load(embedded_artifact("fashion-mnist"))
+    names = {file.name for file in plan_artifact(artifact, with_model=True)}
+    assert names >= {METADATA, CARD, SHEET, PREVIEW}
+    assert card_errors((artifact.folder / CARD).read_text()) == []

@@ -6,9 +6,11 @@ import numpy as np
 import scipy.stats
 import torch
 
-from d3hr_datasets import GroupSamplingConfig
+from d3hr_datasets import ClassGaussians, GroupSamplingConfig
+from tests.support.tiny import TIMESTEPS
 
 SHAPE = (3, 6, 5)
+STATISTICS_SHAPE = (3, 3, 4, 4)  # of the tiny artifact
 
 
 def random_gaussian(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,3 +29,16 @@ def paper_loss(
         config.skewness_weight * np.linalg.norm(scipy.stats.skew(samples, axis=0).ravel()),
     ]
     return float(sum(terms))
+
+
+def tiny_gaussians(seed: int = 0, scale: float = 1.0) -> dict[int, ClassGaussians]:
+    """Return statistics for the tiny artifact."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        timestep: ClassGaussians(
+            torch.randn(STATISTICS_SHAPE, generator=generator) * scale,
+            torch.rand(STATISTICS_SHAPE, generator=generator) + 0.1,
+            torch.full((3,), 4),
+        )
+        for timestep in TIMESTEPS
+    }
