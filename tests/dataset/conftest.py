@@ -1,4 +1,4 @@
-"""Fixtures that several files of this folder take. The library is imported in them, after `pytest_configure`."""
+"""Fixtures that several files of this folder take. They import the library, after `pytest_configure`."""
 
 from __future__ import annotations
 
