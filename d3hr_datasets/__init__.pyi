@@ -15,7 +15,7 @@ from .dataset.named import D3HRImageNet as D3HRImageNet
 from .dataset.named import D3HRTinyImageNet as D3HRTinyImageNet
 from .dataset.teacher import check_teacher as check_teacher
 from .errors import D3HRError as D3HRError
-from .sampling.group_sampling import group_score as group_score
-from .sampling.group_sampling import sample_group as sample_group
+from .sampling.gaussian_sampling import sample_group as sample_group
+from .sampling.group_loss import group_score as group_score
 from .sampling.mode_sampling import sample_modes as sample_modes
 from .version import __version__ as __version__

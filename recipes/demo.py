@@ -11,10 +11,10 @@ import argparse
 import time
 from pathlib import Path
 
-from torchvision.utils import save_image
 from tqdm import tqdm
 
 from d3hr_datasets import D3HRFashionMNIST
+from d3hr_datasets.dataset.contact_sheet import contact_sheet
 from d3hr_datasets.students.training import evaluate, normalized, train_student
 from d3hr_datasets.students.views import TensorImages
 from recipes.common.images import dataset_tensors
@@ -48,7 +48,7 @@ def main() -> None:
     print(f"{len(dataset)} images in {time.monotonic() - started:.1f} s: {dataset.image_folder}")
     images, labels = dataset_tensors(dataset)
     sheet = arguments.output / "contact-sheet.png"
-    save_image(images.float() / 255, sheet, nrow=arguments.ipc, padding=2, pad_value=1)
+    contact_sheet([dataset[index][0] for index in range(len(dataset))], arguments.ipc).save(sheet)
     print(f"contact sheet, one class a row: {sheet}")
 
     artifact = dataset.artifact.folder

@@ -22,7 +22,7 @@ from d3hr_datasets.artifact.metadata import METADATA
 from d3hr_datasets.errors import ArtifactFormatError, PublishError
 from d3hr_datasets.io import hub
 from d3hr_datasets.io.foreign import read_json
-from d3hr_datasets.publish.artifact import PlannedFile, plan_artifact, publish_artifact, registry_row
+from d3hr_datasets.publish.upload import PlannedFile, plan_artifact, publish_artifact, registry_row
 from recipes.common.program import EMBEDDED, need, program
 
 HUB = Path("hub")

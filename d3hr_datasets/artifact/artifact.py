@@ -14,13 +14,13 @@ Only JSON and safetensors are read. Statistics are read lazily, one class at a t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
 
+from d3hr_datasets.artifact.checked_files import CheckedFiles
 from d3hr_datasets.artifact.download import download_artifact
 from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.artifact.info import ArtifactInfo
@@ -29,69 +29,24 @@ from d3hr_datasets.artifact.metadata import (
     METADATA,
     STATISTICS,
     file_digests,
-    list_files,
-    max_bytes,
     needed_files,
     read_metadata,
 )
-from d3hr_datasets.artifact.tensors import check_stored, pack_statistics, read_gaussians, read_modes
-from d3hr_datasets.errors import (
-    ArtifactIntegrityError,
-    ConfigError,
-    D3HRError,
-    ExportError,
-    ForeignFileError,
-    ModelNotFoundError,
-)
+from d3hr_datasets.artifact.tensors import pack_statistics, read_gaussians, read_modes
+from d3hr_datasets.errors import ConfigError, D3HRError, ExportError
 from d3hr_datasets.io import hub
 from d3hr_datasets.io.atomic import completed_folder, replace_file, replace_text
 from d3hr_datasets.io.foreign import (
-    check_file,
-    check_model_file,
-    file_sha256,
-    file_version,
     is_file,
-    is_folder,
-    path_inside,
 )
 from d3hr_datasets.io.paths import expand_user
 
 
-class Artifact:
+class Artifact(CheckedFiles):
     """An artifact on disk. `from_pretrained` and `load` open one, `save` and `save_pretrained` write one.
 
-    Args:
-        folder: The folder.
-        info: What it describes.
-        sha256: Checksum in hexadecimal of every other file, by relative POSIX path.
-        repo_id: Where it is from on the Hub, or None.
-        revision: The commit of `repo_id`, always a whole hash.
+    Arguments and attributes are those of `CheckedFiles`.
     """
-
-    def __init__(
-        self,
-        folder: Path,
-        info: ArtifactInfo,
-        sha256: dict[str, str],
-        repo_id: str | None = None,
-        revision: str | None = None,
-    ) -> None:
-        self.folder = folder
-        self.info = info
-        self.sha256 = sha256
-        self.repo_id = repo_id
-        self.revision = revision
-        self._checked: dict[str, tuple[int, ...]] = {}  # the state of each file when it was found right
-
-    def __repr__(self) -> str:
-        return f"Artifact({str(self.folder)!r}, {len(self.info.classes)} classes, {self.fingerprint})"
-
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that name what decides images (cards and pictures left out)."""
-        files = {name: self.sha256[name] for name in needed_files(self.info, self.sha256)}
-        text = json.dumps([self.info.to_dict(), files], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod
     def from_pretrained(
@@ -250,39 +205,6 @@ class Artifact:
         self._checked.clear()
         return self
 
-    def check(self, name: str) -> Path:
-        """Return the path of a file of the artifact, its checksum compared anew when it has changed.
-
-        Raises:
-            ArtifactIntegrityError: It is missing, lies elsewhere, or is not the file `d3hr.json` describes.
-        """
-        path = path_inside(self.folder, name)
-        if not is_file(path):
-            raise ArtifactIntegrityError(
-                f"{path} is missing, {METADATA} lists it; download the artifact again"
-            )
-        try:
-            state = file_version(path)
-            if self._checked.get(name) == state:
-                return path
-            check_file(path, max_bytes(self.info, name))
-            digest = file_sha256(path)
-            changing = file_version(path) != state
-        except ForeignFileError as error:
-            raise ArtifactIntegrityError(f"{error}; {METADATA} lists it") from error
-        if changing or name not in self.sha256 or digest != self.sha256[name]:
-            raise ArtifactIntegrityError(
-                f"{path} is not the file that {METADATA} describes (SHA-256 differs): truncated, damaged "
-                f"or changed; {self._mend(path)}"
-            )
-        self._checked[name] = state
-        return path
-
-    def _mend(self, path: Path) -> str:
-        if self.repo_id is None:
-            return "download the artifact again"
-        return f"remove {path.resolve()}, and it is downloaded again"
-
     def verify(self) -> None:
         """Check every file and all statistics. Of an artifact from the Hub, what generating images needs.
 
@@ -301,34 +223,6 @@ class Artifact:
             if self.info.num_modes > 1:
                 self.modes(timestep)
 
-    def model_folder(self) -> Path | None:
-        """Return the folder of the model inside the artifact, its files checked; None if it is elsewhere.
-
-        Raises:
-            ModelNotFoundError: No file of it is there.
-            ArtifactIntegrityError: A file of it differs or is not listed, or a folder of it is a link.
-        """
-        relative = self.info.model.path
-        if relative is None:
-            return None
-        names = [name for name in self.sha256 if name.startswith(f"{relative}/")]
-        if not names or not is_folder(self.folder / relative):
-            raise ModelNotFoundError(
-                f"{self.folder / relative} has no model, but {METADATA} refers to it; "
-                "download the artifact again"
-            )
-        path_inside(self.folder, relative)
-        for path in list_files(self.folder / relative):
-            name = path.relative_to(self.folder).as_posix()
-            if name not in self.sha256 and path.suffix != ".md":
-                raise ArtifactIntegrityError(
-                    f"{path} is not listed in {METADATA}; remove it, it may not be read"
-                )
-        for name in names:
-            if not name.endswith(".md"):
-                check_model_file(self.check(name))
-        return self.folder / relative
-
     def gaussians(self, timestep: int, class_label: int | None = None) -> ClassGaussians:
         """Read the class Gaussians of one timestep, in float32.
 
@@ -342,7 +236,8 @@ class Artifact:
             ArtifactFormatError: A tensor is missing or has another shape or dtype.
             StatisticsError: A value is not finite or a variance is negative.
         """
-        check_stored(self.info, timestep, class_label)
+        self.info.check_stored(timestep)
+        self.info.check_class_label(class_label)
         return read_gaussians(self.check(STATISTICS), self.info, timestep, class_label)
 
     def modes(self, timestep: int, class_label: int | None = None) -> ClassModes:
@@ -351,7 +246,8 @@ class Artifact:
         Raises:
             ConfigError: Also where the artifact stores no modes.
         """
-        check_stored(self.info, timestep, class_label)
+        self.info.check_stored(timestep)
+        self.info.check_class_label(class_label)
         if self.info.num_modes == 1:
             raise ConfigError(
                 f"the artifact {self.info.name} stores no modes; use 'moment_matched' or 'search', or build "

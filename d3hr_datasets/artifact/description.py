@@ -1,6 +1,6 @@
 """What an artifact is, in words: its facts and licences, for cards, reports and `d3hr info`.
 
-In: an artifact. Out: names and texts, as Markdown where that is said.
+In: an artifact. Out: names and plain texts, which whoever shows them escapes.
 """
 
 from __future__ import annotations
@@ -11,42 +11,46 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
 from d3hr_datasets.errors import ArtifactFormatError
 from d3hr_datasets.io.foreign import is_file, read_file
-from d3hr_datasets.io.markdown import code, markdown
 from d3hr_datasets.io.text import printable
 
 CARD = "README.md"
-
-
+MAX_CARD_BYTES = 4 * 2**20
 METHODS = {"ddim": "DDIM", "fixed_point": "fixed points of DDIM's steps"}
+SHOWN_CLASSES = 10
 
 
-def artifact_facts(artifact: Artifact) -> list[list[Any]]:
-    """Return the rows of a table that says how an artifact was built."""
+def artifact_facts(artifact: Artifact) -> dict[str, str]:
+    """Return everything that an artifact says of itself, in plain text by name."""
     info = artifact.info
-    model = info.model
-    where = f"{code(f'{model.path}/')} in this repository"
-    if model.path is None:
-        where = f"{model.repo_id}, commit `{model.revision}`"
-    frame = f", in a black frame of {info.padding}" if info.padding else ""
-    modes = f", and {info.num_modes} modes" if info.num_modes > 1 else ""
+    model = f"{info.model.path}/ inside the artifact"
+    if info.model.path is None:
+        model = f"{info.model.repo_id} at revision {info.model.revision}"
     source = [str(info.source[key]) for key in ("name", "split") if key in info.source]
-    latents, side = " x ".join(map(str, info.latent_shape)), info.image_size
-    rows = {
-        "source": markdown(", ".join(source)) or "not given",
-        "images per class": " to ".join(
-            f"{count:,}" for count in sorted({min(info.counts), max(info.counts)})
-        ),
-        "diffusion model": where,
-        "latents": f"{latents} of {side} x {side} images{frame}",
+    shown = ", ".join(info.classes[:SHOWN_CLASSES]) + (", ..." if len(info.classes) > SHOWN_CLASSES else "")
+    per_class = sorted({min(info.counts), max(info.counts)})
+    timesteps = ", ".join(map(str, info.inversion.timesteps))
+    modes = f", and {info.num_modes} modes" if info.num_modes > 1 else ""
+    facts = {
+        "name": info.name,
+        "fingerprint": artifact.fingerprint,
+        "source": ", ".join(source) or "not given",
+        "classes": f"{len(info.classes)} ({shown})",
+        "built from": f"{sum(info.counts):,} images",
+        "images per class": " to ".join(f"{count:,}" for count in per_class),
+        "images": f"{info.image_size} x {info.image_size}, {info.image_mode}",
+        "frame": f"{info.padding} black pixels, while it is encoded" if info.padding else "none",
+        "latents": f"{' x '.join(map(str, info.latent_shape))} at timesteps {timesteps}",
+        "model": model,
         **inversion_facts(info.inversion),
         "statistics": f"mean and variance per class{modes}, {info.dtype}",
-        "decoding by default": describe_decoding(info.decode),
-        "source fingerprint": code(info.source.get("fingerprint", "not given")),
-        "built by": markdown(info.producer) or "not given",
+        "decoding": describe_decoding(info.decode),
+        "licence": str(info.source.get("license") or "not given"),
+        "source fingerprint": str(info.source.get("fingerprint", "not given")),
+        "built by": info.producer or "not given",
     }
     if "imported" in info.source:
-        rows["imported"] = f"{markdown(info.source['imported'])}; its inversion is not checked here"
-    return [[key, value] for key, value in rows.items()]
+        facts["imported"] = f"{info.source['imported']}; its inversion is not checked here"
+    return facts
 
 
 def inversion_facts(inversion: InversionConfig) -> dict[str, str]:
@@ -108,6 +112,3 @@ def license_of_model(artifact: Artifact) -> str:
                 f"{card} has no head in YAML, which names the licence: {printable(error)}; mend or remove it"
             ) from error
     return str(found or artifact.info.source.get("model_license") or "not given")
-
-
-MAX_CARD_BYTES = 4 * 2**20

@@ -94,11 +94,7 @@ class ArtifactInfo:
             raise ConfigError(f"latent_shape must be (C, H, W), not {self.latent_shape!r}")
         for size in self.latent_shape:
             check_int("latent_shape", size, 1, 4096)
-        if self.decode.timestep not in self.inversion.timesteps:
-            raise ConfigError(
-                f"decode.timestep {self.decode.timestep} is not stored; stored: "
-                f"{list(self.inversion.timesteps)}"
-            )
+        self.check_stored(self.decode.timestep, "decode.timestep")
         check_on_grid(
             self.decode.timestep, self.decode.num_inference_steps, self.inversion.num_train_timesteps
         )
@@ -117,6 +113,16 @@ class ArtifactInfo:
     def class_list(self) -> ClassList:
         """The classes by class label."""
         return ClassList(self.classes, self.wnids)
+
+    def check_stored(self, timestep: int, name: str = "timestep") -> None:
+        """Raise `ConfigError`, with the timestep's `name`, unless it is one that is stored."""
+        if timestep not in self.inversion.timesteps:
+            raise ConfigError(f"{name} {timestep} is not stored; stored: {list(self.inversion.timesteps)}")
+
+    def check_class_label(self, class_label: int | None) -> None:
+        """Raise `ConfigError` unless there is such a class; None stands for all."""
+        if class_label is not None:
+            check_int("class_label", class_label, 0, len(self.classes) - 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""

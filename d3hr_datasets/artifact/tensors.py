@@ -14,8 +14,7 @@ from safetensors import SafetensorError, safe_open
 from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.quantization import dequantize, is_variance, quantize, scale_name
-from d3hr_datasets.config.checks import check_int
-from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError
+from d3hr_datasets.errors import ArtifactFormatError, StatisticsError
 from d3hr_datasets.io.foreign import MAX_HEADER_BYTES, read_header
 from d3hr_datasets.numerics.ambient import neutral
 
@@ -81,14 +80,6 @@ def stored_bytes(info: ArtifactInfo) -> int:
     counts = 8 * len(info.classes) * (1 + info.num_modes)
     # Four bytes an element: the widest type; with integers, one, and a step for each channel.
     return len(info.inversion.timesteps) * tensors * elements * 4 + counts + MAX_HEADER_BYTES
-
-
-def check_stored(info: ArtifactInfo, timestep: int, class_label: int | None) -> None:
-    """Raise `ConfigError` unless a timestep is stored and a class exists."""
-    if timestep not in info.inversion.timesteps:
-        raise ConfigError(f"timestep {timestep} is not stored; stored: {list(info.inversion.timesteps)}")
-    if class_label is not None:
-        check_int("class_label", class_label, 0, len(info.classes) - 1)
 
 
 @neutral()

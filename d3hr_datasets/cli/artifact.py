@@ -22,9 +22,13 @@ ArtifactArgument = Annotated[
     typer.Argument(metavar="ARTIFACT", help=f"{WHERE}; that of {DEFAULT_NAME} by default."),
 ]
 
+SHOWN = ("fingerprint", "classes", "built from", "images", "latents", "decoding", "model", "licence")
+
 
 def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None:
     """Show what an artifact describes. Reads no statistics and no model."""
+    from d3hr_datasets.artifact.description import artifact_facts
+
     found = _load_artifact(artifact)
     values = found.info.to_dict()
     summary = {
@@ -36,24 +40,11 @@ def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None
     if as_json:
         print_json({**values, **summary})
         return
-    model, decode = found.info.model, found.info.decode
-    classes = found.info.classes
-    shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
-    latents = " x ".join(map(str, found.info.latent_shape))
+    facts = artifact_facts(found)
     rows = {
-        "name": found.info.name,
+        "name": facts["name"],
         "folder": summary["folder"],
-        "fingerprint": summary["fingerprint"],
-        "classes": f"{len(classes)} ({shown})",
-        "built from": f"{sum(found.info.counts)} images",
-        "images": f"{found.info.image_size} x {found.info.image_size}, {found.info.image_mode}",
-        "latents": f"{latents} at timesteps {', '.join(map(str, found.info.inversion.timesteps))}",
-        "decoding": f"from timestep {decode.timestep} on a grid of {decode.num_inference_steps} steps, "
-        f"guidance {decode.guidance_scale:g}",
-        "model": f"{model.path}/ inside the artifact"
-        if model.path
-        else f"{model.repo_id} at revision {model.revision}",
-        "licence": str(summary["license"] or "not given"),
+        **{key: facts[key] for key in SHOWN},
         "size": format_bytes(int(summary["num_bytes"] or 0)),
     }
     for key, value in rows.items():

@@ -10,44 +10,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from d3hr_datasets.cli.dataset_options import (
-    ArtifactOption,
-    ClassesOption,
-    DeviceOption,
-    DtypeOption,
-    GuidanceOption,
-    IpcOption,
-    NameOption,
-    NestedOption,
-    SamplingOption,
-    SeedOption,
-    SubsetOption,
-    TimestepOption,
-    describe,
-    make_dataset,
-)
-from d3hr_datasets.terminal.output import JsonOption, RootOption, print_json
+from d3hr_datasets.cli.dataset_options import SetArguments, describe, make_dataset
+from d3hr_datasets.cli.merged_options import merge_options
+from d3hr_datasets.dataset.options import BATCH_SIZE, SHARD_SIZE
+from d3hr_datasets.terminal.output import JsonOption, print_json
 
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Use torch.compile, which takes a minute: for large sets.")
 ]
 
 
+@merge_options
 def materialize(
-    artifact: ArtifactOption = None,
-    name: NameOption = None,
-    ipc: IpcOption = 10,
-    seed: SeedOption = 0,
-    root: RootOption = None,
-    classes: ClassesOption = None,
-    subset: SubsetOption = None,
-    nested: NestedOption = False,
-    sampling: SamplingOption = None,
-    timestep: TimestepOption = None,
-    guidance_scale: GuidanceOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = "float32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in the model at a time.")] = 64,
+    options: SetArguments,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in the model at a time.")] = BATCH_SIZE,
     compiled: CompileOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,21 +32,7 @@ def materialize(
     Images that are cached and sound are kept, so that it goes on where it was interrupted. Under `torchrun`
     each process generates its share of the classes.
     """
-    dataset = make_dataset(
-        artifact,
-        name,
-        ipc,
-        seed,
-        root,
-        classes,
-        subset,
-        nested,
-        device,
-        dtype,
-        sampling,
-        timestep,
-        guidance_scale,
-    )
+    dataset = make_dataset(options)
     folder = dataset.materialize(batch_size, torch_compile=compiled)
     if as_json:
         print_json({"folder": str(folder), **describe(dataset)})
@@ -78,25 +40,14 @@ def materialize(
         typer.echo(folder)
 
 
+@merge_options
 def export(
     output: Annotated[Path, typer.Option(help="Folder to make; it must be missing or empty.")],
     form: Annotated[
         Literal["image-folder", "parquet", "webdataset"], typer.Option("--format", help="What to write.")
     ],
-    artifact: ArtifactOption = None,
-    name: NameOption = None,
-    ipc: IpcOption = 10,
-    seed: SeedOption = 0,
-    root: RootOption = None,
-    classes: ClassesOption = None,
-    subset: SubsetOption = None,
-    nested: NestedOption = False,
-    sampling: SamplingOption = None,
-    timestep: TimestepOption = None,
-    guidance_scale: GuidanceOption = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = "float32",
-    shard_size: Annotated[int, typer.Option(min=1, help="Images per shard of webdataset.")] = 10_000,
+    options: SetArguments,
+    shard_size: Annotated[int, typer.Option(min=1, help="Images per shard of webdataset.")] = SHARD_SIZE,
     as_json: JsonOption = False,
 ) -> None:
     """Write a set for other libraries.
@@ -105,21 +56,7 @@ def export(
     """
     from d3hr_datasets.dataset.export import export_image_folder, export_parquet, export_webdataset
 
-    dataset = make_dataset(
-        artifact,
-        name,
-        ipc,
-        seed,
-        root,
-        classes,
-        subset,
-        nested,
-        device,
-        dtype,
-        sampling,
-        timestep,
-        guidance_scale,
-    )
+    dataset = make_dataset(options)
     if form == "image-folder":
         export_image_folder(dataset, output)
     elif form == "parquet":

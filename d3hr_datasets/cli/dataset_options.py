@@ -6,13 +6,16 @@ In: arguments. Out: the data set.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
+from d3hr_datasets.terminal.output import RootOption
+
 if TYPE_CHECKING:
     from d3hr_datasets.dataset.dataset import D3HRDataset
+    from d3hr_datasets.dataset.options import SetOptions
 
 DEFAULT_NAME = "fashion-mnist"
 WHERE = "Folder of an artifact, or ORG/NAME[@REVISION] on the Hub"
@@ -32,63 +35,59 @@ def _methods(incomplete: str) -> list[str]:
     return [method for method in get_args(GroupSamplingMethod) if method.startswith(incomplete)]
 
 
-ArtifactOption = Annotated[str | None, typer.Option("--artifact", help=f"{WHERE}.")]
-NameOption = Annotated[
-    str | None,
-    typer.Option(
-        "--name",
-        autocompletion=_names,
-        help=f"Name of a data set, by default {DEFAULT_NAME}; checks the classes of an artifact.",
-    ),
-]
-IpcOption = Annotated[int, typer.Option(min=1, help="Images per class.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the images.")]
-ClassesOption = Annotated[
-    list[str] | None,
-    typer.Option("--classes", metavar="CLASS", help="A class to keep; repeat it. All by default."),
-]
-SubsetOption = Annotated[str | None, typer.Option(help="A usual subset of a named data set: imagenette, ...")]
-NestedOption = Annotated[
-    bool, typer.Option("--nested", help="Share the first images with sets of other sizes.")
-]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="Where to generate, as in PyTorch; CUDA if there is one, else the CPU.")
-]
-DtypeOption = Annotated[
-    Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the diffusion model.")
-]
-SamplingOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="METHOD",
-        autocompletion=_methods,
-        help="How groups are sampled: modes, moment_matched or search. By default over the modes where the "
-        "artifact stores them.",
-    ),
-]
-TimestepOption = Annotated[
-    int | None, typer.Option(help="Timestep to decode from, one that is stored; the artifact's by default.")
-]
-GuidanceOption = Annotated[
-    float | None, typer.Option(help="Guidance while decoding; 1 is none. The artifact's by default.")
-]
 
 
-def make_dataset(
-    artifact: str | None,
-    name: str | None,
-    ipc: int,
-    seed: int,
-    root: Path | None,
-    classes: list[str] | None,
-    subset: str | None,
-    nested: bool,
-    device: str | None,
-    dtype: str,
-    sampling: str | None,
-    timestep: int | None,
-    guidance_scale: float | None,
-) -> D3HRDataset:
+@dataclass(frozen=True)
+class SetArguments:
+    """Which set of images is meant: the options of a command, in their order."""
+
+    artifact: Annotated[str | None, typer.Option(help=f"{WHERE}.")] = None
+    name: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=_names,
+            help=f"Name of a data set, by default {DEFAULT_NAME}; checks the classes of an artifact.",
+        ),
+    ] = None
+    ipc: Annotated[int, typer.Option(min=1, help="Images per class.")] = 10
+    seed: SeedOption = 0
+    root: RootOption = None
+    classes: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS", help="A class to keep; repeat it. All by default.")
+    ] = None
+    subset: Annotated[
+        str | None, typer.Option(help="A usual subset of a named data set: imagenette, ...")
+    ] = None
+    nested: Annotated[
+        bool, typer.Option("--nested", help="Share the first images with sets of other sizes.")
+    ] = False
+    sampling: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            autocompletion=_methods,
+            help="How groups are sampled: modes, moment_matched or search. By default over the modes where "
+            "the artifact stores them.",
+        ),
+    ] = None
+    timestep: Annotated[
+        int | None,
+        typer.Option(help="Timestep to decode from, one that is stored; the artifact's by default."),
+    ] = None
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="Guidance while decoding; 1 is none. The artifact's by default.")
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where to generate, as in PyTorch; CUDA if there is one, else the CPU."),
+    ] = None
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the diffusion model.")
+    ] = "float32"
+
+
+def make_dataset(given: SetArguments) -> D3HRDataset:
     """Return the data set that the options of a command ask for; nothing of it is generated yet."""
     import torch
 
@@ -97,32 +96,32 @@ def make_dataset(
     from d3hr_datasets.dataset.dataset import D3HRDataset
     from d3hr_datasets.dataset.named import named_dataset
 
-    if device is not None:
+    if given.device is not None:
         try:
-            torch.empty(0, device=device)
+            torch.empty(0, device=given.device)
         except (RuntimeError, AssertionError) as error:
-            raise typer.BadParameter(f"--device {device}: {str(error).splitlines()[0]}") from error
-    if name is None and artifact is not None:
-        if subset is not None:
+            raise typer.BadParameter(f"--device {given.device}: {str(error).splitlines()[0]}") from error
+    if given.name is None and given.artifact is not None:
+        if given.subset is not None:
             raise typer.BadParameter("--subset needs --name: it names the class list")
-        kind, found = None, Artifact.from_pretrained(artifact)
+        kind, found = None, Artifact.from_pretrained(given.artifact)
     else:
-        kind = named_dataset(name or DEFAULT_NAME)
-        found = kind.find_artifact(artifact)
-    given: dict[str, Any] = {"timestep": timestep, "guidance_scale": guidance_scale}
-    options: dict[str, Any] = {
-        "classes": classes or None,
-        "nested": nested,
-        "device": device,
-        "torch_dtype": getattr(torch, dtype),
-        "sampling": None if sampling is None else GroupSamplingConfig(cast(Any, sampling)),
+        kind = named_dataset(given.name or DEFAULT_NAME)
+        found = kind.find_artifact(given.artifact)
+    changes: dict[str, Any] = {"timestep": given.timestep, "guidance_scale": given.guidance_scale}
+    options: SetOptions = {
+        "classes": given.classes or None,
+        "nested": given.nested,
+        "device": given.device,
+        "torch_dtype": getattr(torch, given.dtype),
+        "sampling": None if given.sampling is None else GroupSamplingConfig(cast(Any, given.sampling)),
         "decode": dataclasses.replace(
-            found.info.decode, **{field: value for field, value in given.items() if value is not None}
+            found.info.decode, **{field: value for field, value in changes.items() if value is not None}
         ),
     }
     if kind is None:
-        return D3HRDataset(found, root, ipc, seed, **options)
-    return kind(root, ipc, seed, artifact=found, subset=subset, **options)
+        return D3HRDataset(found, given.root, given.ipc, given.seed, **options)
+    return kind(given.root, given.ipc, given.seed, artifact=found, subset=given.subset, **options)
 
 
 def describe(dataset: D3HRDataset) -> dict[str, Any]:

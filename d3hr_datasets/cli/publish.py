@@ -75,7 +75,7 @@ def publish(
     `hf auth login` or HF_TOKEN.
     """
     from d3hr_datasets.artifact.artifact import Artifact
-    from d3hr_datasets.publish.artifact import plan_artifact, publish_artifact, registry_row
+    from d3hr_datasets.publish.upload import plan_artifact, publish_artifact, registry_row
 
     found = Artifact.load(artifact)
     files = plan_artifact(found, with_model=with_model)

@@ -10,13 +10,12 @@ from typing import Annotated
 
 import typer
 
+from d3hr_datasets.cli.dataset_options import WHERE, SeedOption, SetArguments, make_dataset
 from d3hr_datasets.terminal.output import JsonOption, RootOption
 
 
 def report(
-    artifact: Annotated[
-        str, typer.Argument(help="Folder of an artifact, or ORG/NAME[@REVISION] on the Hub.")
-    ],
+    artifact: Annotated[str, typer.Argument(help=f"{WHERE}.")],
     output: Annotated[Path, typer.Option(help="Folder to make; it must be missing or empty.")],
     images: Annotated[
         str | None,
@@ -28,7 +27,7 @@ def report(
     ] = None,
     images_per_class: Annotated[int, typer.Option(min=2, help="Real images of each class.")] = 100,
     ipc: Annotated[int, typer.Option(min=1, help="Generated images per class.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the images.")] = 0,
+    seed: SeedOption = 0,
     root: RootOption = None,
     classes: Annotated[
         list[str] | None,
@@ -44,16 +43,8 @@ def report(
     The folder also holds its pictures as PNG files and its numbers as report.json. Needs
     `pip install 'd3hr-datasets[report]'`.
     """
-    import torch
+    from d3hr_datasets.report.report import NUMBERS, write_report
 
-    from d3hr_datasets.dataset.dataset import D3HRDataset
-    from d3hr_datasets.report import NUMBERS, write_report
-
-    if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise typer.BadParameter(f"--device {device}: {str(error).splitlines()[0]}") from error
-    dataset = D3HRDataset(artifact, root, ipc, seed, classes=classes or None, device=device)
+    dataset = make_dataset(SetArguments(artifact, None, ipc, seed, root, classes, device=device))
     page = write_report(dataset, output, images, images_per_class)
     typer.echo((output / NUMBERS).read_text(encoding="utf-8").rstrip() if as_json else page)

@@ -1,28 +1,28 @@
-"""Images side by side as one."""
+"""Images side by side: PIL images of one size -> one picture of them all, in white gaps."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from PIL import Image
 
-from d3hr_datasets.errors import ConfigError
 
-if TYPE_CHECKING:
-    from d3hr_datasets.dataset.dataset import D3HRDataset
+def contact_sheet(images: Sequence[Image.Image], columns: int, gap: int = 2) -> Image.Image:
+    """Return images as one, row by row; a single one as it is.
 
-
-def contact_sheet(dataset: D3HRDataset) -> Image.Image:
-    """Return all images of a data set as one, one class a row."""
-    first = dataset.cache.read(0, 0)
-    if first is None:
-        raise ConfigError("the data set has no images yet; call materialize()")
-    step = first.width + 2
-    size = (dataset.ipc * step + 2, len(dataset.classes) * step + 2)
-    sheet = Image.new(first.mode, size, "white")
-    for index in range(len(dataset)):
-        row, column = divmod(index, dataset.ipc)
-        image = dataset.cache.read(row, column)
-        if image is not None:
-            sheet.paste(image, (2 + column * step, 2 + row * step))
+    Args:
+        images: At least one, of the size and mode of the first.
+        columns: Images in a row; a sheet of fewer is as wide as they are.
+        gap: Pixels between images and around them.
+    """
+    first = images[0]
+    if len(images) == 1:
+        return first
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    width, height = first.width + gap, first.height + gap
+    sheet = Image.new(first.mode, (columns * width + gap, rows * height + gap), "white")
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        sheet.paste(image, (gap + column * width, gap + row * height))
     return sheet

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d3hr_datasets.config.checks import check_int
+from d3hr_datasets.dataset.images_on_demand import ImagesOnDemand
+from d3hr_datasets.dataset.options import SHARD_SIZE
 from d3hr_datasets.errors import CacheError, D3HRError, ExportError
 from d3hr_datasets.io.atomic import added_folder
 from d3hr_datasets.io.extras import needs_extra
@@ -25,13 +27,11 @@ from d3hr_datasets.processes import process_share
 if TYPE_CHECKING:
     import datasets
 
-    from d3hr_datasets.dataset.dataset import D3HRDataset
-
 ROWS_PER_GROUP = 100  # of a Parquet file, as `datasets` writes images
 SPLIT = "train"
 
 
-def export_image_folder(dataset: D3HRDataset, output: str | Path, *, progress: bool = True) -> Path:
+def export_image_folder(dataset: ImagesOnDemand, output: str | Path, *, progress: bool = True) -> Path:
     """Write one folder per class, for torchvision's `ImageFolder` and timm's folder reader.
 
     Folders are named by label and class, "003-Dress" (`class_folders`), so that their order is that of the
@@ -57,7 +57,7 @@ def export_image_folder(dataset: D3HRDataset, output: str | Path, *, progress: b
     return expand_user(output)
 
 
-def export_parquet(dataset: D3HRDataset, output: str | Path, *, progress: bool = True) -> Path:
+def export_parquet(dataset: ImagesOnDemand, output: str | Path, *, progress: bool = True) -> Path:
     """Write `data/train-00000-of-00001.parquet`, for `datasets.load_dataset(output)` and the Hub.
 
     Columns are `image` (`datasets.Image`) and `label` (`datasets.ClassLabel` with the class names).
@@ -90,7 +90,7 @@ def export_parquet(dataset: D3HRDataset, output: str | Path, *, progress: bool =
     return expand_user(output)
 
 
-def to_hf_dataset(dataset: D3HRDataset, *, progress: bool = True) -> datasets.Dataset:
+def to_hf_dataset(dataset: ImagesOnDemand, *, progress: bool = True) -> datasets.Dataset:
     """Return a `datasets.Dataset` of the images, as `export_parquet` writes them, in memory as PNG.
 
     Args:
@@ -109,7 +109,7 @@ def to_hf_dataset(dataset: D3HRDataset, *, progress: bool = True) -> datasets.Da
 
 
 def export_webdataset(
-    dataset: D3HRDataset, output: str | Path, shard_size: int = 10_000, *, progress: bool = True
+    dataset: ImagesOnDemand, output: str | Path, shard_size: int = SHARD_SIZE, *, progress: bool = True
 ) -> Path:
     """Write shards `train-000000.tar`, ... of KEY.png and KEY.cls, and `_info.json`, which timm reads.
 
@@ -165,7 +165,7 @@ def require_parquet() -> None:
         import pyarrow  # noqa: F401
 
 
-def _features(dataset: D3HRDataset) -> datasets.Features:
+def _features(dataset: ImagesOnDemand) -> datasets.Features:
     require_parquet()
     import datasets
 
@@ -174,17 +174,17 @@ def _features(dataset: D3HRDataset) -> datasets.Features:
     )
 
 
-def _items(dataset: D3HRDataset) -> list[tuple[int, int]]:
+def _items(dataset: ImagesOnDemand) -> list[tuple[int, int]]:
     """Return (label, position in its group) of every image, in the order of the data set."""
     return [(label, position) for label in range(len(dataset.classes)) for position in range(dataset.ipc)]
 
 
-def _name(dataset: D3HRDataset, label: int, position: int) -> str:
+def _name(dataset: ImagesOnDemand, label: int, position: int) -> str:
     path = dataset.cache.path(label, position)
     return f"{path.parent.name}/{path.name}"
 
 
-def _png(dataset: D3HRDataset, label: int, position: int) -> bytes:
+def _png(dataset: ImagesOnDemand, label: int, position: int) -> bytes:
     path = dataset.cache.path(label, position)
     try:
         return path.read_bytes()
@@ -192,7 +192,7 @@ def _png(dataset: D3HRDataset, label: int, position: int) -> bytes:
         raise CacheError(f"{path} was removed while it was exported; export again") from error
 
 
-def _row(dataset: D3HRDataset, label: int, position: int) -> dict[str, Any]:
+def _row(dataset: ImagesOnDemand, label: int, position: int) -> dict[str, Any]:
     image = {"bytes": _png(dataset, label, position), "path": _name(dataset, label, position)}
     return {"image": image, "label": label}
 

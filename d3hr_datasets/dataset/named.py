@@ -5,9 +5,9 @@ Those that torchvision has with a `train` argument also take its arguments in it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict, Unpack, overload
+from typing import Any, ClassVar, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,8 @@ from PIL import Image
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.classes.class_list import ClassList, packaged_subset
-from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.dataset import D3HRDataset
+from d3hr_datasets.dataset.options import NamedSetOptions, SetOptions, check_options
 from d3hr_datasets.dataset.registry import REGISTRY, registered_artifact
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.ambient import neutral
@@ -33,14 +33,8 @@ class NamedDataset(D3HRDataset):
         transform: Applied to the PIL image.
         target_transform: Applied to the int label.
         artifact: Folder, "ORG/NAME" or "ORG/NAME@REVISION" to use instead of the registry's.
-        classes: Classes to keep, by name, WordNet ID or class label.
-        subset: Name of a usual subset to keep.
-        sampling: How groups are sampled.
-        decode: How groups are denoised.
-        device: Where to generate.
-        torch_dtype: Precision of the diffusion model.
-        nested: Have sets of all sizes share their first images.
-        in_memory: Keep decoded images.
+        subset: Name of a usual subset of the classes to keep.
+        options: `classes`, `sampling`, `decode`, `device`, `torch_dtype`, `nested`, `in_memory`.
 
     Raises:
         ArtifactNotFoundError: There is no artifact at `artifact`, or, without it, none is published yet.
@@ -59,34 +53,17 @@ class NamedDataset(D3HRDataset):
         target_transform: Callable[[int], Any] | None = None,
         *,
         artifact: str | Path | Artifact | None = None,
-        classes: Sequence[str | int] | None = None,
         subset: str | None = None,
-        sampling: GroupSamplingConfig | None = None,
-        decode: DecodeConfig | None = None,
-        device: torch.device | str | None = None,
-        torch_dtype: torch.dtype = torch.float32,
-        nested: bool = False,
-        in_memory: bool = False,
+        **options: Unpack[SetOptions],
     ) -> None:
+        check_options(type(self), options)
         if subset is not None:
+            classes = options.get("classes")
             if classes is not None:
                 raise ConfigError(f"give classes or subset, not both: {list(classes)[:5]}, {subset!r}")
-            classes = packaged_subset(self.registry_name, subset)
-        super().__init__(
-            self.find_artifact(artifact),
-            root,
-            ipc,
-            seed,
-            transform,
-            target_transform,
-            classes=classes,
-            sampling=sampling,
-            decode=decode,
-            device=device,
-            torch_dtype=torch_dtype,
-            nested=nested,
-            in_memory=in_memory,
-        )
+            options["classes"] = packaged_subset(self.registry_name, subset)
+        found = self.find_artifact(artifact)
+        super().__init__(found, root, ipc, seed, transform, target_transform, **options)
 
     @classmethod
     def find_artifact(cls, artifact: str | Path | Artifact | None = None) -> Artifact:
@@ -131,20 +108,6 @@ class D3HRTinyImageNet(NamedDataset):
     registry_name = "tiny-imagenet"
 
 
-class NamedOptions(TypedDict, total=False):
-    """The arguments of `NamedDataset` that are given by name."""
-
-    artifact: str | Path | Artifact | None
-    classes: Sequence[str | int] | None
-    subset: str | None
-    sampling: GroupSamplingConfig | None
-    decode: DecodeConfig | None
-    device: torch.device | str | None
-    torch_dtype: torch.dtype
-    nested: bool
-    in_memory: bool
-
-
 class TrainingSet(NamedDataset):
     """What stands in for the training set of a data set of torchvision.
 
@@ -179,7 +142,7 @@ class TrainingSet(NamedDataset):
         *,
         ipc: int = 10,
         seed: int = 0,
-        **options: Unpack[NamedOptions],
+        **options: Unpack[NamedSetOptions],
     ) -> None: ...
 
     @overload
@@ -193,7 +156,7 @@ class TrainingSet(NamedDataset):
         *,
         train: bool = True,
         download: bool = False,
-        **options: Unpack[NamedOptions],
+        **options: Unpack[NamedSetOptions],
     ) -> None: ...
 
     def __init__(self, root: str | Path | None = None, *positional: Any, **options: Any) -> None:

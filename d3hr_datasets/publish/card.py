@@ -28,6 +28,7 @@ from d3hr_datasets.publish.earlier_card import ACCURACY, NOTES, kept_accuracies,
 
 SHEET, PREVIEW = "contact-sheet.png", "preview/train-00000-of-00001.parquet"
 SIDE = 10  # of the contact sheet, in images
+ELSEWHERE = ("name", "licence")  # facts that the card has in its title and its last section
 
 
 def write_card(
@@ -66,7 +67,7 @@ def write_card(
         check_int("preview_ipc", preview_ipc, 1)
     folder, num_classes = artifact.folder, len(artifact.info.classes)
     accuracies = accuracy_section(results) if results else kept_accuracies(split_notes(folder / CARD)[0])
-    _use(artifact, repo_id, 0)  # what cannot be written stops this before anything is generated
+    use_section(artifact, repo_id, 0)  # what cannot be written stops this before anything is generated
     require_parquet()
     if preview_ipc is None:
         preview_ipc = preview_ipc_of(folder / PREVIEW, num_classes) or 1
@@ -76,8 +77,9 @@ def write_card(
     sheet.materialize(progress=progress)
     with tempfile.TemporaryDirectory() as work:
         data = export_parquet(preview, Path(work) / "preview", progress=progress) / "data"
+        images = [sheet[index][0] for index in range(len(sheet))]
         with replaced_folder(folder) as new:
-            replace_file(new / SHEET, lambda path: contact_sheet(sheet).save(path, "PNG"))
+            replace_file(new / SHEET, lambda path: contact_sheet(images, SIDE).save(path, "PNG"))
             if (new / PREVIEW).parent.is_symlink():
                 (new / PREVIEW).parent.unlink()
             (new / PREVIEW).parent.mkdir(exist_ok=True)
@@ -95,6 +97,7 @@ def card_text(
 ) -> str:
     """Return the card without the author's notes: arguments as `write_card`, and a section of accuracies."""
     info = artifact.info
+    rows = [[key, markdown(fact)] for key, fact in artifact_facts(artifact).items() if key not in ELSEWHERE]
     title = f"D3HR {info.source.get('name') or info.name}"
     sections = [
         card_head(artifact, title, "preview/*.parquet", list(info.classes), preview)
@@ -104,8 +107,8 @@ def card_text(
         "class is made on your machine, once, and cached "
         "(D³HR, [arXiv 2505.18399](https://arxiv.org/abs/2505.18399)).",
         f"![one class a row]({SHEET})",
-        _use(artifact, repo_id, preview.num_images),
-        "## How it was built\n\n" + markdown_table(["", ""], artifact_facts(artifact)),
+        use_section(artifact, repo_id, preview.num_images),
+        "## How it was built\n\n" + markdown_table(["", ""], rows),
     ]
     if accuracies:
         sections.append(accuracies)
@@ -117,7 +120,12 @@ def card_text(
     return "\n\n".join(sections) + "\n"
 
 
-def _use(artifact: Artifact, repo_id: str | None, num_preview: int) -> str:
+def use_section(artifact: Artifact, repo_id: str | None, num_preview: int) -> str:
+    """Return the snippet that makes the data set, and what the preview is.
+
+    Raises:
+        ConfigError: There is no `repo_id` to name in it.
+    """
     row = REGISTRY.get(artifact.info.name)
     if row is not None and row.folder is not None:
         kind = named_dataset(artifact.info.name).__name__

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import make_grid
 
 from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.io.text import printable
-from d3hr_datasets.numerics.ambient import neutral
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-IMAGES_PER_ROW = 10
 
 
 def check_installed() -> None:
@@ -34,11 +29,11 @@ def check_installed() -> None:
         import sklearn  # noqa: F401
 
 
-@neutral()
-def contact_sheet(images: Sequence[Image.Image]) -> bytes:
-    """Return PIL images of one size side by side, `IMAGES_PER_ROW` in a row, as PNG."""
-    pixels = torch.stack([pil_to_tensor(image.convert("RGB")) for image in images])
-    return _png(to_pil_image(make_grid(pixels, nrow=IMAGES_PER_ROW, padding=1, pad_value=255)))
+def png_bytes(image: Image.Image) -> bytes:
+    """Return a picture as a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def normality_figure(
@@ -180,10 +175,4 @@ def _figure(width: float, height: float) -> Figure:
 def _save(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from d3hr_datasets.artifact.metadata import STATISTICS
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.numerics.ambient import neutral
-from d3hr_datasets.sampling.drawing import draw_latents
-from d3hr_datasets.sampling.group_sampling import group_score, skewness
+from d3hr_datasets.sampling.class_groups import draw_latents
+from d3hr_datasets.sampling.group_loss import group_score, skewness
 
 MAX_CORRELATED = 512  # elements whose correlations are computed: a matrix of them all may not fit
 SEARCH_CANDIDATES = 1000
@@ -132,7 +133,7 @@ def sizes(dataset: D3HRDataset) -> dict[str, int]:
     generated = [Path(path).stat().st_size for path, _ in dataset.samples]
     pixels = info.image_size**2 * (1 if info.image_mode == "L" else 3)
     return {
-        "statistics": files["statistics.safetensors"],
+        "statistics": files[STATISTICS],
         "model": sum(inside) if info.model.path else 0,
         "generated_png": sum(generated),
         "source_pixels": pixels * sum(info.counts[label] for label in dataset.class_labels.tolist()),

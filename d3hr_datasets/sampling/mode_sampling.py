@@ -1,7 +1,7 @@
-"""Group sampling over modes: the modes of a class -> `ipc` latents that represent it together.
+"""Groups from modes: the modes of a class -> `ipc` latents that represent it together.
 
 A diagonal Gaussian per class knows nothing of the kinds of image a class is made of. Where an artifact
-stores modes, a group is spread over them, and its noise is matched as in `group_sampling`.
+stores modes, a group is spread over them, and its noise is matched as in `gaussian_sampling`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.ambient import neutral
-from d3hr_datasets.sampling.group_sampling import moment_matched_noise
+from d3hr_datasets.sampling.gaussian_sampling import moment_matched_noise
 
 
 @neutral()

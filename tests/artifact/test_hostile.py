@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 
 from d3hr_datasets import D3HRDataset, D3HRError
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from tests.support.evil import Evil
 from tests.support.tampering import (
     METADATA,
     STATISTICS,
@@ -35,13 +36,6 @@ TRANSFORMER, VAE = "model/transformer", "model/vae"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 DIGEST = "0" * 64
 Attack = Callable[[Path], None]
-
-
-class Evil:
-    """A pickle of it writes a file when it is loaded."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, ("pwned", "w")
 
 
 def listing(name: str, digest: Any = DIGEST) -> Attack:

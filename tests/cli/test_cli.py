@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +13,11 @@ from torchvision.datasets import ImageFolder
 from typer.testing import CliRunner, Result
 
 import d3hr_datasets
-from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, GroupSamplingConfig
+from d3hr_datasets import D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.cli.app import app
-from d3hr_datasets.dataset.registry import embedded_artifact
-from tests.support.tampering import STATISTICS, change_info, flip_byte
+from tests.support.tampering import flip_byte
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RUN = "import sys; from d3hr_datasets.cli.app import app; sys.argv[0] = 'd3hr'; app()"
-LIGHT = """
-import sys
-from d3hr_datasets.cli.app import app
-sys.argv[:] = ["d3hr", "--help"]
-try:
-    app()
-finally:
-    heavy = {"torch", "torchvision", "diffusers", "datasets", "huggingface_hub", "PIL", "numpy"}
-    assert not heavy & set(sys.modules), heavy & set(sys.modules)
-"""
 
 
 def d3hr(*arguments: object) -> Result:
@@ -57,19 +40,6 @@ def fail(exit_code: int, *arguments: object) -> str:
     return result.stderr
 
 
-def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Start the command as a process of its own, which SIGINT reaches also where this one ignores it.
-
-    Python itself leaves a file open where a signal comes in the middle of an import.
-    """
-    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    warnings = ["-W", "error", "-W", "ignore::ResourceWarning"]
-    command = [sys.executable, *warnings, "-c", listen + RUN, *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
-
-
 @pytest.fixture(scope="module")
 def root(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a cache with one set of two images per class. Tests only read it."""
@@ -78,93 +48,9 @@ def root(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_help_needs_no_heavy_library() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", LIGHT],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    for command in ("info", "verify", "materialize", "cache", "export"):
-        assert command in done.stdout
-
-
 def test_version() -> None:
     result = d3hr("--version")
     assert (result.exit_code, result.stdout) == (0, f"d3hr {d3hr_datasets.__version__}\n")
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("d3hr ma", {"materialize"}),
-        ("d3hr export --format p", {"parquet"}),
-        ("d3hr export --name f", {"fashion-mnist"}),
-        ("d3hr materialize --sampling mo", {"modes", "moment_matched"}),
-    ],
-)
-def test_the_shell_completes(words: str, expected: set[str]) -> None:
-    environment = {
-        **os.environ,
-        "_D3HR_COMPLETE": "complete_bash",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split()) - 1),
-    }
-    process = start(env=environment)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "")
-    assert set(out.split()) == expected
-
-
-def test_info_describes_the_embedded_artifact_by_default() -> None:
-    values = succeed("info")
-    artifact = Artifact.load(embedded_artifact("fashion-mnist"))
-    assert {key: values[key] for key in artifact.info.to_dict()} == artifact.info.to_dict()
-    assert (values["fingerprint"], values["license"]) == (artifact.fingerprint, "MIT")
-    assert values["folder"] == str(artifact.folder)
-    assert values["num_bytes"] == sum(
-        path.stat().st_size for path in artifact.folder.rglob("*") if path.is_file()
-    )
-
-
-def test_info_is_readable(tiny_artifact: Path) -> None:
-    lines = d3hr("info", tiny_artifact).stdout.splitlines()
-    rows = {line[:12].strip(): line[13:] for line in lines}
-    assert rows["name"] == "tiny" and rows["folder"] == str(tiny_artifact)
-    assert rows["classes"] == "3 (ant, bee/wasp, cat)"
-    assert rows["images"] == "14 x 14, L" and rows["built from"] == "12 images"
-    assert rows["latents"] == "3 x 4 x 4 at timesteps -1, 200, 400"
-    assert rows["model"] == "model/ inside the artifact" and rows["licence"] == "not given"
-
-
-def test_info_names_a_model_on_the_hub(artifact_copy: Path) -> None:
-    change_info(artifact_copy, model={"repo_id": "org/model", "revision": "abc0" * 10})
-    assert "org/model at revision abc0abc0" in d3hr("info", artifact_copy).stdout
-
-
-def test_verify_passes_what_is_sound(tiny_artifact: Path) -> None:
-    values = succeed("verify", tiny_artifact)
-    assert values["sound"] is True and values["error"] is None
-    assert values["num_files"] == len(Artifact.load(tiny_artifact).sha256)
-    assert "sound" in d3hr("verify", tiny_artifact).stdout
-
-
-@pytest.mark.parametrize("file", [STATISTICS, "model/vae/config.json"])
-def test_verify_finds_damage(file: str, artifact_copy: Path) -> None:
-    flip_byte(artifact_copy / file)
-    line = fail(1, "verify", artifact_copy)
-    assert line.startswith(f"d3hr: {artifact_copy / file} is not the file") and line.count("\n") == 1
-    result = d3hr("verify", artifact_copy, "--json")
-    values = json.loads(result.stdout)
-    assert result.exit_code == 1 and values["sound"] is False
-    assert result.stderr == f"d3hr: {values['error']}\n"
-
-
-def test_verify_refuses_additional_files_of_the_model(artifact_copy: Path) -> None:
-    (artifact_copy / "model" / "more.safetensors").touch()
-    assert "more.safetensors is not listed" in fail(1, "verify", artifact_copy)
 
 
 def test_materialize_prints_the_folder(tiny_artifact: Path, root: Path, tmp_path: Path) -> None:
@@ -373,46 +259,6 @@ def test_errors_are_one_line(tmp_path: Path, tiny_artifact: Path) -> None:
 )
 def test_wrong_usage_exits_with_two(arguments: list[str], message: str) -> None:
     assert message in fail(2, *arguments)
-
-
-def test_interrupting_exits_with_130(
-    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*args: object, **kwargs: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("d3hr_datasets.dataset.dataset.load_model", interrupt)
-    output = tmp_path / "out"
-    options = ("--artifact", tiny_artifact, "--root", tmp_path / "root")
-    fail(130, "export", "--format", "parquet", "--output", output, *options)
-    assert not list(tmp_path.glob(".out*")) and not output.exists()
-
-
-def test_a_signal_stops_the_process(tiny_artifact: Path, tmp_path: Path) -> None:
-    options = ("--root", tmp_path / "root", "--device", "cpu")
-    process = start("materialize", "--artifact", tiny_artifact, "--ipc", 20_000, *options)
-    deadline = time.monotonic() + 120
-    try:
-        while not (tmp_path / "root" / ".locks").exists():  # generation has begun
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert (process.returncode, out) == (130, "") and "Traceback" not in err
-
-
-def test_a_reader_that_leaves_early_is_no_error(tiny_artifact: Path, tmp_path: Path) -> None:
-    change = Path(shutil.copytree(tiny_artifact, tmp_path / "artifact"))
-    change_info(change, source={"text": ["x" * 1000] * 1000})  # more than a pipe holds
-    process = start("info", change, "--json")
-    assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.read(1) == "{"
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    process.stderr.close()
-    process.wait(timeout=120)
 
 
 def test_the_project_declares_the_command() -> None:

@@ -16,7 +16,8 @@ from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ArtifactFormatError, CacheError, CacheMissError, ConfigError
 from d3hr_datasets.processes import generation_device
-from d3hr_datasets.sampling.group_sampling import NESTED_BLOCK, sample_group, sample_nested
+from d3hr_datasets.sampling.gaussian_sampling import sample_group
+from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK, sample_nested
 from tests.support.tampering import change_info, flip_byte
 
 
@@ -225,7 +226,7 @@ def test_model_is_loaded_once(tiny_artifact: Path, tmp_path: Path, monkeypatch: 
         calls.append(args)
         return load_model(*args)
 
-    monkeypatch.setattr("d3hr_datasets.dataset.dataset.load_model", load)
+    monkeypatch.setattr("d3hr_datasets.dataset.images_on_demand.load_model", load)
     dataset = _dataset(tiny_artifact, tmp_path, ipc=1)
     dataset[0]
     dataset.materialize(progress=False)

@@ -14,17 +14,8 @@ from timm.data import ImageNetInfo
 from torchvision.models import ResNet18_Weights
 
 from d3hr_datasets import D3HRDataset, D3HRImageNet, check_teacher
-from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.errors import TeacherError
-from tests.support.tiny import CLASSES, save_untrained_artifact
-
-
-@pytest.fixture(scope="module")
-def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of an untrained artifact of 1000 classes."""
-    folder = tmp_path_factory.mktemp("imagenet")
-    save_untrained_artifact(folder, "imagenet", ClassList.packaged("imagenet"))
-    return folder
+from tests.support.tiny import CLASSES
 
 
 def _weights(names: list[str]) -> Any:

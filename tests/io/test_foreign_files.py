@@ -126,7 +126,9 @@ def test_model_files_that_change_after_their_check_are_checked_again(artifact_co
 def test_unchanged_files_are_read_once(artifact_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = Artifact.load(artifact_copy)
     artifact.check(STATISTICS)
-    monkeypatch.setattr("d3hr_datasets.artifact.artifact.file_sha256", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "d3hr_datasets.artifact.checked_files.file_sha256", lambda _: pytest.fail("read again")
+    )
     artifact.check(STATISTICS)
 
 

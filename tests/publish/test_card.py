@@ -14,12 +14,21 @@ import pytest
 
 from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, InversionConfig
 from d3hr_datasets.artifact.description import CARD, artifact_facts, inversion_facts
+from d3hr_datasets.artifact.metadata import METADATA
 from d3hr_datasets.build.reference_import import as_reference, imported_inversion
+from d3hr_datasets.cli.artifact import SHOWN
 from d3hr_datasets.dataset.card_head import ImageFiles
 from d3hr_datasets.dataset.export import export_parquet
-from d3hr_datasets.dataset.hub_images import images_card
-from d3hr_datasets.publish.card import PREVIEW, card_text, write_card
+from d3hr_datasets.dataset.images_to_hub import images_card
+from d3hr_datasets.dataset.registry import embedded_artifact
+from d3hr_datasets.io.markdown import markdown
+from d3hr_datasets.publish.card import PREVIEW, SHEET, card_text, write_card
+from d3hr_datasets.publish.upload import plan_artifact
+from d3hr_datasets.report.page import escape
+from d3hr_datasets.report.sections import artifact_table
 from tests.cli.test_cli import d3hr
+from tests.support.hub_card import card_errors
+from tests.support.tampering import change_info
 from tests.support.tiny import tiny_info
 
 REPO = "org/d3hr-tiny"
@@ -39,8 +48,7 @@ CHANGES: dict[str, Any] = {
 
 
 def _facts(**info: Any) -> dict[str, str]:
-    rows = artifact_facts(Artifact(Path("nowhere"), tiny_info(**info), {}))
-    return {str(key): str(value) for key, value in rows}
+    return artifact_facts(Artifact(Path("nowhere"), tiny_info(**info), {}))
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(InversionConfig)])
@@ -68,8 +76,8 @@ def test_the_card_names_the_method() -> None:
     assert imported["inverted latents"].startswith("sample of the VAE's posterior, seed 0")
     assert imported["imported"].startswith("statistics in the format of D3HR's code")
     reference = artifact_facts(Artifact(Path("nowhere"), as_reference(tiny_info(inversion=BASE)), {}))
-    (decoding,) = (value for key, value in reference if key == "decoding by default")
-    assert "starting one step above" in decoding and "ending at timestep 1" in decoding
+    assert "starting one step above" in reference["decoding"]
+    assert "ending at timestep 1" in reference["decoding"]
 
 
 def _write(folder: Path, **options: Any) -> None:
@@ -161,3 +169,30 @@ def test_sections_stand_in_their_order(tiny_artifact: Path) -> None:
     text = card_text(Artifact.load(tiny_artifact), REPO, ImageFiles(3, 1, 1), "## Accuracy\n\nhigh")
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings == ["## Use", "## How it was built", "## Accuracy", "## Licences"]
+
+
+def test_embedded_artifact_is_fit_to_be_published() -> None:
+    artifact = Artifact.load(embedded_artifact("fashion-mnist"))
+    names = {file.name for file in plan_artifact(artifact, with_model=True)}
+    assert names >= {METADATA, CARD, SHEET, PREVIEW}
+    assert card_errors((artifact.folder / CARD).read_text()) == []
+
+
+def test_card_report_and_info_say_the_same_facts(artifact_copy: Path, tmp_path: Path) -> None:
+    change_info(
+        artifact_copy, source={"name": "a_b", "license": "MIT", "imported": "statistics", "fingerprint": "00"}
+    )
+    facts = artifact_facts(Artifact.load(artifact_copy))
+    assert (facts["source"], facts["frame"], facts["built from"]) == (
+        "a_b",
+        "1 black pixels, while it is encoded",
+        "12 images",
+    )
+    card = card_text(Artifact.load(artifact_copy), REPO, ImageFiles(3, 1, 1))
+    page = artifact_table(D3HRDataset(artifact_copy, tmp_path, 2, device="cpu"))
+    printed = d3hr("info", artifact_copy).stdout.splitlines()
+    for key, fact in facts.items():
+        assert f"| {key} | {markdown(fact)} |" in card or key in ("name", "licence")
+        assert f'<th scope="row">{key}</th><td>{escape(fact)}</td>' in page
+        assert f"{key:<12} {fact}" in printed or key not in SHOWN
+    assert set(SHOWN) <= set(facts)

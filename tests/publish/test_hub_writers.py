@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import importlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,12 +15,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from d3hr_datasets import Artifact
-from d3hr_datasets.errors import ConfigError, ExportError
+from d3hr_datasets.errors import ExportError
 from d3hr_datasets.io import atomic
-from d3hr_datasets.io.atomic import replace_file, replaced_folder
+from d3hr_datasets.io.atomic import replaced_folder
 from d3hr_datasets.publish import card
 from d3hr_datasets.publish.card import write_card
 from recipes.build import fashion_mnist as build_fashion_mnist
@@ -196,7 +193,6 @@ def test_a_build_that_fails_leaves_the_artifact(copy: Path, monkeypatch: pytest.
 
 
 def test_a_teacher_is_exported_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
 
     folder = tmp_path / "teacher"
     folder.mkdir()
@@ -284,134 +280,3 @@ def test_what_is_added_while_a_folder_is_copied_is_kept(
         pass
     (kept,) = tmp_path.glob("folder.*.old")
     assert (kept / "mine").read_text() == "mine" and "was changed" in caplog.text
-
-
-def test_the_working_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "folder" / "below").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "folder" / "below")
-    with pytest.raises(ConfigError, match="working folder"), replaced_folder(tmp_path / "folder"):
-        pass
-    assert Path.cwd().is_dir()
-
-
-def test_files_are_written_for_whom_the_user_lets_read(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        replace_file(tmp_path / "x.safetensors", lambda path: save_file({"a": torch.zeros(1)}, path))
-    finally:
-        os.umask(before)
-    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o640
-
-
-KILLS = """
-import logging, os, sys
-from pathlib import Path
-from d3hr_datasets.io import atomic
-
-root = Path(sys.argv[1])
-folder = root / "folder"
-
-def lay(text):
-    (folder / "inner").mkdir(parents=True)
-    for name in ("a", "b", "inner/c"):
-        (folder / name).write_text(text)
-
-def contents():
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
-
-OLD, NEW = ({name: text for name in ("a", "b", "inner/c")} for text in ("old", "new"))
-
-def replace(at, after):
-    calls = 0
-    def counted(function):
-        def call(*arguments, **options):
-            nonlocal calls
-            calls += 1
-            if calls == at and not after:
-                os._exit(9)
-            result = function(*arguments, **options)
-            if calls == at:
-                os._exit(9)
-            return result
-        return call
-    for name in ("link", "mkdir", "rename", "replace", "unlink", "rmdir", "open"):
-        setattr(os, name, counted(getattr(os, name)))
-    atomic.exchange = counted(atomic.exchange)
-    with atomic.replaced_folder(folder) as new:
-        for name in ("a", "b", "inner/c"):
-            (new / name).unlink()
-            (new / name).write_text("new")
-
-lay("old")
-seen = {"old": 0, "new": 0}
-at = 0
-while True:
-    at += 1
-    codes = []
-    for after in (False, True):
-        pid = os.fork()
-        if pid == 0:
-            replace(at, after)
-            os._exit(0)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-        found = contents()
-        assert found in (OLD, NEW), (at, after, found)
-        seen["old" if found == OLD else "new"] += 1
-        if found == NEW:
-            for name in NEW:
-                (folder / name).write_text("old")
-    if codes == [0, 0]:
-        break
-print(at, seen["old"], seen["new"])
-"""
-
-
-def test_a_kill_at_any_call_leaves_a_whole_folder(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", KILLS, str(tmp_path)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    calls, old, new = map(int, done.stdout.split())
-    assert calls > 10 and old > 10 and new > 2
-
-
-@pytest.mark.parametrize("at_once", [True, False])
-def test_two_folders_change_places(at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not at_once:
-        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    atomic.exchange(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "a" / "b").exists() and (tmp_path / "b" / "a").exists()
-    with pytest.raises(FileNotFoundError):
-        atomic.exchange(tmp_path / "a", tmp_path / "missing")
-    assert (tmp_path / "a" / "b").exists() and len(list(tmp_path.iterdir())) <= 3
-
-
-def test_what_is_put_into_a_folder_meanwhile_is_kept(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder, linked = tmp_path / "folder", tmp_path / "linked"
-    folder.mkdir()
-    (folder / "a").write_text("old")
-    linked.symlink_to(folder)
-    with replaced_folder(linked) as new:
-        (folder / "mine").write_text("mine")
-        (new / "a").unlink()
-        (new / "a").write_text("new")
-    assert linked.is_symlink() and (linked / "a").read_text() == "new" and "was changed" in caplog.text
-    (kept,) = tmp_path.glob("folder.*.old")
-    assert {path.name: path.read_text() for path in kept.iterdir()} == {"a": "old", "mine": "mine"}
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(KeyboardInterrupt), replaced_folder(folder) as new:
-        raise KeyboardInterrupt
-    assert sorted(tmp_path.iterdir()) == before
-    with replaced_folder(tmp_path / "new" / "folder") as new:
-        (new / "a").write_text("new")
-    assert (tmp_path / "new" / "folder" / "a").read_text() == "new"

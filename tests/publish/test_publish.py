@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
 import pytest
 import torch
 from huggingface_hub import DatasetCard
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from d3hr_datasets import Artifact, D3HRDataset
+from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.description import CARD
 from d3hr_datasets.artifact.metadata import METADATA
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.config.settings import ModelReference
 from d3hr_datasets.dataset.card_head import ImageFiles
-from d3hr_datasets.dataset.registry import RegistryRow, embedded_artifact
+from d3hr_datasets.dataset.registry import RegistryRow
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, PublishError
-from d3hr_datasets.publish.artifact import plan_artifact, publish_artifact
 from d3hr_datasets.publish.card import PREVIEW, SHEET, card_text, write_card
 from d3hr_datasets.publish.earlier_card import NOTES
+from d3hr_datasets.publish.upload import plan_artifact, publish_artifact
 from recipes import release
 from tests.support.hub_card import card_errors
-from tests.support.hub_server import Fault, HubServer, environment
+from tests.support.hub_server import Fault, HubServer
 from tests.support.tampering import change_info, flip_byte, truncate
 from tests.support.tiny import CLASSES
 from tests.support.workers import file_digests
 
 REPO = "org/d3hr-tiny"
-
 # Of huggingface_hub, which gives a file to its HTTP library in the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
@@ -62,19 +57,6 @@ def folder(described: Path, tmp_path: Path) -> Path:
 
 def d3hr(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="d3hr")
-
-
-def run_python(code: str, hub_url: str, home: Path, *arguments: object, **changes: str) -> str:
-    """Run a program in a process of its own that uses the server; return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment(hub_url, home), **changes},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_card_says_what_the_artifact_is(described: Path) -> None:
@@ -310,95 +292,3 @@ def test_release_refuses_a_model_before_anything_goes_up(
     with pytest.raises(SystemExit, match=said) as raised:
         release.main()
     assert isinstance(raised.value.__cause__, PublishError) and not hub.requests
-
-
-def test_embedded_artifact_is_fit_to_be_published() -> None:
-    artifact = Artifact.load(embedded_artifact("fashion-mnist"))
-    names = {file.name for file in plan_artifact(artifact, with_model=True)}
-    assert names >= {METADATA, CARD, SHEET, PREVIEW}
-    assert card_errors((artifact.folder / CARD).read_text()) == []
-
-
-READ_IMAGES = """
-import hashlib, json, sys, datasets
-from timm.data.dataset_factory import create_dataset
-repo, cache = sys.argv[1:]
-table = datasets.load_dataset(repo, split="train", cache_dir=cache)
-timms = create_dataset(f"hfds/{repo}", root=cache, split="train", input_img_mode="L")
-digest = lambda image: hashlib.sha256(image.tobytes()).hexdigest()
-print(json.dumps({
-    "names": table.features["label"].names,
-    "datasets": [[digest(row["image"]), row["label"]] for row in table],
-    "timm": [[digest(image), label] for image, label in timms],
-}))
-"""
-
-
-def test_images_on_the_hub_are_read_by_datasets_and_timm(
-    hub: HubServer, tiny_artifact: Path, tmp_path: Path
-) -> None:
-    dataset = D3HRDataset(tiny_artifact, tmp_path / "root", 2, classes=["cat", "ant"], device="cpu")
-    published = dataset.push_images_to_hub("org/tiny-images", progress=False)
-    assert published.changed
-    assert not dataset.push_images_to_hub("org/tiny-images", progress=False).changed
-    card = hub.repository("org/tiny-images").trees[published.revision][CARD].data.decode()
-    assert card_errors(card) == [] and dataset.fingerprint in card
-    found = json.loads(run_python(READ_IMAGES, hub.url, tmp_path, "org/tiny-images", tmp_path / "read"))
-    expected = [[_digest(dataset[i][0]), label] for i, label in enumerate(dataset.targets)]
-    assert found == {"names": ["cat", "ant"], "datasets": expected, "timm": expected}
-
-
-def _digest(image: Any) -> str:
-    import hashlib
-
-    return hashlib.sha256(image.tobytes()).hexdigest()
-
-
-def test_to_hf_dataset_has_the_images(tiny_artifact: Path, tmp_path: Path) -> None:
-    dataset = D3HRDataset(tiny_artifact, tmp_path, 2, device="cpu")
-    table = dataset.to_hf_dataset(progress=False)
-    assert table.features == datasets.Features(
-        image=datasets.Image(), label=datasets.ClassLabel(names=list(CLASSES))
-    )
-    assert list(table["label"]) == dataset.targets
-    for index, image in enumerate(table["image"]):
-        assert np.array_equal(np.asarray(image), np.asarray(dataset[index][0]))
-
-
-USE = """
-import hashlib, json, sys
-from d3hr_datasets import D3HRDataset
-dataset = D3HRDataset(sys.argv[1], root=sys.argv[2], ipc=int(sys.argv[3]), device="cpu")
-assert len(dataset) == 100
-images = [dataset[index][0] for index in range(10, 20)]  # one class, to save time
-print(json.dumps([hashlib.sha256(image.tobytes()).hexdigest() for image in images]))
-"""
-
-
-def test_from_publishing_to_images_over_http(tmp_path: Path) -> None:
-    # The embedded artifact, its own processes, the real commands; then without the server.
-    repo, ipc = "org/d3hr-fashion-mnist", 10
-    source = embedded_artifact("fashion-mnist")
-    with HubServer() as server:
-        env = {**os.environ, **environment(server.url, tmp_path / "home")}
-
-        def call(*command: str) -> str:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-            assert done.returncode == 0, done.stderr
-            return done.stdout
-
-        run = "import sys; from d3hr_datasets.cli.app import app; sys.argv[0] = 'd3hr'; app()"
-        row = call(sys.executable, "-c", run, "publish", str(source), repo, "--with-model")
-        (revision,) = re.findall(r'revision="([0-9a-f]{40})"', row)
-        hf = str(Path(sys.executable).with_name("hf"))
-        printed = call(hf, "download", repo, "--repo-type", "dataset", "--revision", revision, "--quiet")
-        snapshot = Path(printed.split()[-1])
-        assert file_digests(snapshot).items() >= file_digests(source).items()
-        here = D3HRDataset(source, tmp_path / "here", ipc, device="cpu")
-        expected = [_digest(here[index][0]) for index in range(10, 20)]
-        online = run_python(USE, server.url, tmp_path / "home", repo, tmp_path / "online", ipc)
-        assert json.loads(online) == expected
-    offline = run_python(
-        USE, server.url, tmp_path / "home", repo, tmp_path / "offline", ipc, HF_HUB_OFFLINE="1", HF_TOKEN=""
-    )
-    assert json.loads(offline) == expected

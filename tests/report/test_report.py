@@ -15,22 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
-from scipy import stats
-from torchvision.datasets import VisionDataset
 from typer.testing import CliRunner
 
 from d3hr_datasets import D3HRDataset, GroupSamplingConfig, group_score
-from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.errors import ConfigError, ExportError, SourceError, UnreadableImageError
 from d3hr_datasets.report import write_report
-from d3hr_datasets.report.images import RealImages
-from d3hr_datasets.report.inversion import measure_noise
-from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
 from d3hr_datasets.report.page import missing, page, paragraph, picture, table
-from tests.support.tiny import CLASSES, TinyImages
+from tests.support.labelled import Labelled
+from tests.support.tiny import TinyImages
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 IPC = 3
@@ -226,76 +220,6 @@ def test_names_are_text_and_not_html() -> None:
     tags = Page(page(bad, {bad: parts})).tags
     assert {"img", "table", "code", "section"} <= set(tags)
     assert "b" not in tags
-
-
-def test_normality_is_scipys() -> None:
-    latents = torch.randn(50, 2, 3, 3, generator=torch.Generator().manual_seed(0)).exp()
-    latents[:, 0, 0, 0] = 1.0  # an element that does not vary
-    values = latents.flatten(1).double()[:, 1:].numpy()
-    found = normality(latents)
-    assert found["skewness"] == pytest.approx(abs(stats.skew(values)).mean())
-    assert found["excess_kurtosis"] == pytest.approx(abs(stats.kurtosis(values)).mean())
-    matrix = torch.corrcoef(torch.from_numpy(values).T)
-    between = matrix[~torch.eye(17, dtype=torch.bool)]
-    assert found["correlation"] == pytest.approx(float(between.abs().mean()))
-    same = latents[:, :1, :1, 1:2].expand(-1, 2, 1, 1)
-    assert normality(same)["correlation"] == pytest.approx(1)
-
-
-def test_quantiles_of_gaussian_latents_are_normal() -> None:
-    latents = 5 + 3 * torch.randn(2000, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    probabilities = torch.tensor([0.025, 0.25, 0.5, 0.975], dtype=torch.float64)
-    found = standardised_quantiles(latents, probabilities)
-    torch.testing.assert_close(found, torch.special.ndtri(probabilities), atol=0.02, rtol=0)
-
-
-def test_noise_is_of_as_many_samples_as_each_class_has_images() -> None:
-    probabilities = torch.tensor([0.1, 0.9], dtype=torch.float64)
-    two, fifty, both, twice = (
-        measure_noise(counts, (2, 3, 3), probabilities) for counts in ([2], [50], [2, 50], [50, 50])
-    )
-    assert two[0]["skewness"] < 1e-6  # two samples lie symmetrically
-    assert fifty[0]["skewness"] > 0.1
-    assert both[0]["skewness"] == pytest.approx((two[0]["skewness"] + fifty[0]["skewness"]) / 2)
-    torch.testing.assert_close(both[1], (two[1] + fifty[1]) / 2)
-    assert twice[0] == pytest.approx(fifty[0])
-
-
-def test_distance_is_in_standard_errors() -> None:
-    mean, variance = torch.full((1, 2, 2), 3.0), torch.full((1, 2, 2), 4.0)
-    latents = torch.full((100, 1, 2, 2), 3.6)
-    assert distance_to_stored(latents, mean, variance) == pytest.approx(3)  # 0.6 / (2 / 10)
-
-
-class Labelled(VisionDataset[Any]):
-    """A data set of torchvision's kind with any classes."""
-
-    def __init__(self, classes: list[Any], targets: list[int]) -> None:
-        self.classes, self.targets = classes, targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return Image.new("L", (14, 14), 10 * index), self.targets[index]
-
-
-def test_classes_are_matched_by_name() -> None:
-    class_list = ClassList(CLASSES, ("n01", "n02", "n03"))
-    images = RealImages(Labelled(["Cat", "n02", "dog"], [0, 1, 2, 1, 0]), class_list)
-    assert sorted(images.read(1, 10, 14, "L").flatten(1)[:, 0].tolist()) == [10, 30]
-    assert sorted(images.read(2, 10, 14, "L").flatten(1)[:, 0].tolist()) == [0, 40]
-    with pytest.raises(ConfigError, match="class label 0 has 0 images"):
-        images.read(0, 10, 14, "L")
-    labelled: Any = Labelled([("crane",), ("crane", "bird")], [0, 1, 0])  # as torchvision's ImageNet
-    labelled.wnids = ["n03", "n01"]
-    found = RealImages(labelled, class_list).read(2, 10, 14, "L").flatten(1)[:, 0].tolist()
-    assert sorted(found) == [0, 20]
-    many = RealImages(Labelled(["dog"], [0] * 20), ClassList(("dog",)))
-    values = [many.read(0, count, 14, "L").flatten(1)[:, 0].tolist() for count in (20, 20, 5)]
-    # The first ones of a class, which a report shows, are not the first in the folder, even of all of them.
-    assert values[0] == values[1] != sorted(values[0]) == list(range(0, 200, 10))
-    assert values[2] == values[0][:5]
 
 
 @pytest.mark.parametrize(

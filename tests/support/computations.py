@@ -34,7 +34,7 @@ from d3hr_datasets.build.reference_import import import_statistics
 from d3hr_datasets.diffusion.ddim import ddim_step
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.report import figures, write_report
-from d3hr_datasets.sampling.group_sampling import skewness
+from d3hr_datasets.sampling.group_loss import skewness
 from d3hr_datasets.students.labels import SoftLabels, images_digest
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class

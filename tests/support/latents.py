@@ -26,7 +26,7 @@ from d3hr_datasets import (
     sample_modes,
 )
 from d3hr_datasets.build.clustering import fit_centroids, nearest_mode
-from d3hr_datasets.sampling.group_sampling import sample_nested
+from d3hr_datasets.sampling.nested_sampling import sample_nested
 from d3hr_datasets.students.selection import herding, k_center
 
 MAX_IPC = 60

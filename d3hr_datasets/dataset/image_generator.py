@@ -1,4 +1,4 @@
-"""A set of images before it is made: all that its pixels depend on -> their name, latents and pixels.
+"""What makes the images of a set: all that its pixels depend on -> their name, latents and pixels.
 
 In: an artifact and settings that fit it. Out: the fingerprint, the cache, and groups of PIL images.
 """
@@ -20,8 +20,8 @@ from d3hr_datasets.cache.image_cache import ImageCache
 from d3hr_datasets.cache.nested import cached_images
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.diffusion.pixels import to_pil
-from d3hr_datasets.sampling.drawing import draw_latents
-from d3hr_datasets.sampling.group_sampling import NESTED_BLOCK
+from d3hr_datasets.sampling.class_groups import draw_latents
+from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK
 
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
@@ -31,8 +31,8 @@ PIXELS_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
-class GeneratedSet:
-    """What a set is made of; arguments are attributes of `D3HRDataset`, and labels are its labels.
+class ImageGenerator:
+    """All that pixels depend on; arguments are attributes of `D3HRDataset`, and labels are its labels.
 
     Args:
         artifact: The artifact.

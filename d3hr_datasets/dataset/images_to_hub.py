@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from d3hr_datasets.artifact.description import CARD, describe_decoding, license_of_data, license_of_model
 from d3hr_datasets.dataset.card_head import ImageFiles, card_head
 from d3hr_datasets.dataset.export import export_parquet
+from d3hr_datasets.dataset.images_on_demand import ImagesOnDemand
 from d3hr_datasets.io import hub
 from d3hr_datasets.io.markdown import markdown, markdown_table
 
-if TYPE_CHECKING:
-    from d3hr_datasets.dataset.dataset import D3HRDataset
-
 
 def publish_images(
-    dataset: D3HRDataset,
+    dataset: ImagesOnDemand,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -54,7 +51,7 @@ def publish_images(
         )
 
 
-def images_card(dataset: D3HRDataset, files: ImageFiles) -> str:
+def images_card(dataset: ImagesOnDemand, files: ImageFiles) -> str:
     """Return the card of a repository that holds the images of a data set as Parquet files."""
     artifact = dataset.artifact
     title = f"Images of D3HR {artifact.info.source.get('name') or artifact.info.name}"
@@ -72,6 +69,6 @@ def images_card(dataset: D3HRDataset, files: ImageFiles) -> str:
     }
     rows = [[key, value] for key, value in facts.items()]
     return (
-        f"{head}\n\n# {markdown(title)}\n\n{len(dataset):,} generated images of {len(dataset.classes)} "
+        f"{head}\n\n# {markdown(title)}\n\n{files.num_images:,} generated images of {len(dataset.classes)} "
         f"classes: columns `image` and `label`.\n\n{markdown_table(['', ''], rows)}\n"
     )

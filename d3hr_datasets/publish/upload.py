@@ -1,4 +1,4 @@
-"""Publishing: an artifact, or the images of a data set -> a dataset repository of the Hub.
+"""Publishing an artifact: its folder -> a dataset repository of the Hub.
 
 In: a folder that is looked at first. Out: a commit, and the row that pins it in the registry.
 """
@@ -6,7 +6,7 @@ In: a folder that is looked at first. Out: a commit, and the row that pins it in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.description import CARD, MAX_CARD_BYTES
@@ -15,9 +15,6 @@ from d3hr_datasets.errors import PublishError
 from d3hr_datasets.io import hub
 from d3hr_datasets.io.foreign import file_sha256, read_file
 from d3hr_datasets.io.text import printable
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""The settings a set is generated with: those that are given, and an artifact -> both configs, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.config.timesteps import check_on_grid
+from d3hr_datasets.errors import ConfigError
+
+
+def resolve_settings(
+    info: ArtifactInfo, sampling: GroupSamplingConfig | None, decode: DecodeConfig | None, seed: int
+) -> tuple[GroupSamplingConfig, DecodeConfig]:
+    """Return the settings to generate with: those given, else the artifact's.
+
+    Raises:
+        ConfigError: They do not fit the artifact.
+    """
+    decode = decode or info.decode
+    check_on_grid(decode.timestep, decode.num_inference_steps, info.inversion.num_train_timesteps)
+    info.check_stored(decode.timestep)
+    default = GroupSamplingConfig("modes" if info.num_modes > 1 else "moment_matched")
+    sampling = dataclasses.replace(sampling or default, seed=seed)
+    if sampling.method == "modes" and info.num_modes == 1:
+        raise ConfigError(
+            f"the artifact {info.name} stores no modes; use the method 'moment_matched' or 'search'"
+        )
+    return sampling, decode

@@ -1,0 +1,184 @@
+"""The images of a set, made class by class when they are first asked for, and read from the cache then.
+
+In: an artifact and the settings of a set. Out: PIL images by index, and the folder of the cache that holds
+them. Labels, transforms and what else torchvision expects are `D3HRDataset`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.artifact.model import load_model
+from d3hr_datasets.cache.files import default_root
+from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.config.checks import check_int
+from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.dataset.generation_settings import resolve_settings
+from d3hr_datasets.dataset.image_generator import ImageGenerator
+from d3hr_datasets.dataset.options import BATCH_SIZE
+from d3hr_datasets.errors import CacheError
+from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
+
+if TYPE_CHECKING:
+    from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+
+MAX_IPC = 100_000  # images per class; the names of their files have five digits
+MAX_LOCKS = 64  # classes that are generated together, each of which holds a lock
+
+
+class ImagesOnDemand:
+    """The images of a set. Arguments and attributes are described at `D3HRDataset`."""
+
+    @neutral()
+    def __init__(
+        self,
+        artifact: str | Path | Artifact,
+        root: str | Path | None,
+        ipc: int,
+        seed: int,
+        *,
+        classes: Sequence[str | int] | None = None,
+        sampling: GroupSamplingConfig | None = None,
+        decode: DecodeConfig | None = None,
+        device: torch.device | str | None = None,
+        torch_dtype: torch.dtype = torch.float32,
+        nested: bool = False,
+        in_memory: bool = False,
+    ) -> None:
+        self.ipc = check_int("ipc", ipc, 1, MAX_IPC)
+        self.seed = check_int("seed", seed, 0)
+        if not isinstance(artifact, Artifact):
+            artifact = Artifact.from_pretrained(artifact)
+        self.artifact = artifact
+        self.sampling, self.decode = resolve_settings(artifact.info, sampling, decode, seed)
+        class_list = self.class_list
+        labels = class_list.labels(classes)
+        self.class_labels = torch.tensor(labels)
+        self.classes = [class_list.names[label] for label in labels]
+        self.device = device
+        self.torch_dtype = torch_dtype
+        self.nested = nested
+        self.in_memory = in_memory
+        self._images: dict[int, Image.Image] = {}
+        self._model: LatentDiffusion | None = None
+        self._generator = ImageGenerator(
+            artifact, self.class_labels, self.ipc, self.sampling, self.decode, nested, torch_dtype
+        )
+        self.cache = self._generator.cache(expand_user(root) if root is not None else default_root())
+
+    @property
+    def class_list(self) -> ClassList:
+        """Every class of the model by class label, also those that are not kept."""
+        return self.artifact.info.class_list
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that name the pixels of this set."""
+        return self._generator.fingerprint
+
+    @property
+    def image_folder(self) -> Path:
+        """Folder of the images, as torchvision's `ImageFolder` reads it; complete after `materialize`."""
+        return self.cache.folder
+
+    def _image(self, index: int) -> Image.Image:
+        if index in self._images:
+            return self._images[index].copy()
+        label, position = divmod(index, self.ipc)
+        image = self.cache.read(label, position)
+        if image is None:
+            self._make([label], BATCH_SIZE)
+            image = self.cache.read(label, position)
+        if image is None:
+            raise CacheError(
+                f"{self.cache.path(label, position)} was removed or changed just after it was written"
+            )
+        if self.in_memory:
+            self._images[index] = image.copy()
+        return image
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_model": None, "_images": {}}
+
+    @neutral()
+    def materialize(
+        self, batch_size: int = BATCH_SIZE, progress: bool = True, torch_compile: bool = False
+    ) -> Path:
+        """Generate every class that is not cached and undamaged, several classes at a time.
+
+        A run that was stopped goes on where it was. With `torch.distributed`, or RANK and WORLD_SIZE in the
+        environment (`torchrun`, `accelerate launch`), each process generates its share of the classes; with
+        the former, all return when all have finished.
+
+        Rounding depends on the shape of a batch: classes generated together may differ by one grey level
+        from those generated one by one. Whole groups of more than half of `batch_size` are never joined.
+
+        Args:
+            batch_size: Images in the model at a time.
+            progress: Show a progress bar on stderr.
+            torch_compile: Compile the model first, which takes a minute and pays off for large sets; it
+                stays compiled. To one grey level, the images are the same.
+
+        Returns:
+            The folder of the images.
+
+        Raises:
+            ConfigError: `batch_size` is no positive integer, RANK and WORLD_SIZE are no numbers, or there is
+                no compiler.
+            CacheError: The cache cannot be written, or there are other images in the folders of the set.
+        """
+        check_int("batch_size", batch_size, 1)
+        rank, size = process_share()
+        share = range(rank, len(self.classes), size)
+        self.cache.check(share)
+        labels = [label for label in share if not self.cache.is_complete(label)]
+        step = 1 if self.nested else max(1, min(batch_size // self.ipc, MAX_LOCKS))
+        if torch_compile and labels:
+            with torch.random.fork_rng(devices=[]):
+                self.model().compile()
+        # Even a bar that shows nothing takes a lock that a killed sibling may hold for ever.
+        bar = tqdm(total=len(labels), desc="generating", unit="class") if progress and labels else None
+        with bar or contextlib.nullcontext():
+            for start in range(0, len(labels), step):
+                self._make(labels[start : start + step], batch_size)
+                if bar is not None:
+                    bar.update(len(labels[start : start + step]))
+        wait_for_other_processes()
+        return self.image_folder
+
+    @neutral()
+    def sample_latents(self, label: int) -> torch.Tensor:
+        """Return the group of inverted latents of a label, (ipc, C, H, W) float32."""
+        return self._generator.latents(label)[: self.ipc]
+
+    @neutral()
+    def model(self) -> LatentDiffusion:
+        """Return the diffusion model, loaded on the first call.
+
+        Raises:
+            ModelNotFoundError: It is missing.
+            ModelFormatError: It does not fit the artifact.
+        """
+        if self._model is None:
+            self._model = load_model(self.artifact, self.device, self.torch_dtype, self.class_list)
+        return self._model
+
+    @neutral()
+    def _make(self, labels: list[int], batch_size: int) -> None:
+        check_may_generate(self.device, f"class {self.classes[labels[0]]!r}")
+        self.cache.ensure_together(labels, lambda missing: self._generate(missing, batch_size))
+
+    def _generate(self, labels: list[int], batch_size: int) -> dict[int, list[Image.Image]]:
+        with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator
+            model = self.model()  # says what does not fit before the statistics do
+            return self._generator.generate(model, labels, batch_size, self.cache.root)

@@ -1,0 +1,45 @@
+"""The options of data sets that are given by name, written once for all classes that take them.
+
+What each of them means is said at `D3HRDataset` and, for those of named sets, at `NamedDataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    import torch
+
+    from d3hr_datasets.artifact.artifact import Artifact
+    from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+
+BATCH_SIZE = 64  # images in the model at a time
+SHARD_SIZE = 10_000  # images in a shard of WebDataset
+
+
+class SetOptions(TypedDict, total=False):
+    """What every data set takes by name: `D3HRDataset(artifact, root, ipc, seed, **options)`."""
+
+    classes: Sequence[str | int] | None
+    sampling: GroupSamplingConfig | None
+    decode: DecodeConfig | None
+    device: torch.device | str | None
+    torch_dtype: torch.dtype
+    nested: bool
+    in_memory: bool
+
+
+class NamedSetOptions(SetOptions, total=False):
+    """What a named data set takes by name: those of every one, and which artifact and classes are meant."""
+
+    artifact: str | Path | Artifact | None
+    subset: str | None
+
+
+def check_options(kind: type, options: Mapping[str, object]) -> None:
+    """Raise `TypeError` where a data set is given an option by a name that is none of `SetOptions`."""
+    for name in options:
+        if name not in SetOptions.__optional_keys__:
+            raise TypeError(f"{kind.__name__} got an unexpected keyword argument {name!r}")

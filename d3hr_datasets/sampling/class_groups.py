@@ -1,0 +1,35 @@
+"""The group of a class: an artifact and settings -> the latents that are denoised together.
+
+The one place that knows which sampler a method is.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.sampling.gaussian_sampling import sample_group
+from d3hr_datasets.sampling.mode_sampling import sample_modes
+from d3hr_datasets.sampling.nested_sampling import sample_nested
+
+
+@neutral()
+def draw_latents(
+    artifact: Artifact,
+    class_label: int,
+    ipc: int,
+    sampling: GroupSamplingConfig,
+    decode: DecodeConfig,
+    nested: bool,
+) -> torch.Tensor:
+    """Return what is denoised together: the group of a class, or the whole blocks of a nested one."""
+
+    def draw(size: int, config: GroupSamplingConfig) -> torch.Tensor:
+        if config.method == "modes":
+            return sample_modes(artifact.modes(decode.timestep, class_label), size, class_label, config)
+        gaussian = artifact.gaussians(decode.timestep, class_label)
+        return sample_group(gaussian.mean[0], gaussian.variance[0], size, class_label, config)
+
+    return sample_nested(draw, ipc, sampling) if nested else draw(ipc, sampling)
