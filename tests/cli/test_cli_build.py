@@ -16,7 +16,7 @@ import torch
 
 from d3hr_datasets import Artifact, D3HRDataset
 from d3hr_datasets.artifact.metadata import file_digests
-from d3hr_datasets.build.model_folder import copy_model
+from d3hr_datasets.build.artifact_folder import copy_model
 from d3hr_datasets.build.reference_import import TIMESTEPS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from tests.cli.test_cli import fail, succeed
@@ -156,12 +156,12 @@ def test_copy_of_a_model_replaces_an_earlier_one_as_a_whole(
         (earlier / name).write_text("{}")
     before = file_digests(tmp_path / "out")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
-        patch.setattr("d3hr_datasets.build.model_folder.shutil.copy", _full_disk)
+        patch.setattr("d3hr_datasets.build.artifact_folder.shutil.copy", _full_disk)
         copy_model(str(source), diffusion, tmp_path / "out")
     assert file_digests(tmp_path / "out") == before
     earlier.rename(earlier.with_name(".model-old"))  # as a process killed between its two renames leaves it
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
-        patch.setattr("d3hr_datasets.build.model_folder.shutil.copy", _full_disk)
+        patch.setattr("d3hr_datasets.build.artifact_folder.shutil.copy", _full_disk)
         copy_model(str(source), diffusion, tmp_path / "out")
     assert file_digests(tmp_path / "out") == before
     copy_model(str(source), diffusion, tmp_path / "out")
