@@ -7,6 +7,7 @@ In: arguments. Out: the folder of the artifact, on stdout. `accelerate launch -m
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -25,6 +26,9 @@ from d3hr_datasets.terminal.artifact_options import (
 from d3hr_datasets.terminal.error_lines import OTHER_NAMES
 from d3hr_datasets.terminal.group import command_group
 from d3hr_datasets.terminal.output import JsonOption
+
+if TYPE_CHECKING:
+    from d3hr_datasets.build.build_settings import ModelOptions
 
 
 def build(
@@ -71,9 +75,7 @@ def build(
     Goes on where it was interrupted. Under `accelerate launch -m d3hr_datasets.build` all processes share the
     work.
     """
-    import torch
-
-    from d3hr_datasets.build import BuildSettings, ClassOptions, ModelOptions, join_processes, plan_build
+    from d3hr_datasets.build import BuildSettings, ClassOptions, join_processes, plan_build
     from d3hr_datasets.sources.opening import SourceOptions
 
     if reference_code:
@@ -103,7 +105,7 @@ def build(
         work=work,
         source_options=SourceOptions(split, download, streaming, image_column, label_column),
         class_options=ClassOptions(class_list, class_map, class_order == "same"),
-        model_options=ModelOptions(device, getattr(torch, dtype), allow_bin, compiled),
+        model_options=_model_options(device, dtype, allow_bin, compiled),
     )
     processes = join_processes()
     for note in plan.notes if processes.is_main_process else ():
@@ -112,6 +114,14 @@ def build(
     if processes.is_main_process:
         print_artifact(artifact, as_json)
     processes.destroy_process_group()
+
+
+def _model_options(device: str | None, dtype: str, allow_bin: bool, compiled: bool) -> ModelOptions:
+    import torch
+
+    from d3hr_datasets.build import ModelOptions
+
+    return ModelOptions(device, getattr(torch, dtype), allow_bin, compiled)
 
 
 def _check_alone(context: typer.Context) -> None:
