@@ -23,8 +23,8 @@ from d3hr_datasets.terminal.artifact_options import (
     OutputOption,
     print_artifact,
 )
+from d3hr_datasets.terminal.command_group import command_group
 from d3hr_datasets.terminal.error_lines import OTHER_NAMES
-from d3hr_datasets.terminal.group import command_group
 from d3hr_datasets.terminal.output import JsonOption
 
 if TYPE_CHECKING:
