@@ -199,6 +199,7 @@ class Artifact(CheckedFiles):
         self._write()
 
     def _write(self) -> Artifact:
+        self.info.check_counted()
         document = {"format": FORMAT, "info": self.info.to_dict(), "sha256": self.sha256}
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         replace_text(self.folder / METADATA, text)

@@ -36,7 +36,7 @@ class ArtifactInfo:
         model: The diffusion model.
         inversion: How the images were inverted, with the timesteps that are stored.
         decode: How to decode unless the user says otherwise.
-        counts: Images behind each class.
+        counts: Images behind each class; none before they are counted, as in what is about to be built.
         source: Where the images come from, with a `fingerprint`; free, printable text otherwise.
         producer: Name and version of what wrote it.
         wnids: WordNet IDs of the classes, or None.
@@ -54,7 +54,7 @@ class ArtifactInfo:
     model: ModelReference
     inversion: InversionConfig
     decode: DecodeConfig
-    counts: tuple[int, ...]
+    counts: tuple[int, ...] = ()
     source: dict[str, Any] = field(default_factory=dict)
     producer: str = ""
     wnids: tuple[str, ...] | None = None
@@ -98,10 +98,12 @@ class ArtifactInfo:
         check_on_grid(
             self.decode.timestep, self.decode.num_inference_steps, self.inversion.num_train_timesteps
         )
-        for name in ("counts", "wnids"):
-            values = getattr(self, name)
-            if values is not None and (not isinstance(values, tuple) or len(values) != len(self.classes)):
-                raise ConfigError(f"{name} must have one entry per class ({len(self.classes)})")
+        if self.counts:
+            self.check_counted()
+        if self.wnids is not None and (
+            not isinstance(self.wnids, tuple) or len(self.wnids) != len(self.classes)
+        ):
+            raise ConfigError(f"wnids must have one entry per class ({len(self.classes)})")
         if self.wnids is not None and not all(isinstance(wnid, str) for wnid in self.wnids):
             raise ConfigError("wnids must be strings")
         for wnid in self.wnids or ():
@@ -124,6 +126,15 @@ class ArtifactInfo:
         if class_label is not None:
             check_int("class_label", class_label, 0, len(self.classes) - 1)
 
+    def check_counted(self) -> None:
+        """Check that the images behind each class have been counted, as those of a finished artifact are.
+
+        Raises:
+            ConfigError: They have not.
+        """
+        if len(self.counts) != len(self.classes):
+            raise ConfigError(f"counts must have one entry per class ({len(self.classes)})")
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
@@ -131,7 +142,7 @@ class ArtifactInfo:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ArtifactInfo:
-        """Make it from JSON values.
+        """Make it from JSON values of a finished artifact.
 
         Raises:
             ConfigError: A field is unknown, missing, or has a value that is not accepted.
@@ -150,6 +161,8 @@ class ArtifactInfo:
                 values[key] = config.from_dict(values[key])
         try:
             converted: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            return cls(**converted)
+            info = cls(**converted)
         except TypeError as error:
             raise ConfigError(str(error)) from error
+        info.check_counted()
+        return info

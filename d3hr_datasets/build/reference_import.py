@@ -20,13 +20,20 @@ import torch
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.gaussians import ClassGaussians
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.model import check_fits
+from d3hr_datasets.build.artifact_folder import written_folder
+from d3hr_datasets.build.build_settings import BuildSettings
+from d3hr_datasets.build.model_facts import describe_artifact, image_frame, model_classes, model_place
+from d3hr_datasets.build.places import check_output
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.folders import file_stem
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.size import check_torch_file
 from d3hr_datasets.errors import ConfigError, StatisticsError
 from d3hr_datasets.io.foreign import open_file
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.text import printable
 from d3hr_datasets.numerics.ambient import neutral
 
@@ -34,6 +41,56 @@ TIMESTEPS = tuple(range(480, 780, 20))
 STEPS, GUIDANCE_SCALE = 50, 4.0  # of the reference, both ways
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_OVERHEAD = 2**20  # bytes
+
+
+def import_artifact(
+    folder: str | Path,
+    model: str,
+    output: str | Path,
+    counts: Any,
+    settings: BuildSettings,
+    class_list: str | None = None,
+    allow_bin: bool = False,
+) -> Artifact:
+    """Make an artifact of statistics that the reference code saved, and of their model.
+
+    Args:
+        folder: As `import_statistics`.
+        model: A folder in diffusers' layout, or "ORG/NAME@COMMIT".
+        output: Folder of the artifact.
+        counts: Images behind each class, as `image_counts`.
+        settings: Timesteps to keep, how to decode, name and licence; the reference inverts as it does.
+        class_list: The model's classes, as `ClassOptions.class_list`.
+        allow_bin: Also load a model folder's .bin weights.
+
+    Raises:
+        ConfigError: Nothing says which classes the model knows, or a value is not accepted.
+        ModelFormatError: The model is none of these statistics; likewise `ModelNotFoundError`.
+        StatisticsError: As `import_statistics`.
+    """
+    where, revision = model_place(model)
+    output = expand_user(output)
+    check_output(output)
+    diffusion = LatentDiffusion.from_pretrained(where, revision=revision, device="cpu", allow_bin=allow_bin)
+    classes = model_classes(model, class_list)
+    if classes is None:
+        raise ConfigError("nothing says which classes the model knows; give --class-list")
+    info = describe_artifact(
+        model,
+        diffusion,
+        classes,
+        image_frame(model, diffusion.sample_size)[1],
+        imported_inversion(settings.timesteps, len(diffusion.scheduler.alphas_cumprod)),
+        settings.decode(),
+        name=settings.name_of(output),
+        counts=image_counts(counts, classes),
+        source={"name": Path(folder).resolve().name, "imported": "statistics in the format of D3HR's code"},
+        producer=settings.producer,
+    )
+    check_fits(diffusion, info)
+    with written_folder(output, model, diffusion, settings.license_name) as place:
+        import_statistics(folder, place, info)
+    return Artifact.load(output)
 
 
 @neutral()

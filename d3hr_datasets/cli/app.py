@@ -1,7 +1,8 @@
 """The `d3hr` command: its commands, each from the module of its name.
 
-In: arguments. Out: data on stdout, everything else on stderr; exit codes as `terminal.group` says. What takes
-long to import is imported by the commands that use it, so that help and shell completion answer at once.
+In: arguments. Out: data on stdout, everything else on stderr; exit codes as `terminal.command_group` says.
+What takes long to import is imported by the commands that use it, so that help and shell completion answer at
+once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from d3hr_datasets.cli.dataset import export, materialize
 from d3hr_datasets.cli.import_statistics import import_statistics
 from d3hr_datasets.cli.publish import card, publish
 from d3hr_datasets.cli.report import report
-from d3hr_datasets.terminal.group import command_group
+from d3hr_datasets.terminal.command_group import command_group
 from d3hr_datasets.version import __version__
 
 app = command_group("Distilled image data sets: look at artifacts, generate, keep and export their images.")

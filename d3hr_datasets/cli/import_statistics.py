@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from d3hr_datasets.io.text import check_text
 from d3hr_datasets.terminal.artifact_options import (
     AllowBinOption,
     ClassListOption,
@@ -20,9 +19,8 @@ from d3hr_datasets.terminal.artifact_options import (
     ModelOption,
     NameOption,
     OutputOption,
-    finish,
+    print_artifact,
 )
-from d3hr_datasets.terminal.option_names import option_names
 from d3hr_datasets.terminal.output import JsonOption
 from d3hr_datasets.version import __version__
 
@@ -46,61 +44,18 @@ def import_statistics(
     as_json: JsonOption = False,
 ) -> None:
     """Make an artifact of statistics in the reference code's format, and print its folder."""
-    from d3hr_datasets.artifact.artifact import Artifact
-    from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
-    from d3hr_datasets.artifact.metadata import METADATA
-    from d3hr_datasets.artifact.model import check_fits
-    from d3hr_datasets.build import reference_import as importing
-    from d3hr_datasets.build.model_folder import (
-        check_output,
-        copy_model,
-        image_frame,
-        load_model,
-        model_classes,
-        model_reference,
-    )
-    from d3hr_datasets.config.settings import DecodeConfig
-    from d3hr_datasets.errors import ConfigError
-    from d3hr_datasets.io.atomic import completed_folder
+    from d3hr_datasets.build import BuildSettings
+    from d3hr_datasets.build.reference_import import import_artifact
     from d3hr_datasets.io.foreign import read_json_argument
-    from d3hr_datasets.io.paths import expand_user
 
-    if license_name is not None:
-        check_text("--license", license_name, MAX_TEXT)  # before hours of work
-    reference = model_reference(model)
-    output = expand_user(output)
-    check_output(output)
-    diffusion = load_model(model, "cpu", "float32", allow_bin=allow_bin)
-    classes = model_classes(model, class_list)
-    if classes is None:
-        raise ConfigError("nothing says which classes the model knows; give --class-list")
-    kept = tuple(timesteps or (600,))
-    inversion = importing.imported_inversion(kept, len(diffusion.scheduler.alphas_cumprod))
-    with option_names(timestep="--decode-timestep", guidance_scale="--decode-guidance-scale"):
-        decode = DecodeConfig(
-            kept[-1] if decode_timestep is None else decode_timestep,
-            inversion.num_inference_steps,
-            decode_guidance_scale,
-        )
-    size, padding, _ = image_frame(model, diffusion.sample_size)
-    number = int(counts) if counts.isdecimal() else read_json_argument(counts, "numbers of images")
-    info = ArtifactInfo(
-        name=output.resolve().name.lower() if name is None else name,
-        classes=classes.names,
-        wnids=classes.wnids,
-        image_size=size,
-        image_mode="L" if diffusion.image_channels == 1 else "RGB",
-        padding=padding,
-        latent_shape=diffusion.latent_shape,
-        model=reference,
-        inversion=inversion,
-        decode=decode,
-        counts=importing.image_counts(number, classes),
-        source={"name": folder.resolve().name, "imported": "statistics in the format of D3HR's code"},
+    settings = BuildSettings(
+        timesteps=tuple(timesteps or (600,)),
+        decode_timestep=decode_timestep,
+        decode_guidance_scale=decode_guidance_scale,
+        name=name,
+        license_name=license_name,
         producer=f"d3hr-datasets {__version__}, d3hr import",
     )
-    check_fits(diffusion, info)
-    with completed_folder(output, METADATA) as place:
-        copy_model(model, diffusion, place)
-        importing.import_statistics(folder, place, info)
-    finish(Artifact.load(output), license_name, as_json)
+    number = int(counts) if counts.isdecimal() else read_json_argument(counts, "numbers of images")
+    artifact = import_artifact(folder, model, output, number, settings, class_list, allow_bin)
+    print_artifact(artifact, as_json)

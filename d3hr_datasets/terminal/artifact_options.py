@@ -5,9 +5,8 @@ In: the arguments that `d3hr build` and `d3hr import` both take. Out: the folder
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,10 +31,6 @@ ClassListOption = Annotated[
         "default the label map of the model.",
     ),
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="As in PyTorch; by default a GPU of this process.")]
-DtypeOption = Annotated[
-    Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the model.")
-]
 LicenseOption = Annotated[str | None, typer.Option("--license", help="Licence of the images.")]
 AllowBinOption = Annotated[
     bool, typer.Option("--allow-bin", help="Also load a model folder's .bin weights, with weights_only.")
@@ -46,22 +41,16 @@ DecodeTimestepOption = Annotated[
 DecodeGuidanceOption = Annotated[float, typer.Option(help="Guidance while decoding.")]
 
 
-def finish(artifact: Artifact, license_name: str | None, as_json: bool) -> None:
-    """Note the licence, which is no part of what names the chunks, and print the folder."""
-    from d3hr_datasets.artifact.artifact import Artifact
-
-    if license_name is not None:
-        source = {**artifact.info.source, "license": license_name}
-        Artifact(artifact.folder, dataclasses.replace(artifact.info, source=source), {}).write_metadata()
-        artifact = Artifact.load(artifact.folder)
-    if as_json:
-        print_json(
-            {
-                "folder": str(artifact.folder),
-                "fingerprint": artifact.fingerprint,
-                "counts": list(artifact.info.counts),
-                "unreadable": artifact.info.source.get("unreadable", []),
-            }
-        )
-    else:
+def print_artifact(artifact: Artifact, as_json: bool) -> None:
+    """Print where an artifact is, or as JSON what was made."""
+    if not as_json:
         typer.echo(artifact.folder)
+        return
+    print_json(
+        {
+            "folder": str(artifact.folder),
+            "fingerprint": artifact.fingerprint,
+            "counts": list(artifact.info.counts),
+            "unreadable": artifact.info.source.get("unreadable", []),
+        }
+    )

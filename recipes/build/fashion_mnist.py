@@ -8,24 +8,17 @@ Goes on from finished chunks in `runs/build-fashion-mnist` when it was interrupt
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import get_args
 
 from torch.utils.data import Subset
 
-from d3hr_datasets import (
-    Artifact,
-    ArtifactInfo,
-    DecodeConfig,
-    InversionConfig,
-    ModelReference,
-    __version__,
-)
-from d3hr_datasets.build.build import build_artifact
-from d3hr_datasets.build.model_folder import PARTS
+from d3hr_datasets import Artifact, __version__
+from d3hr_datasets.build import BuildPlan, BuildSettings, ClassOptions, ModelOptions, plan_build
+from d3hr_datasets.build.artifact_folder import PARTS
 from d3hr_datasets.config.settings import InversionMethod
-from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.loading import INDEX
 from d3hr_datasets.io.atomic import replace_file, replaced_folder
 from d3hr_datasets.sources.foreign_datasets import TorchvisionLike
@@ -71,43 +64,45 @@ def main() -> None:
     arguments = parser.parse_args()
     for part in ("transformer", "vae", "scheduler", "model_index.json"):
         need(arguments.model / part, training_of(arguments.model.parent, "train.diffusion"))
+    plan = plan_images(arguments)
+    # A build puts its own model and nothing else into a folder; here the card and the pictures stay.
+    with replaced_folder(arguments.output) as folder:
+        if arguments.model.resolve() != (arguments.output / "model").resolve():
+            put_model(arguments.model, folder / "model")
+        dataclasses.replace(plan, model=str(folder / "model"), output=folder).run()
+    print(Artifact.load(arguments.output))
+
+
+def plan_images(arguments: argparse.Namespace) -> BuildPlan:
+    """Return the build of the training images, or of some of them."""
     images = fashion_mnist(train=True, download=arguments.download)
     source: TorchvisionLike = images
     if arguments.select:
         indices = split_indices(len(images), HELD_OUT, "train")[: arguments.select]
         source = Subset(images, indices.tolist())
-    model = LatentDiffusion.from_pretrained(arguments.model)
-    if arguments.compile:
-        model.compile()
-    info = ArtifactInfo(
-        name="fashion-mnist",
-        classes=tuple(images.classes),
-        image_size=28,
-        image_mode="L",
-        padding=(model.sample_size - 28) // 2,
-        latent_shape=model.latent_shape,
-        model=ModelReference(path="model"),
-        inversion=InversionConfig(
-            timesteps=tuple(arguments.timesteps),
-            num_inference_steps=arguments.steps,
-            method=arguments.method,
-            evaluations_per_step=arguments.evaluations_per_step,
-        ),
-        decode=DecodeConfig(arguments.timestep, arguments.steps, arguments.guidance_scale),
-        counts=(6000,) * 10,
+    settings = BuildSettings(
+        timesteps=tuple(arguments.timesteps),
+        num_inference_steps=arguments.steps,
+        method=arguments.method,
+        evaluations_per_step=arguments.evaluations_per_step,
         num_modes=arguments.modes,
-        source={
-            "name": "Fashion-MNIST",
-            "split": f"train, {len(source)} images",
-            "license": "MIT",
-        },
+        decode_timestep=arguments.timestep,
+        decode_guidance_scale=arguments.guidance_scale,
+        image_size=28,
+        name="fashion-mnist",
         producer=f"d3hr-datasets {__version__}, recipes.build.fashion_mnist",
     )
-    with replaced_folder(arguments.output) as folder:
-        if arguments.model.resolve() != (arguments.output / "model").resolve():
-            put_model(arguments.model, folder / "model")
-        build_artifact(source, model, folder, info, arguments.work)
-    print(Artifact.load(arguments.output))
+    plan = plan_build(
+        source,
+        arguments.model,
+        arguments.work / "artifact",  # it goes where the recipe says
+        settings,
+        work=arguments.work,
+        class_options=ClassOptions(class_list="fashion-mnist"),
+        model_options=ModelOptions(torch_compile=arguments.compile),
+    )
+    described = {"name": "Fashion-MNIST", "split": f"train, {len(source)} images", "license": "MIT"}
+    return dataclasses.replace(plan, info=dataclasses.replace(plan.info, source=described))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from d3hr_datasets.build import BuildSettings, plan_build
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.sources.image_files import open_image
 from recipes.common.program import program
@@ -151,8 +152,8 @@ def main() -> None:
     psnr, training_seconds = train(arguments.name, images, work, arguments.steps)
 
     started = time.monotonic()
-    command = ["build", str(images), "--model", str(work / "dit" / "model"), "--output", str(artifact)]
-    app([*command, "--modes", "1"], standalone_mode=False)  # so that all three are alike: photos have none
+    settings = BuildSettings(num_modes=1)  # so that all three are alike: photos have none
+    print(plan_build(images, work / "dit" / "model", artifact, settings).run())
     built = time.monotonic()
     made = ["--ipc", "10", "--root", str(root)]
     app(["materialize", "--artifact", str(artifact), *made], standalone_mode=False)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -38,32 +39,7 @@ from recipes.common.results import write_results
 
 NUM_CLASSES, LATENT_SHAPE = 1000, (4, 32, 32)
 STATISTICS_TIMESTEP = 600
-
-USE = """
-import json, resource, sys, time
-import torch, torchvision
-imported = time.perf_counter()
-from d3hr_datasets import D3HRImageNet, DecodeConfig
-artifact, root, timestep, steps, dtype = sys.argv[1:]
-decode = DecodeConfig(timestep=int(timestep), num_inference_steps=int(steps))
-dataset = D3HRImageNet(
-    root, ipc=1, artifact=artifact, classes=["golden retriever"], decode=decode, device="cpu",
-    torch_dtype=getattr(torch, dtype),
-)
-constructed = time.perf_counter()
-model = dataset.model()
-loaded = time.perf_counter()
-loaded_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-image, label = dataset[0]
-made = time.perf_counter()
-print(json.dumps({
-    "construct_seconds": constructed - imported, "load_seconds": loaded - constructed,
-    "image_seconds": made - loaded, "peak_memory_gib_after_loading": loaded_peak / 2**20,
-    "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    "parameters": sum(parameter.numel() for parameter in model.transformer.parameters()),
-    "image_size": image.size, "image_mode": image.mode, "label": label, "threads": torch.get_num_threads(),
-}))
-"""
+ROOT = Path(__file__).resolve().parents[2]  # where a process finds the recipes
 
 
 def make_transformer(**changes: Any) -> DiTTransformer2DModel:
@@ -136,7 +112,11 @@ def use(folder: Path, root: Path, steps: int, dtype: str) -> dict[str, Any]:
     """Read one image of the artifact in a new process."""
     arguments = [str(folder), str(root), str(STATISTICS_TIMESTEP), str(steps), dtype]
     result = subprocess.run(
-        [sys.executable, "-c", USE, *arguments], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "recipes.evaluate.generate_once", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     values: dict[str, Any] = json.loads(result.stdout)
     evaluations = 1 + STATISTICS_TIMESTEP // (1000 // steps)  # from t = 600 down to t = 0

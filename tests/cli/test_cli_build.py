@@ -1,4 +1,4 @@
-"""`d3hr build` and `d3hr import`, alone and under `torchrun`."""
+"""`d3hr build`, alone and under `torchrun`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from d3hr_datasets import Artifact, D3HRDataset
 from d3hr_datasets.artifact.metadata import file_digests
-from d3hr_datasets.build.model_folder import copy_model
-from d3hr_datasets.build.reference_import import TIMESTEPS
+from d3hr_datasets.build.artifact_folder import copy_model
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from tests.cli.test_cli import fail, succeed
 from tests.support.tampering import STATISTICS
@@ -156,12 +154,12 @@ def test_copy_of_a_model_replaces_an_earlier_one_as_a_whole(
         (earlier / name).write_text("{}")
     before = file_digests(tmp_path / "out")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
-        patch.setattr("d3hr_datasets.build.model_folder.shutil.copy", _full_disk)
+        patch.setattr("d3hr_datasets.build.artifact_folder.shutil.copy", _full_disk)
         copy_model(str(source), diffusion, tmp_path / "out")
     assert file_digests(tmp_path / "out") == before
     earlier.rename(earlier.with_name(".model-old"))  # as a process killed between its two renames leaves it
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
-        patch.setattr("d3hr_datasets.build.model_folder.shutil.copy", _full_disk)
+        patch.setattr("d3hr_datasets.build.artifact_folder.shutil.copy", _full_disk)
         copy_model(str(source), diffusion, tmp_path / "out")
     assert file_digests(tmp_path / "out") == before
     copy_model(str(source), diffusion, tmp_path / "out")
@@ -257,65 +255,3 @@ def test_processes_of_accelerate_launch_give_the_bits_of_one(scene: Path, tmp_pa
     assert json.loads(done.stdout)["counts"] == [4, 4, 4]
     alone, together = ((tmp_path / name / STATISTICS).read_bytes() for name in ("alone", "together"))
     assert alone == together
-
-
-@pytest.fixture
-def reference(tmp_path: Path) -> Path:
-    """Return a folder of statistics in the reference's format."""
-    generator = torch.Generator().manual_seed(0)
-    for name in ("n1", "n2", "n3"):
-        (tmp_path / "statistics").mkdir(exist_ok=True)
-        shape = (15, 48)
-        values = {
-            "mean": torch.randn(shape, generator=generator).half(),
-            "variance": torch.rand(shape, generator=generator).half(),
-        }
-        torch.save(values, tmp_path / "statistics" / f"{name}.pt")
-    (tmp_path / "list.json").write_text(json.dumps({"names": ["a", "b", "c"], "wnids": ["n1", "n2", "n3"]}))
-    return tmp_path / "statistics"
-
-
-def _import(scene: Path, folder: Path, *more: Any) -> list[Any]:
-    output, classes = folder.parent / "out", folder.parent / "list.json"
-    return [
-        "import",
-        folder,
-        "--model",
-        scene / "model",
-        "--output",
-        output,
-        "--class-list",
-        classes,
-        "--counts",
-        "1300",
-        *more,
-    ]
-
-
-def test_import_takes_the_statistics_of_the_reference(scene: Path, reference: Path) -> None:
-    succeed(*_import(scene, reference, "--timestep", 500, "--timestep", 600))
-    artifact = Artifact.load(reference.parent / "out")
-    artifact.verify()
-    inversion = artifact.info.inversion
-    assert (inversion.guidance_scale, inversion.noise_timestep, inversion.latent) == (4, "target", "sample")
-    assert artifact.info.counts == (1300,) * 3 and artifact.info.wnids == ("n1", "n2", "n3")
-    for label, name in enumerate(("n1", "n2", "n3")):
-        stored = torch.load(reference / f"{name}.pt", weights_only=True)
-        for timestep in (500, 600):
-            found, place = artifact.gaussians(timestep, label), TIMESTEPS.index(timestep)
-            assert torch.equal(found.mean.flatten(), stored["mean"][place].float())
-            assert torch.equal(found.variance.flatten(), stored["variance"][place].float())
-
-
-def test_import_refuses_what_is_no_such_file(scene: Path, reference: Path) -> None:
-    class Run:
-        def __reduce__(self) -> Any:
-            return print, ("code was run",)
-
-    torch.save({"mean": Run()}, reference / "n2.pt")
-    line = fail(1, *_import(scene, reference))
-    assert "n2.pt is damaged, or is no file of tensors alone" in line and "code was run" not in line
-    (reference / "n2.pt").unlink()
-    assert "n2.pt is missing" in fail(1, *_import(scene, reference))
-    assert "timestep 400 is not in these" in fail(1, *_import(scene, reference, "--timestep", 400))
-    assert "no entry 'n1' or 'a'" in fail(1, *_import(scene, reference, "--counts", scene / "map.json"))

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import typer.main
 
-import d3hr_datasets.build.model_folder
 from d3hr_datasets import DecodeConfig, InversionConfig
 from d3hr_datasets.cli.app import app
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ArtifactFormatError, CacheError, ConfigError, D3HRError
-from d3hr_datasets.terminal.option_names import OTHER_NAMES, error_line, option_names
+from d3hr_datasets.terminal.error_lines import OTHER_NAMES, error_line
 from tests.cli.test_cli import d3hr, fail
 from tests.support.tiny import CLASSES, TinyImages
 
@@ -67,16 +67,16 @@ def test_no_command_names_an_argument_of_the_library(
         raise typer.Exit(0)
 
     for long in (
-        "build.build.build_artifact",
+        "build.planning.build_artifact",
         "build.reference_import.import_statistics",
         "dataset.dataset.D3HRDataset.materialize",
         "report.write_report",
-        "build.model_folder.copy_model",
+        "build.artifact_folder.copy_model",
         "dataset.export.export_parquet",
     ):
         monkeypatch.setattr(f"d3hr_datasets.{long}", stop)
-    load = functools.cache(d3hr_datasets.build.model_folder.load_model)
-    monkeypatch.setattr("d3hr_datasets.build.model_folder.load_model", load)
+    load = functools.cache(LatentDiffusion.from_pretrained)
+    monkeypatch.setattr(LatentDiffusion, "from_pretrained", load)
     refused = 0
     for parameter in GROUP.commands[name].params:
         option = next((word for word in parameter.opts if word.startswith("--")), None)
@@ -162,11 +162,6 @@ def test_every_setting_of_a_build_has_an_option() -> None:
 def test_only_arguments_are_renamed(error: D3HRError, expected: str) -> None:
     assert error_line(error, GROUP.commands["materialize"]) == expected
     assert error_line(error, None) == str(error)
-
-
-def test_one_argument_of_two_options_is_named_by_the_place() -> None:
-    with pytest.raises(ConfigError, match=r"^--b must be at least 0.0"), option_names(guidance_scale="--b"):
-        DecodeConfig(400, guidance_scale=-1.0)
 
 
 def test_an_error_of_the_system_is_a_line(tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

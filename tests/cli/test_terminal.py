@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from d3hr_datasets import Artifact, D3HRDataset
-from d3hr_datasets.build.model_folder import model_classes, model_reference
+from d3hr_datasets.build.model_facts import model_classes, model_reference
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.dataset.export import export_image_folder
 from d3hr_datasets.errors import ArtifactNotFoundError, ConfigError, ExportError

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from d3hr_datasets import Artifact, D3HRDataset
-from d3hr_datasets.build.model_folder import copy_model, model_reference
+from d3hr_datasets.build.artifact_folder import copy_model
+from d3hr_datasets.build.model_facts import model_reference
 from d3hr_datasets.classes.matching import read_class_list, read_class_map
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError

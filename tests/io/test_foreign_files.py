@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from d3hr_datasets import Artifact, D3HRDataset
-from d3hr_datasets.build.model_folder import copy_model
+from d3hr_datasets.build.artifact_folder import copy_model
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import (

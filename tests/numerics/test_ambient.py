@@ -31,7 +31,6 @@ from tests.support.computations import QUICK, SLOW
 EXEMPT = {
     "diffusion.ddim.Transformer.__call__": "a protocol without code",
     "report.figures.projection_figure": "draws what was computed before",
-    "build.model_folder.copy_model": "copies files",
     "students.models.*": "networks as timm has them: of the caller's dtype, device and random state",
     "students.views.TensorImages.__init__": "keeps what it is given; the tests have made theirs before",
 }

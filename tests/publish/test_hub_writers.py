@@ -178,13 +178,13 @@ def test_a_build_that_fails_leaves_the_artifact(copy: Path, monkeypatch: pytest.
     config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": 32}))
     before, steps = _state(copy), []
 
-    def build(source: object, model: object, folder: Path, *_: object) -> None:
+    def build(source: object, model: object, folder: Path, *_: object, **__: object) -> None:
         steps.append(json.loads((folder / "model" / "vae" / "config.json").read_text())["sample_size"])
         (folder / "statistics.safetensors").unlink()
         _fail()
 
     _images_alone(monkeypatch)
-    monkeypatch.setattr(build_fashion_mnist, "build_artifact", build)
+    monkeypatch.setattr("d3hr_datasets.build.planning.build_artifact", build)
     monkeypatch.setattr(sys, "argv", ["build.fashion_mnist", "--model", str(copy / "model")])
     with pytest.raises(OSError, match="No space left"):
         build_fashion_mnist.main()

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from d3hr_datasets.build.model_folder import image_frame, model_classes
+from d3hr_datasets.build.model_facts import image_frame, model_classes
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.students.models import ConvNet, create_student
 from recipes.build import small as build_small

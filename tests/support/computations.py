@@ -28,7 +28,8 @@ from d3hr_datasets import (
     sample_group,
 )
 from d3hr_datasets.build.build import build_artifact
-from d3hr_datasets.build.model_folder import load_model
+from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, ModelOptions
+from d3hr_datasets.build.planning import plan_build
 from d3hr_datasets.build.reference_import import TIMESTEPS as IMPORTED
 from d3hr_datasets.build.reference_import import import_statistics
 from d3hr_datasets.diffusion.ddim import ddim_step
@@ -148,8 +149,8 @@ def images(folder: Path, work: Path) -> Any:
 
 
 def building(folder: Path, work: Path) -> Any:
-    """Build, quantize and import artifacts."""
-    loaded = load_model(str(folder / "model"), "cpu", "float32")
+    """Plan and build, quantize and import artifacts."""
+    loaded = LatentDiffusion.from_pretrained(folder / "model", device="cpu")
     shutil.copytree(folder / "model", work / "artifact" / "model")
     info = tiny_info(num_modes=2, dtype="float32")
     built = build_artifact(
@@ -161,6 +162,14 @@ def building(folder: Path, work: Path) -> Any:
         batch_size=5,
         chunk_size=7,
         progress=False,
+    )
+    plan = plan_build(
+        folder / "photos",
+        folder / "model",
+        work / "planned",
+        BuildSettings((400,), num_inference_steps=10, image_size=14),
+        class_options=ClassOptions(same_order=True),
+        model_options=ModelOptions("cpu"),
     )
     dataset = D3HRDataset(built, work / "cache", ipc=3, device="cpu")
     imported = tiny_info(
@@ -175,6 +184,7 @@ def building(folder: Path, work: Path) -> Any:
         (work / "artifact" / "statistics.safetensors").read_bytes(),
         [dataset.sample_latents(label) for label in range(3)],
         artifact.gaussians(500),
+        plan.run(progress=False).gaussians(400),
         (work / "int8" / "statistics.safetensors").read_bytes(),
     ]
 

@@ -1,15 +1,13 @@
 """Errors of commands: what the library says of its arguments -> what the user gave, options.
 
 The library names its own arguments ("num_inference_steps must be ..."). A command's parameters tell which
-option each of them came from; where the two have other names, `OTHER_NAMES` does, and `option_names` where
-one name means several options.
+option each of them came from; where the two have other names, `OTHER_NAMES` does.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from d3hr_datasets.errors import ConfigError, D3HRError
@@ -42,15 +40,6 @@ def error_line(error: D3HRError, command: Any) -> str:
     if command is None:
         return text
     return rename(text, _options(command), everywhere=isinstance(error, ConfigError))
-
-
-@contextlib.contextmanager
-def option_names(**options: str) -> Iterator[None]:
-    """Have a `ConfigError` that is raised within name these options: `option_names(seed="--seed")`."""
-    try:
-        yield
-    except ConfigError as error:
-        raise type(error)(rename(str(error), options, everywhere=True)) from error
 
 
 def rename(text: str, options: Mapping[str, str], everywhere: bool) -> str:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from d3hr_datasets.errors import D3HRError
 from d3hr_datasets.io.text import printable
-from d3hr_datasets.terminal.option_names import error_line
+from d3hr_datasets.terminal.error_lines import error_line
 
 
 class ErrorsAsLines(TyperGroup):

@@ -1,0 +1,139 @@
+"""What a diffusion model says for a build: where it is, its classes, the frame of its images.
+
+In: a folder in diffusers' layout or "ORG/NAME@COMMIT". Out: a `ModelReference`, a class list, a frame, and
+with them the description of an artifact of that model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.classes.matching import parse_class_list, read_class_list
+from d3hr_datasets.config.settings import DecodeConfig, InversionConfig, ModelReference
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.loading import read_label_map, read_padding
+from d3hr_datasets.errors import ConfigError, ModelNotFoundError
+from d3hr_datasets.io.foreign import is_folder
+from d3hr_datasets.io.paths import expand_user
+
+
+def model_reference(model: str) -> ModelReference:
+    """Return what an artifact says of a model: a folder goes into it, as `model/`.
+
+    Raises:
+        ModelNotFoundError: It is neither a folder nor of the form ORG/NAME@COMMIT.
+        ConfigError: The commit is not 40 hexadecimal digits.
+    """
+    if is_folder(expand_user(model)):
+        return ModelReference(path="model")
+    repo_id, separator, revision = model.partition("@")
+    if not separator or repo_id.count("/") != 1:
+        raise ModelNotFoundError(
+            f"there is no folder {model!r:.300}; accepted: a folder in diffusers' layout, or ORG/NAME@COMMIT "
+            "on the Hub, with all 40 digits of the commit"
+        )
+    return ModelReference(repo_id, revision)
+
+
+def model_place(model: str) -> tuple[Path | str, str | None]:
+    """Return where a model is loaded from: its folder and None, or its repository and commit.
+
+    Raises:
+        ModelNotFoundError: As `model_reference`; likewise `ConfigError`.
+    """
+    reference = model_reference(model)
+    return (
+        (expand_user(model), None) if reference.repo_id is None else (reference.repo_id, reference.revision)
+    )
+
+
+def model_classes(model: str, class_list: str | None) -> ClassList | None:
+    """Return the classes of a model: those of `class_list`, else its own label map, else None.
+
+    Raises:
+        ConfigError: The list or the label map is none.
+        ModelNotFoundError: The Hub cannot be asked for the label map.
+        ModelFormatError: It cannot be read, or the model's label map tells another order than the list.
+    """
+    label_map = read_label_map(*model_place(model))
+    if class_list is None:
+        return parse_class_list(label_map, f"the label map of {model}") if label_map else None
+    classes = read_class_list(class_list)
+    classes.check_label_map(label_map, f"the model {model}")
+    return classes
+
+
+def image_frame(model: str, sample_size: int, image_size: int | None = None) -> tuple[int, int, str | None]:
+    """Return image size and frame to build with: those the model was trained with, unless a size is given.
+
+    Args:
+        model: The model.
+        sample_size: Side of its images, frame included.
+        image_size: Side to use whatever the model says.
+
+    Returns:
+        Image size, padding, and what to tell the user where the model says otherwise, else None.
+
+    Raises:
+        ConfigError: No frame makes images of `image_size` those of the model.
+        ModelNotFoundError: The Hub cannot be asked what the model was trained with.
+        ModelFormatError: What it was trained with cannot be read.
+    """
+    trained = read_padding(*model_place(model), sample_size)
+    if image_size is None:
+        padding = trained or 0
+        return sample_size - 2 * padding, padding, None
+    if image_size > sample_size or (sample_size - image_size) % 2:
+        raise ConfigError(
+            f"images of {image_size} pixels do not fit the model's {sample_size} with an even frame; give "
+            f"--image-size {sample_size}, or less by an even number"
+        )
+    padding = (sample_size - image_size) // 2
+    if trained is None or trained == padding:
+        return image_size, padding, None
+    return (
+        image_size,
+        padding,
+        f"--image-size {image_size} makes a frame of {padding} pixels, but the model was trained with one "
+        f"of {trained}, on images of {sample_size - 2 * trained} pixels; leave it out to build on these",
+    )
+
+
+def describe_artifact(
+    model: str,
+    diffusion: LatentDiffusion,
+    classes: ClassList,
+    padding: int,
+    inversion: InversionConfig,
+    decode: DecodeConfig,
+    **others: Any,
+) -> ArtifactInfo:
+    """Return the description of an artifact of a model.
+
+    Args:
+        model: The model.
+        diffusion: The same, loaded.
+        classes: Its classes.
+        padding: Black frame of its images, in pixels.
+        inversion: How images are inverted.
+        decode: How to decode.
+        others: What no model says: `name`, `source`, `producer`, `counts` where they are known, ...
+
+    Raises:
+        ConfigError: A field has a value that is not accepted.
+    """
+    return ArtifactInfo(
+        classes=classes.names,
+        wnids=classes.wnids,
+        image_size=diffusion.sample_size - 2 * padding,
+        image_mode="L" if diffusion.image_channels == 1 else "RGB",
+        padding=padding,
+        latent_shape=diffusion.latent_shape,
+        model=model_reference(model),
+        inversion=inversion,
+        decode=decode,
+        **others,
+    )

@@ -1,0 +1,212 @@
+"""Planning a build: images, a diffusion model and settings -> all that a build needs, checked, not yet run.
+
+In: a source, a model and a folder, as people name them. Out: a `BuildPlan`: images with the model's class
+labels, the model loaded, the description of the artifact, and what to tell the user. Nothing is written until
+it is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.build.artifact_folder import written_folder
+from d3hr_datasets.build.build import build_artifact
+from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, ModelOptions
+from d3hr_datasets.build.launch import join_processes
+from d3hr_datasets.build.mode_count import choose_num_modes
+from d3hr_datasets.build.model_facts import (
+    describe_artifact,
+    image_frame,
+    model_classes,
+    model_place,
+    model_reference,
+)
+from d3hr_datasets.build.places import choose_places
+from d3hr_datasets.build.reference_import import as_reference
+from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.classes.matching import match_classes, read_class_map
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.sources.foreign_datasets import ImageStream, TorchvisionLike, as_images
+from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source
+from d3hr_datasets.sources.records import Images
+from d3hr_datasets.sources.relabel import relabel
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """A build that has not begun; `dataclasses.replace` changes what is not wanted so.
+
+    Args:
+        images: With the model's class labels.
+        model: A folder in diffusers' layout, or "ORG/NAME@COMMIT"; a folder is copied into the artifact.
+        diffusion: The same, loaded.
+        info: What the artifact says of itself; its images have not been counted.
+        output: Folder of the artifact.
+        work: Folder of finished chunks.
+        license_name: Licence of the images.
+        notes: What the user should know of what was chosen, a sentence each.
+    """
+
+    images: Images
+    model: str
+    diffusion: LatentDiffusion
+    info: ArtifactInfo
+    output: Path
+    work: Path
+    license_name: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @neutral()
+    def run(
+        self,
+        batch_size: int = 256,
+        chunk_size: int = 2048,
+        progress: bool = True,
+        *,
+        skip_unreadable: int = 0,
+        num_readers: int = 4,
+    ) -> Artifact:
+        """Build the artifact; goes on from finished chunks. Arguments and errors as `build_artifact`.
+
+        An artifact that is at `output` stays as it is until the new one is finished. Under
+        `accelerate launch` or `torchrun` every process calls this, and the first one writes.
+        """
+        processes = join_processes()
+        writing = written_folder(self.output, self.model, self.diffusion, self.license_name)
+        with writing if processes.is_main_process else nullcontext(self.output) as place:
+            build_artifact(
+                self.images,
+                self.diffusion,
+                place,
+                self.info,
+                self.work,
+                batch_size,
+                chunk_size,
+                progress,
+                skip_unreadable=skip_unreadable,
+                num_readers=num_readers,
+            )
+        processes.wait_for_everyone()
+        return Artifact.load(self.output)
+
+
+@neutral()
+def plan_build(
+    source: str | Path | TorchvisionLike | ImageStream,
+    model: str | Path,
+    output: str | Path,
+    settings: BuildSettings | None = None,
+    *,
+    work: str | Path | None = None,
+    source_options: SourceOptions | None = None,
+    class_options: ClassOptions | None = None,
+    model_options: ModelOptions | None = None,
+) -> BuildPlan:
+    """Open images and model, fit them to each other, and return what `d3hr build` would build of them.
+
+    Under `accelerate launch` or `torchrun` every process calls this with the same arguments.
+
+    Args:
+        source: A folder with one folder per class, "torchvision:NAME[:ROOT]", or "datasets:NAME"; or a data
+            set of (PIL image, class label of the model), as torchvision's.
+        model: Diffusion model: a folder in diffusers' layout, or "ORG/NAME@COMMIT" on the Hub.
+        output: Folder of the artifact.
+        settings: What is built.
+        work: Folder of finished chunks, shared by all machines; by default OUTPUT.chunks.
+        source_options: How to open a source that is given by its name.
+        class_options: How its classes become those of the model.
+        model_options: How the model is loaded and run.
+
+    Raises:
+        ConfigError: A value is not accepted, folders lie in each other, or classes do not match.
+        SourceError: The source cannot be opened.
+        ModelNotFoundError: The model is missing; likewise `ModelFormatError`, where it cannot be used.
+
+    Example:
+        >>> settings = BuildSettings(timesteps=(400,), num_modes=10)
+        >>> plan = plan_build("torchvision:CIFAR10", "my-model", "my-cifar10", settings)
+        >>> print(plan.info.inversion, *plan.notes)
+        >>> artifact = plan.run()
+    """
+    settings, model = settings or BuildSettings(), str(model)
+    model_reference(model)  # before anything is opened
+    named = str(source) if isinstance(source, str | Path) else None
+    places = choose_places(named, output, work)
+    opened = _open(source, source_options or SourceOptions())
+    diffusion = _load(model, model_options or ModelOptions())
+    classes, images = _match(opened, model, diffusion, class_options or ClassOptions(), named is None)
+    _, padding, disagreement = image_frame(model, diffusion.sample_size, settings.image_size)
+    info = describe_artifact(
+        model,
+        diffusion,
+        classes,
+        padding,
+        settings.inversion(len(diffusion.scheduler.alphas_cumprod)),
+        settings.decode(),
+        name=settings.name_of(places.output),
+        source=opened.description,
+        producer=settings.producer,
+    )
+    info, why = _complete(info, images, settings)
+    notes = tuple(note for note in (disagreement, why) if note is not None)
+    return BuildPlan(images, model, diffusion, info, places.output, places.work, settings.license_name, notes)
+
+
+def _open(source: str | Path | TorchvisionLike | ImageStream, options: SourceOptions) -> OpenedSource:
+    """Open a source that is given by its name, the first process first: it may download."""
+    if not isinstance(source, str | Path):
+        return OpenedSource(as_images(source), None, {})
+    with join_processes().main_process_first():
+        return open_source(str(source), options)
+
+
+def _load(model: str, options: ModelOptions) -> LatentDiffusion:
+    where, revision = model_place(model)
+    diffusion = LatentDiffusion.from_pretrained(
+        where,
+        revision=revision,
+        device=options.device or join_processes().device,
+        torch_dtype=options.torch_dtype,
+        allow_bin=options.allow_bin,
+    )
+    if options.torch_compile:
+        diffusion.compile()
+    return diffusion
+
+
+def _match(
+    opened: OpenedSource, model: str, diffusion: LatentDiffusion, options: ClassOptions, has_labels: bool
+) -> tuple[ClassList, Images]:
+    """Return the model's classes, and the images with its labels, which those of a data set have already."""
+    class_map = options.class_map
+    if has_labels and class_map is not None:
+        raise ConfigError(
+            "a class map goes with a source that is given by its name; a data set has the labels"
+        )
+    if isinstance(class_map, str | Path):
+        class_map = read_class_map(class_map)
+    classes, labels = match_classes(
+        opened.classes,
+        model_classes(model, options.class_list),
+        diffusion.num_classes,
+        class_map,
+        same_order=options.same_order or has_labels,
+    )
+    return classes, opened.images if has_labels else relabel(opened.images, labels)
+
+
+def _complete(info: ArtifactInfo, images: Images, settings: BuildSettings) -> tuple[ArtifactInfo, str | None]:
+    """Return the description with the number of modes, and why it is what it is where nobody said."""
+    if settings.reference:
+        return as_reference(info), None
+    if settings.num_modes is not None:
+        return dataclasses.replace(info, num_modes=settings.num_modes), None
+    num_modes, why = choose_num_modes(images, info)
+    return dataclasses.replace(info, num_modes=num_modes), why

@@ -1,0 +1,88 @@
+"""The options of `d3hr build` alone: of the source, the inversion, the modes, and how it runs.
+
+In: nothing. Out: annotations for parameters of a command. Those that `d3hr import` has, too, are in
+`artifact_options`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A folder with one folder per class, torchvision:NAME[:ROOT] (ROOT: data), or "
+        "datasets:NAME (on the Hub, a folder, a Parquet or tar file).",
+    ),
+]
+SplitOption = Annotated[str, typer.Option(help="Split of a torchvision or datasets source.")]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Let torchvision download it.")]
+StreamingOption = Annotated[
+    bool, typer.Option("--streaming", help="Read a datasets source without storing it.")
+]
+ImageColumnOption = Annotated[str | None, typer.Option(help="Column of images.")]
+LabelColumnOption = Annotated[str | None, typer.Option(help="Column of labels.")]
+ClassMapOption = Annotated[
+    Path | None,
+    typer.Option(help="JSON object: class of the source -> label, name or wnid of the model, or null."),
+]
+ClassOrderOption = Annotated[
+    Literal["match", "same"],
+    typer.Option(help="'same': the source's labels are the model's. Otherwise names are matched."),
+]
+TimestepsOption = Annotated[
+    list[int] | None, typer.Option("--timestep", help="Timestep to keep statistics of; repeat it. [600]")
+]
+StepsOption = Annotated[int, typer.Option(min=1, help="Steps of the whole DDIM grid.")]
+GuidanceOption = Annotated[float, typer.Option(help="Guidance while inverting; 1 is none.")]
+InversionOption = Annotated[
+    Literal["fixed_point", "ddim"],
+    typer.Option(help="The more exact inversion, or the paper's, at the same cost."),
+]
+EvaluationsOption = Annotated[int, typer.Option(min=1, help="Of the model, in each step of fixed_point.")]
+NoiseTimestepOption = Annotated[
+    Literal["source", "target"],
+    typer.Option(help="Where a step of ddim evaluates the model; D3HR's code: target."),
+]
+LatentOption = Annotated[
+    Literal["mean", "sample"], typer.Option(help="Of the VAE's posterior; D3HR's code: sample.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of posterior samples.")]
+ModesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Modes per class; 1 stores none. By default a twentieth of the images of the smallest "
+        "class, at most 50; none of a stream, or where a class has fewer than 100 images.",
+    ),
+]
+ImageSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Side of the images; a black frame fills up to the model's. By default what the model was "
+        "trained on, where it says so, else no frame.",
+    ),
+]
+WorkOption = Annotated[
+    Path | None, typer.Option(help="Folder of finished chunks, shared by all machines. [OUTPUT.chunks]")
+]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Halved when memory runs out.")]
+ChunkSizeOption = Annotated[int, typer.Option(min=1, help="Images that a killed process loses.")]
+ReadersOption = Annotated[int, typer.Option(min=1, help="Threads that read images.")]
+SkipUnreadableOption = Annotated[
+    int, typer.Option(min=0, help="Images that may be left out; they are named in the artifact.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="As in PyTorch; by default a GPU of this process.")]
+DtypeOption = Annotated[
+    Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the model.")
+]
+CompileOption = Annotated[bool, typer.Option("--compile", help="Use torch.compile; on a CPU it needs g++.")]
+ReferenceOption = Annotated[
+    bool,
+    typer.Option("--reference", help="Invert and decode as D3HR's code does: docs/reference-differences.md."),
+]

@@ -1,0 +1,161 @@
+"""A build that is planned in Python: what `d3hr build` makes, and nothing before it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d3hr_datasets import Artifact
+from d3hr_datasets.artifact.metadata import file_digests
+from d3hr_datasets.build import BuildPlan, BuildSettings, ClassOptions, ModelOptions, plan_build
+from d3hr_datasets.build.artifact_folder import written_folder
+from d3hr_datasets.build.reference_import import as_reference
+from d3hr_datasets.errors import ConfigError, D3HRError
+from tests.cli.test_cli import succeed
+from tests.support.tampering import METADATA, STATISTICS
+from tests.support.tiny import CLASSES, TinyImages, tiny_model, tiny_pipeline
+
+NAMES = ("ant", "bee_wasp", "cat")
+SETTINGS = BuildSettings((200, 400), num_inference_steps=10, image_size=14, num_modes=1)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with `model`, `images` and `list.json`."""
+    folder = tmp_path_factory.mktemp("planning")
+    tiny_pipeline().save_pretrained(folder / "model")
+    for index in range(12):
+        image, label = TinyImages()[index]
+        (folder / "images" / NAMES[label]).mkdir(parents=True, exist_ok=True)
+        image.save(folder / "images" / NAMES[label] / f"{index:02d}.png")
+    (folder / "list.json").write_text(json.dumps(CLASSES))
+    return folder
+
+
+def _plan(scene: Path, output: Path, settings: BuildSettings = SETTINGS, **others: Any) -> BuildPlan:
+    values: dict[str, Any] = {
+        "source": scene / "images",
+        "model": scene / "model",
+        "class_options": ClassOptions(str(scene / "list.json")),
+        "model_options": ModelOptions("cpu"),
+        **others,
+    }
+    return plan_build(output=output, settings=settings, **values)
+
+
+def _files(*folders: Path) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.rglob("*"))
+
+
+def test_a_plan_makes_what_the_command_makes(scene: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(
+        SETTINGS, num_modes=2, name="same", license_name="MIT", decode_timestep=200
+    )
+    planned = _plan(scene, tmp_path / "planned", settings).run(5, 7, progress=False)
+    command = ["build", scene / "images", "--model", scene / "model", "--output", tmp_path / "commanded"]
+    options = ["--timestep", 200, "--timestep", 400, "--steps", 10, "--image-size", 14, "--modes", 2]
+    more = ["--name", "same", "--license", "MIT", "--decode-timestep", 200, "--device", "cpu"]
+    sizes = ["--batch-size", 5, "--chunk-size", 7, "--class-list", scene / "list.json"]
+    values = succeed(*command, *options, *more, *sizes)
+    assert values["fingerprint"] == planned.fingerprint and values["counts"] == [4, 4, 4]
+    for name in (METADATA, STATISTICS):
+        assert (planned.folder / name).read_bytes() == (tmp_path / "commanded" / name).read_bytes()
+    assert planned.info.source["license"] == "MIT" and planned.info.producer.endswith("d3hr build")
+
+
+def test_a_plan_writes_nothing_until_it_runs(scene: Path, tmp_path: Path) -> None:
+    before = _files(scene, tmp_path)
+    plan = _plan(scene, tmp_path / "out")
+    assert _files(scene, tmp_path) == before
+    assert plan.info.counts == () and "fingerprint" not in plan.info.source
+    assert (plan.info.name, plan.info.padding, plan.notes) == ("out", 1, ())
+    assert (plan.output, plan.work) == (tmp_path / "out", tmp_path / "out.chunks")
+    artifact = plan.run(progress=False)
+    assert artifact.info.counts == (4, 4, 4)
+    found = dataclasses.replace(artifact.info, counts=(), source=plan.info.source)
+    assert found == plan.info and set(artifact.info.source) == {*plan.info.source, "fingerprint"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "others", "said"),
+    [
+        ({}, {"source": "nowhere"}, "there is no folder 'nowhere' of images"),
+        ({}, {"model": "nowhere"}, "ORG/NAME@COMMIT"),
+        ({}, {"class_options": ClassOptions()}, "nothing says which classes the model knows"),
+        ({}, {"class_options": ClassOptions(class_map={"ant": 0}, same_order=True)}, "not both"),
+        ({}, {"work": "{out}/chunks"}, "is in the artifact"),
+        ({}, {"work": "{scene}/images/chunks"}, "is in the folder of the images"),
+        ({"timesteps": ()}, {}, "at least one timestep"),
+        ({"timesteps": (401,)}, {}, "not on the grid"),
+        ({"decode_timestep": 300}, {}, "decode.timestep 300 is not stored"),
+        ({"image_size": 13}, {}, "even frame"),
+        ({"name": "My Set"}, {}, "name must be of lower-case letters"),
+        ({"num_modes": 2000}, {}, "num_modes must be from 1 to 1024"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_written(
+    settings: dict[str, Any], others: dict[str, Any], said: str, scene: Path, tmp_path: Path
+) -> None:
+    places = {"out": tmp_path / "out", "scene": scene}
+    given = {name: text.format(**places) if isinstance(text, str) else text for name, text in others.items()}
+    before = _files(scene, tmp_path)
+    with pytest.raises(D3HRError, match=said):
+        _plan(scene, tmp_path / "out", dataclasses.replace(SETTINGS, **settings), **given)
+    assert _files(scene, tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"decode_timestep": -7}, "decode_timestep must be at least -1, not -7"),
+        ({"decode_guidance_scale": float("nan")}, "decode_guidance_scale must be a finite number"),
+        ({"license_name": "a\nb"}, "license_name must be of printable characters"),
+        ({"reference": True, "latent": "sample", "num_modes": 2}, "sets what latent, num_modes would"),
+    ],
+)
+def test_settings_are_checked_at_once_by_their_own_names(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        BuildSettings(**settings)
+
+
+def test_the_settings_of_the_reference_are_its_own(scene: Path, tmp_path: Path) -> None:
+    settings = BuildSettings((400,), reference=True, seed=3)
+    plan = _plan(scene, tmp_path / "out", settings)
+    assert plan.info == as_reference(plan.info) and plan.info.num_modes == 1 and plan.notes == ()
+    assert (plan.info.inversion.seed, plan.info.inversion.first_timestep) == (3, 0)
+
+
+def test_a_plan_says_what_it_chose(scene: Path, tmp_path: Path) -> None:
+    (note,) = _plan(scene, tmp_path / "out", dataclasses.replace(SETTINGS, num_modes=None)).notes
+    assert note.startswith("no modes are stored: the smallest class, 'ant', has 4 images")
+
+
+def test_a_data_set_in_memory_has_the_labels_of_the_model(scene: Path, tmp_path: Path) -> None:
+    by_name = _plan(scene, tmp_path / "by-name").run(progress=False)
+    plan = _plan(scene, tmp_path / "in-memory", source=TinyImages())
+    assert plan.info.source == {} and plan.info.classes == CLASSES
+    artifact = plan.run(progress=False)
+    assert artifact.info.source == {"fingerprint": by_name.info.source["fingerprint"]}
+    assert artifact.info.counts == (4, 4, 4)
+    with pytest.raises(ConfigError, match="a data set has the labels"):
+        _plan(scene, tmp_path / "out", source=TinyImages(), class_options=ClassOptions(class_map={"ant": 0}))
+    with pytest.raises(ConfigError, match="give --class-list"):
+        _plan(scene, tmp_path / "out", source=TinyImages(), class_options=ClassOptions())
+
+
+def test_what_cannot_be_written_leaves_the_artifact_without_a_licence(scene: Path, tmp_path: Path) -> None:
+    output, model = tmp_path / "out", str(scene / "model")
+    _plan(scene, output).run(progress=False)
+    before = file_digests(output), (output / METADATA).read_bytes(), _files(tmp_path)
+    with pytest.raises(KeyboardInterrupt), written_folder(output, model, tiny_model(), "MIT") as place:
+        assert place != output and (place / "model").is_dir()
+        (place / STATISTICS).unlink()
+        raise KeyboardInterrupt
+    assert (file_digests(output), (output / METADATA).read_bytes(), _files(tmp_path)) == before
+    with written_folder(output, model, tiny_model(), "MIT"):
+        pass
+    assert Artifact.load(output).info.source["license"] == "MIT"
