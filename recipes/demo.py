@@ -15,8 +15,9 @@ from torchvision.utils import save_image
 from tqdm import tqdm
 
 from d3hr_datasets import D3HRFashionMNIST
-from d3hr_datasets.students.training import evaluate, normalized, train_student
-from d3hr_datasets.students.views import TensorImages
+from d3hr_datasets.students.evaluation import evaluate
+from d3hr_datasets.students.training import train_student
+from d3hr_datasets.students.views import TensorImages, normalized
 from recipes.common.images import dataset_tensors
 from recipes.common.program import program
 from recipes.common.settings import load_settings

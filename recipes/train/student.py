@@ -32,17 +32,12 @@ from tqdm import tqdm
 from d3hr_datasets.io.atomic import replace_file
 from d3hr_datasets.io.folders import replaced_folder
 from d3hr_datasets.io.foreign import file_sha256
+from d3hr_datasets.students.evaluation import evaluate, teacher_outputs
 from d3hr_datasets.students.labels import SoftLabels, images_digest
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.teachers import Teacher, load_teacher
-from d3hr_datasets.students.training import (
-    EpochReport,
-    evaluate,
-    normalized,
-    teacher_outputs,
-    train_student,
-)
-from d3hr_datasets.students.views import Images
+from d3hr_datasets.students.training import EpochReport, train_student
+from d3hr_datasets.students.views import Images, normalized
 from recipes.common.errors import RecipeError
 from recipes.common.program import need, need_artifact, program
 from recipes.common.run import Run

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from d3hr_datasets.build.model_folder import image_frame, model_classes
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.students.models import ConvNet, create_student
+from d3hr_datasets.students.convnet import ConvNet
+from d3hr_datasets.students.models import create_student
 from recipes.build import small as build_small
 from recipes.common.errors import RecipeError
 from recipes.common.run import Run

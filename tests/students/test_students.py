@@ -17,20 +17,15 @@ from timm.models import save_for_hf
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from d3hr_datasets.errors import ConfigError, SoftLabelsError, TeacherError
+from d3hr_datasets.students.evaluation import evaluate
 from d3hr_datasets.students.labels import SoftLabels, images_digest
+from d3hr_datasets.students.losses import soft_label_loss
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.scores import augmentation_robust_score, label_robust_score, mean_std
 from d3hr_datasets.students.selection import herding, k_center, select_per_class
 from d3hr_datasets.students.teachers import load_teacher
-from d3hr_datasets.students.training import (
-    EpochReport,
-    evaluate,
-    make_optimizer,
-    normalized,
-    soft_label_loss,
-    train_student,
-)
+from d3hr_datasets.students.training import EpochReport, make_optimizer, train_student
 from d3hr_datasets.students.views import (
     EpochBatches,
     ShufflePatches,
@@ -38,6 +33,7 @@ from d3hr_datasets.students.views import (
     Views,
     dsa_augment,
     evaluation_transform,
+    normalized,
     train_transform,
 )
 
