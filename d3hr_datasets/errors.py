@@ -15,6 +15,10 @@ class ConfigError(D3HRError, ValueError):
     """An argument or a setting has a value that is not accepted."""
 
 
+class MissingExtraError(ConfigError, ImportError):
+    """What was asked for needs libraries of an extra of this package, which are not installed."""
+
+
 class ForeignFileError(D3HRError, OSError):
     """A file that others wrote cannot be read: it is missing, closed to us, no regular file, or too large."""
 

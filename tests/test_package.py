@@ -47,6 +47,8 @@ def test_public_names_exist() -> None:
     ("error", "base"),
     [
         (errors.ConfigError, ValueError),
+        (errors.MissingExtraError, errors.ConfigError),
+        (errors.MissingExtraError, ImportError),
         (errors.ArtifactNotFoundError, FileNotFoundError),
         (errors.ArtifactFormatError, ValueError),
         (errors.ArtifactIntegrityError, errors.ArtifactFormatError),

@@ -44,8 +44,7 @@ from d3hr_datasets.errors import (
     ModelNotFoundError,
 )
 from d3hr_datasets.io import hub
-from d3hr_datasets.io.atomic import replace_file
-from d3hr_datasets.io.folders import completed_folder, expand_user
+from d3hr_datasets.io.atomic import completed_folder, replace_file, replace_text
 from d3hr_datasets.io.foreign import (
     check_file,
     check_model_file,
@@ -55,6 +54,7 @@ from d3hr_datasets.io.foreign import (
     is_folder,
     path_inside,
 )
+from d3hr_datasets.io.paths import expand_user
 
 
 class Artifact:
@@ -246,7 +246,7 @@ class Artifact:
     def _write(self) -> Artifact:
         document = {"format": FORMAT, "info": self.info.to_dict(), "sha256": self.sha256}
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-        replace_file(self.folder / METADATA, lambda path: path.write_text(text, encoding="utf-8"))
+        replace_text(self.folder / METADATA, text)
         self._checked.clear()
         return self
 

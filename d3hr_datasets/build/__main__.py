@@ -161,7 +161,8 @@ def build(
     from d3hr_datasets.build.reference_import import as_reference
     from d3hr_datasets.classes.matching import match_classes, read_class_map
     from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
-    from d3hr_datasets.io.folders import completed_folder, expand_user
+    from d3hr_datasets.io.atomic import completed_folder
+    from d3hr_datasets.io.paths import expand_user
     from d3hr_datasets.sources.opening import SourceOptions, open_source
     from d3hr_datasets.sources.relabel import relabel
 

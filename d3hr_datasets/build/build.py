@@ -27,7 +27,7 @@ from d3hr_datasets.build.progress import BuildProgress
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, StatisticsError, UnreadableImageError
-from d3hr_datasets.io.folders import expand_user
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.sources.records import ImageSource, ImageStream, IndexedImages
 

@@ -12,14 +12,12 @@ from pathlib import Path
 import torch
 
 from d3hr_datasets.artifact.info import ArtifactInfo
-from d3hr_datasets.build.chunks import (
-    load_tensors,
-    save_tensors,
-)
+from d3hr_datasets.build.chunks import load_tensors, save_tensors
 from d3hr_datasets.build.mode_count import images_for_modes
 from d3hr_datasets.build.reading_ahead import _halve_on_out_of_memory, _read_ahead
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.errors import ConfigError, StatisticsError, UnreadableImageError
+from d3hr_datasets.errors import StatisticsError, UnreadableImageError
+from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.numerics.sums import squared_norm
 from d3hr_datasets.sources.records import IndexedImages
@@ -84,16 +82,12 @@ def fit_centroids(
         (K, M, C, H, W) float32.
 
     Raises:
-        ConfigError: scikit-learn is not installed.
+        MissingExtraError: scikit-learn is not installed.
         StatisticsError: A class has fewer images than modes.
     """
-    try:
+    with needs_extra("build", "modes are found with scikit-learn"):
         from sklearn.cluster import KMeans
         from threadpoolctl import threadpool_limits
-    except ImportError as error:
-        raise ConfigError(
-            "modes are found with scikit-learn, which is not installed: `pip install 'd3hr-datasets[build]'`"
-        ) from error
     centroids = []
     for label in range(num_classes):
         members = latents[class_labels == label].flatten(1)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from d3hr_datasets.errors import BuildError, ConfigError
+from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.processes import process_share
 
 # How long a process waits for the others: as long as the slowest needs. A launcher ends all if one dies.
@@ -19,14 +20,11 @@ def join_processes() -> Any:
     """Return Accelerate's `PartialState`: this process's device and place among those it was launched with.
 
     Raises:
-        ConfigError: Accelerate is not installed, or does not see the processes that were launched.
+        MissingExtraError: Accelerate is not installed.
+        ConfigError: It does not see the processes that were launched.
     """
-    try:
+    with needs_extra("build", "building needs Accelerate"):
         from accelerate import PartialState
-    except ImportError as error:
-        raise ConfigError(
-            "building needs Accelerate, which is not installed: `pip install 'd3hr-datasets[build]'`"
-        ) from error
     _, size = process_share()
     if size > 1 and not torch.distributed.is_initialized():
         from torch.distributed.distributed_c10d import PrefixStore

@@ -22,8 +22,8 @@ from d3hr_datasets.errors import (
     ModelFormatError,
     ModelNotFoundError,
 )
-from d3hr_datasets.io.folders import expand_user
 from d3hr_datasets.io.foreign import check_file, is_folder, path_inside
+from d3hr_datasets.io.paths import expand_user
 
 # What diffusers writes of a model and reads; a folder may hold anything else, which is nobody's business.
 PARTS = {

@@ -255,23 +255,6 @@ def _seal(document: dict[str, Any]) -> bytes:
     return (json.dumps({**document, "sha256": checksum}, sort_keys=True, indent=2) + "\n").encode()
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and have it on the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def read_error(path: Path, error: OSError) -> CacheError:
     """Return the error for a part of the cache that is there and cannot be read."""
     return CacheError(f"{path} cannot be read: {error}. Make it readable or give another `root`")

@@ -42,14 +42,13 @@ from d3hr_datasets.cache.files import (
     read_settings,
     replace_own,
     settings_bytes,
-    sync_folder,
     write_error,
-    write_synced,
 )
 from d3hr_datasets.cache.locks import LOCK_TIMEOUT, LOCKS, PARTIAL, Hold, group_lock, new_partial
 from d3hr_datasets.cache.removal import remove_dead_partials
 from d3hr_datasets.classes.folders import class_folders, folder_number
 from d3hr_datasets.errors import CacheError
+from d3hr_datasets.io.atomic import sync, write_synced
 
 # A file this old that changes has another time of change; clocks of file systems are coarse.
 CLOCK_SECONDS = 2.0
@@ -219,7 +218,7 @@ class ImageCache:
             with ThreadPoolExecutor(WRITERS) as executor:
                 checksums = list(executor.map(_write_image, paths, images))
             write_synced(partial / MANIFEST, manifest_bytes(checksums))
-            sync_folder(partial)
+            sync(partial)
             self.folder.mkdir(parents=True, exist_ok=True)
             if read_settings(self.folder) is None:
                 self._write_settings(hold)
@@ -249,8 +248,8 @@ class ImageCache:
                 raise
             if not self.is_complete(label):  # else a process without a lock was faster
                 self._mend(partial, target)
-            sync_folder(target)
-        sync_folder(self.folder)
+            sync(target)
+        sync(self.folder)
 
     def _mend(self, partial: Path, target: Path) -> None:
         """Replace what is damaged in a group; files that are not the cache's stay."""

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from d3hr_datasets.errors import CacheError
-from d3hr_datasets.io.folders import expand_user
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.terminal.output import JsonOption, RootOption, format_bytes, print_json
 
 cache_app = typer.Typer(no_args_is_help=True, help="List, check and remove generated sets.")

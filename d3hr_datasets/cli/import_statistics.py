@@ -62,7 +62,8 @@ def import_statistics(
     from d3hr_datasets.classes.matching import read_json
     from d3hr_datasets.config.settings import DecodeConfig
     from d3hr_datasets.errors import ConfigError
-    from d3hr_datasets.io.folders import completed_folder, expand_user
+    from d3hr_datasets.io.atomic import completed_folder
+    from d3hr_datasets.io.paths import expand_user
 
     if license_name is not None:
         check_text("--license", license_name, MAX_TEXT)  # before hours of work

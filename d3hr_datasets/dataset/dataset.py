@@ -25,7 +25,7 @@ from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.generated_set import GeneratedSet
 from d3hr_datasets.errors import CacheError
-from d3hr_datasets.io.folders import expand_user
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
 from d3hr_datasets.sampling.drawing import resolve_settings

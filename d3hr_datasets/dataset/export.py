@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import shutil
 import tarfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.errors import CacheError, D3HRError, ExportError
-from d3hr_datasets.io.folders import expand_user
+from d3hr_datasets.io.atomic import added_folder
+from d3hr_datasets.io.extras import needs_extra
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.processes import process_share
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def export_parquet(dataset: D3HRDataset, output: str | Path, *, progress: bool =
         `output`.
 
     Raises:
-        ExportError: `output` holds something, cannot be written, or `datasets` is not installed.
+        ExportError: `output` holds something, or cannot be written.
+        MissingExtraError: `datasets` is not installed.
     """
     features = _features(dataset)
     import pyarrow
@@ -97,7 +98,7 @@ def to_hf_dataset(dataset: D3HRDataset, *, progress: bool = True) -> datasets.Da
         progress: Show a progress bar on stderr while generating.
 
     Raises:
-        ExportError: `datasets` is not installed.
+        MissingExtraError: `datasets` is not installed.
     """
     features = _features(dataset)
     import datasets
@@ -158,14 +159,10 @@ def export_webdataset(
 
 
 def require_parquet() -> None:
-    """Raise `ExportError` where Parquet files cannot be written, as `datasets` is not installed."""
-    try:
+    """Raise `MissingExtraError` where Parquet files cannot be written, as `datasets` is not installed."""
+    with needs_extra("export", "Parquet needs the library datasets"):
         import datasets  # noqa: F401
         import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise ExportError(
-            f"Parquet needs the library datasets: {error}; `pip install 'd3hr-datasets[export]'`"
-        ) from error
 
 
 def _features(dataset: D3HRDataset) -> datasets.Features:
@@ -211,7 +208,6 @@ def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
 def new_folder(output: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `output` that takes its place if nothing is raised."""
     output = expand_user(output).resolve()
-    temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}.tmp")
     if process_share()[1] > 1:
         raise ExportError(
             "an export is written by one process, this is one of several (WORLD_SIZE, torch.distributed); "
@@ -223,9 +219,8 @@ def new_folder(output: str | Path) -> Iterator[Path]:
                 f"{output} exists and is no empty folder; give a new folder, or remove this one: exports "
                 "replace nothing"
             )
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(output)
+        with added_folder(output) as folder:
+            yield folder
     except D3HRError:  # some are OSErrors, but say what is wrong themselves
         raise
     except OSError as error:
@@ -233,5 +228,3 @@ def new_folder(output: str | Path) -> Iterator[Path]:
             f"{output} cannot be written: {error}. Free some space, make {output.parent} writable, or give "
             "another folder"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -36,7 +36,7 @@ def publish_images(
         progress: Show a progress bar on stderr while generating.
 
     Raises:
-        ExportError: `datasets` is not installed.
+        MissingExtraError: `datasets` is not installed.
         PublishError: The Hub does not take it.
     """
     with tempfile.TemporaryDirectory() as work:

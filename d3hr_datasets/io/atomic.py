@@ -1,14 +1,32 @@
-"""Writes files whole or not at all.
+"""Writes files and folders whole or not at all.
 
-In: a path and what writes there. Out: the whole file, or the one that was there before.
+In: a path and what writes there. Out: what was to be there, on the disk and under its name at once, or what
+was there before. A process that is killed leaves `.NAME.*.tmp` beside it, at most.
+
+- `replace_file`, `replace_text`: a file.
+- `replaced_folder`, `completed_folder`: a folder that may be there, with what stays of it.
+- `added_folder`: a folder that must not be there yet.
+- `write_synced`, `sync`: the pieces, for what gets its name otherwise (groups of the image cache).
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
+import logging
 import os
+import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from d3hr_datasets.errors import ConfigError
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+_CANNOT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+logger = logging.getLogger(__name__)
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -18,14 +36,142 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         path: The file.
         write: Writes a file at the path it is given.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # no link can be there
+    temporary = _temporary(path)
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # as the user wants new files; safetensors keeps them to their owner
         write(temporary)
         temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, as `replace_file`."""
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and have it on the disk; it may be half there meanwhile."""
+    path.write_bytes(data)
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def added_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `folder` if nothing is raised.
+
+    Args:
+        folder: The folder; it must be missing or empty.
+
+    Raises:
+        OSError: It holds something by then, or cannot be written.
+    """
+    new = _temporary(folder)
+    try:
+        new.mkdir(parents=True)
+        yield new
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Yield a copy of a folder to change, which takes its place if nothing is raised.
+
+    Files of the copy are links to the old ones: give new ones their names by `replace_file`, or remove those
+    that are there first. A process that is killed leaves the folder as it was, and the copy beside it.
+
+    Args:
+        folder: The folder; it may be missing. If it is a link, what it leads to is replaced.
+
+    Raises:
+        ConfigError: The working folder of this process is in it.
+    """
+    folder = folder.resolve()
+    if Path.cwd().is_relative_to(folder):
+        raise ConfigError(
+            f"{folder} is replaced as a whole, and is the working folder or holds it, which would be gone; "
+            "`cd ..` first"
+        )
+    new = _temporary(folder)
+    before = _state(folder)  # what is added while it is copied is noticed, too
+    try:
+        if folder.exists():
+            shutil.copytree(folder, new, symlinks=True, copy_function=_link_or_copy)
+        else:
+            new.mkdir(parents=True)
+        yield new
+        if not folder.exists():
+            new.rename(folder)
+        else:
+            exchange(new, folder)
+            if _state(new) != before:
+                kept = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.old")
+                new.rename(kept)
+                logger.warning("%s was changed while it was replaced; what was there is in %s", folder, kept)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def completed_folder(folder: Path, holds: str) -> contextlib.AbstractContextManager[Path]:
+    """Yield a folder to write: itself, or a copy that replaces it in the end if it holds a finished work.
+
+    Args:
+        folder: The folder.
+        holds: The file that makes it a finished work, as `d3hr.json` an artifact.
+    """
+    return replaced_folder(folder) if (folder / holds).is_file() else contextlib.nullcontext(folder)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Let two folders change places: at once where the system can, else one after the other."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        if libc.renameat2(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in _CANNOT:
+            raise OSError(code, os.strerror(code), str(first), None, str(second))
+    aside = first.with_name(f"{first.name}.old")
+    second.rename(aside)
+    try:
+        first.rename(second)
+    except BaseException:
+        aside.rename(second)
+        raise
+    aside.rename(first)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Make a second name for a file, or a copy where the file system has no such names."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _state(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return what tells whether a file was added to a folder, or written again."""
+    found = {}
+    for path in folder.rglob("*"):
+        state = path.lstat()
+        found[str(path.relative_to(folder))] = (state.st_ino, state.st_mtime_ns)
+    return found
+
+
+def _temporary(path: Path) -> Path:
+    """Return a path beside another, in the same file system, that nobody else has: no link can be there."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")

@@ -21,8 +21,7 @@ from d3hr_datasets.dataset.export import export_parquet, require_parquet
 from d3hr_datasets.dataset.named import named_dataset
 from d3hr_datasets.dataset.registry import REGISTRY
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.io.atomic import replace_file
-from d3hr_datasets.io.folders import replaced_folder
+from d3hr_datasets.io.atomic import replace_file, replaced_folder
 from d3hr_datasets.io.foreign import MAX_JSON_BYTES, read_file
 from d3hr_datasets.io.markdown import format_score, markdown, markdown_table
 from d3hr_datasets.publish.earlier_card import ACCURACY, NOTES, kept_accuracies, preview_ipc_of, split_notes
@@ -61,7 +60,7 @@ def write_card(
 
     Raises:
         ConfigError: There is no `repo_id` to name in the snippet, or `results` is no such file.
-        ExportError: `datasets` is not installed.
+        MissingExtraError: `datasets` is not installed.
     """
     if preview_ipc is not None:
         check_int("preview_ipc", preview_ipc, 1)

@@ -18,7 +18,7 @@ from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.dataset.export import new_folder
 from d3hr_datasets.diffusion.pixels import to_pil
-from d3hr_datasets.io.folders import expand_user
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.report import figures
 from d3hr_datasets.report.images import RealImages

@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
 from d3hr_datasets.config.timesteps import CLEAN
-from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.io.text import printable
 from d3hr_datasets.numerics.ambient import neutral
 
@@ -27,16 +27,11 @@ def check_installed() -> None:
     """Check that the figures can be drawn.
 
     Raises:
-        ConfigError: matplotlib or scikit-learn is not installed.
+        MissingExtraError: matplotlib or scikit-learn is not installed.
     """
-    try:
+    with needs_extra("report", "a report is drawn with matplotlib and scikit-learn"):
         import matplotlib  # noqa: F401
         import sklearn  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"a report is drawn with matplotlib and scikit-learn, and {error.name} is not installed: "
-            "`pip install 'd3hr-datasets[report]'`"
-        ) from error
 
 
 @neutral()

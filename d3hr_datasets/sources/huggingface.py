@@ -15,9 +15,10 @@ from typing import IO, Any
 
 from PIL import Image, ImageOps
 
-from d3hr_datasets.errors import ConfigError, SourceError
-from d3hr_datasets.io.folders import expand_user
+from d3hr_datasets.errors import SourceError
+from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.io.foreign import is_file, is_folder
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.sources.records import MAX_IMAGE_BYTES, ImageRecord, file_state, open_image
 
 FILES = {".parquet": "parquet", ".tar": "webdataset"}
@@ -45,16 +46,11 @@ def open_dataset(
         integers that have some, and a description.
 
     Raises:
-        ConfigError: `datasets` is not installed.
+        MissingExtraError: `datasets` is not installed.
         SourceError: It cannot be opened, or its columns are not clear.
     """
-    try:
+    with needs_extra("build", "'datasets:' needs the library datasets"):
         import datasets
-    except ImportError as error:
-        raise ConfigError(
-            "'datasets:' needs the library datasets, which is not installed: "
-            "`pip install 'd3hr-datasets[build]'`"
-        ) from error
     path = expand_user(name)
     is_local = is_file(path) or is_folder(path)
     description = {"name": path.name if is_local else name, "split": split}

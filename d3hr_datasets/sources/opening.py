@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from d3hr_datasets.errors import SourceError
-from d3hr_datasets.io.folders import expand_user
 from d3hr_datasets.io.foreign import is_folder
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.sources.huggingface import open_dataset
 from d3hr_datasets.sources.image_folders import load_image, open_image_folder
 from d3hr_datasets.sources.records import ImageSource, ImageStream

@@ -27,8 +27,7 @@ from d3hr_datasets.build.model_folder import PARTS
 from d3hr_datasets.config.settings import InversionMethod
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.loading import INDEX
-from d3hr_datasets.io.atomic import replace_file
-from d3hr_datasets.io.folders import replaced_folder
+from d3hr_datasets.io.atomic import replace_file, replaced_folder
 from d3hr_datasets.sources.records import ImageSource
 from recipes.common.program import need, program, training_of
 from recipes.data.images import HELD_OUT, fashion_mnist, split_indices

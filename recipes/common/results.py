@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from d3hr_datasets.io.atomic import replace_file
+from d3hr_datasets.io.atomic import replace_file, replace_text
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    replace_text(path, text)
 
 
 def write_results(path: str | Path, settings: dict[str, Any], results: dict[str, Any]) -> None:

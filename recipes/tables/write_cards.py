@@ -16,7 +16,7 @@ from pathlib import Path
 from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.description import CARD
 from d3hr_datasets.dataset.card_head import ImageFiles
-from d3hr_datasets.io.folders import replaced_folder
+from d3hr_datasets.io.atomic import replaced_folder
 from d3hr_datasets.publish.card import PREVIEW, accuracy_section, card_text
 from d3hr_datasets.publish.earlier_card import NOTES
 from recipes.common.errors import RecipeError

@@ -29,8 +29,7 @@ from accelerate import Accelerator
 from timm.models import save_for_hf
 from tqdm import tqdm
 
-from d3hr_datasets.io.atomic import replace_file
-from d3hr_datasets.io.folders import replaced_folder
+from d3hr_datasets.io.atomic import replace_file, replaced_folder
 from d3hr_datasets.io.foreign import file_sha256
 from d3hr_datasets.students.evaluation import evaluate, teacher_outputs
 from d3hr_datasets.students.labels import SoftLabels, images_digest

@@ -21,7 +21,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.dataset.export import export_image_folder, export_parquet, export_webdataset
-from d3hr_datasets.errors import CacheError, ConfigError, ExportError, ModelNotFoundError
+from d3hr_datasets.errors import CacheError, ConfigError, ExportError, MissingExtraError, ModelNotFoundError
 
 IPC = 3
 CHOSEN = ["cat", "bee/wasp"]  # not in the order of the artifact, and a name that is no file name
@@ -254,7 +254,7 @@ def test_parquet_without_datasets_says_what_to_install(
     dataset: D3HRDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ExportError, match=r"pip install 'd3hr-datasets\[export\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'd3hr-datasets\[export\]'"):
         export_parquet(dataset, tmp_path / "out")
 
 

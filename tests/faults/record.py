@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.io.atomic import replace_file
+from d3hr_datasets.io.atomic import replace_text
 from recipes.common.results import results_document
 
 
@@ -25,4 +25,4 @@ def record(
     document[campaign] = results_document(settings, results)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dict(sorted(document.items())), indent=2) + "\n"
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    replace_text(path, text)

@@ -21,9 +21,8 @@ from safetensors.torch import save_file
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.errors import ConfigError, ExportError
-from d3hr_datasets.io import folders
-from d3hr_datasets.io.atomic import replace_file
-from d3hr_datasets.io.folders import replaced_folder
+from d3hr_datasets.io import atomic
+from d3hr_datasets.io.atomic import replace_file, replaced_folder
 from d3hr_datasets.publish import card
 from d3hr_datasets.publish.card import write_card
 from recipes.build import fashion_mnist as build_fashion_mnist
@@ -280,7 +279,7 @@ def test_what_is_added_while_a_folder_is_copied_is_kept(
         shutil.copy2(source, target)
         (folder / "mine").write_text("mine")
 
-    monkeypatch.setattr(folders, "_link_or_copy", copy)
+    monkeypatch.setattr(atomic, "_link_or_copy", copy)
     with replaced_folder(folder):
         pass
     (kept,) = tmp_path.glob("folder.*.old")
@@ -307,7 +306,7 @@ def test_files_are_written_for_whom_the_user_lets_read(tmp_path: Path) -> None:
 KILLS = """
 import logging, os, sys
 from pathlib import Path
-from d3hr_datasets.io import folders
+from d3hr_datasets.io import atomic
 
 root = Path(sys.argv[1])
 folder = root / "folder"
@@ -337,8 +336,8 @@ def replace(at, after):
         return call
     for name in ("link", "mkdir", "rename", "replace", "unlink", "rmdir", "open"):
         setattr(os, name, counted(getattr(os, name)))
-    folders.exchange = counted(folders.exchange)
-    with folders.replaced_folder(folder) as new:
+    atomic.exchange = counted(atomic.exchange)
+    with atomic.replaced_folder(folder) as new:
         for name in ("a", "b", "inner/c"):
             (new / name).unlink()
             (new / name).write_text("new")
@@ -388,10 +387,10 @@ def test_two_folders_change_places(at_once: bool, tmp_path: Path, monkeypatch: p
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    folders.exchange(tmp_path / "a", tmp_path / "b")
+    atomic.exchange(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "a" / "b").exists() and (tmp_path / "b" / "a").exists()
     with pytest.raises(FileNotFoundError):
-        folders.exchange(tmp_path / "a", tmp_path / "missing")
+        atomic.exchange(tmp_path / "a", tmp_path / "missing")
     assert (tmp_path / "a" / "b").exists() and len(list(tmp_path.iterdir())) <= 3
 
 
