@@ -32,13 +32,14 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from d3hr_datasets.io.atomic import replace_file
+from d3hr_datasets.io.atomic import replace_file, replace_text
 from d3hr_datasets.students.scores import augmentation_robust_score, label_robust_score, mean_std
 from recipes.common.errors import RecipeError
 from recipes.common.program import program
-from recipes.common.results import write_text
 from recipes.common.settings import load_settings
-from recipes.train.student import StudentSettings, check_inputs, run_student
+from recipes.train.student import run_student
+from recipes.train.student_inputs import check_inputs
+from recipes.train.student_settings import StudentSettings
 
 STUDENTS = Path("recipes/configs/students")
 SCORES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
@@ -249,7 +250,7 @@ def write_table(table: Table, rows: list[dict[str, Any]], command: str) -> None:
     texts = {".json": json.dumps(document, indent=1) + "\n", ".md": markdown(table, rows, scores)}
     replace_file(output.with_suffix(".png"), lambda path: plot(table, rows, path))
     for ending, text in texts.items():
-        write_text(output.with_suffix(ending), text)
+        replace_text(output.with_suffix(ending), text)
 
 
 def load_table(

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from recipes.common.program import need, program, training_of
+from recipes.common.prerequisites import need, training_of
+from recipes.common.program import program
 from recipes.common.results import write_results
 
 

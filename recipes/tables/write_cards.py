@@ -16,12 +16,12 @@ from pathlib import Path
 from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.description import CARD
 from d3hr_datasets.dataset.card_head import ImageFiles
-from d3hr_datasets.io.atomic import replaced_folder
+from d3hr_datasets.io.atomic import replace_text, replaced_folder
 from d3hr_datasets.publish.card import PREVIEW, accuracy_section, card_text
 from d3hr_datasets.publish.earlier_card import NOTES
 from recipes.common.errors import RecipeError
-from recipes.common.program import need_artifact, program
-from recipes.common.results import write_text
+from recipes.common.prerequisites import need_artifact
+from recipes.common.program import program
 from recipes.tables import figures, findings
 
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
@@ -112,7 +112,7 @@ def main() -> None:
     with replaced_folder(ARTIFACT) as folder:
         for path, text in changed.items():
             is_card = path.is_relative_to(ARTIFACT)
-            write_text(folder / path.relative_to(ARTIFACT) if is_card else path, text)
+            replace_text(folder / path.relative_to(ARTIFACT) if is_card else path, text)
             print(path)
         Artifact(folder, artifact.info, {}).write_metadata()
 

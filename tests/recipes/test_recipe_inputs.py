@@ -13,7 +13,7 @@ import pytest
 import recipes
 from recipes.common import program as common
 from recipes.common.errors import RecipeError
-from recipes.common.program import need, need_artifact, training_of
+from recipes.common.prerequisites import need, need_artifact, training_of
 from recipes.data import images as data
 
 ROOT = Path(__file__).parents[2]

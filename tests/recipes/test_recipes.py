@@ -17,9 +17,10 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.students.convnet import ConvNet
 from d3hr_datasets.students.models import create_student
 from recipes.build import small as build_small
+from recipes.common.batches import shuffled_batches
 from recipes.common.errors import RecipeError
-from recipes.common.run import Run
-from recipes.common.schedules import one_cycle, shuffled_batches, warmup_stable_decay
+from recipes.common.learning_rates import one_cycle, warmup_stable_decay
+from recipes.common.run_folder import RunFolder
 from recipes.common.settings import load_settings
 from recipes.data.images import load_images
 from recipes.evaluate.metrics import frechet_distance, recall_and_coverage
@@ -94,14 +95,14 @@ def dit_settings(image_folder: Path, output: Path, vae: Path, **changes: Any) ->
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Make the next training stop as if by Ctrl-C when it logs `step`."""
-    log = Run.log
+    log = RunFolder.log
 
-    def stop(self: Run, **metrics: Any) -> None:
+    def stop(self: RunFolder, **metrics: Any) -> None:
         if metrics["step"] == step:
             raise KeyboardInterrupt
         log(self, **metrics)
 
-    monkeypatch.setattr(Run, "log", stop)
+    monkeypatch.setattr(RunFolder, "log", stop)
 
 
 def test_a_model_trains_on_any_image_folder_and_resumes(
@@ -216,10 +217,10 @@ def test_the_perceptual_distance_is_of_features_and_zero_for_the_same_images() -
 
 def test_a_run_refuses_other_settings(image_folder: Path, tmp_path: Path) -> None:
     settings = vae_settings(image_folder, tmp_path / "run")
-    Run(settings.output, settings)
-    Run(settings.output, dataclasses.replace(settings, epochs=5))
+    RunFolder(settings.output, settings)
+    RunFolder(settings.output, dataclasses.replace(settings, epochs=5))
     with pytest.raises(RecipeError, match="learning_rate"):
-        Run(settings.output, dataclasses.replace(settings, learning_rate=0.5))
+        RunFolder(settings.output, dataclasses.replace(settings, learning_rate=0.5))
 
 
 @pytest.mark.parametrize(

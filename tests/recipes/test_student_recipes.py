@@ -20,12 +20,16 @@ from d3hr_datasets import Artifact, D3HRDataset, GroupSamplingConfig
 from d3hr_datasets.dataset.registry import embedded_artifact
 from d3hr_datasets.students.models import create_student
 from recipes.common.errors import RecipeError
+from recipes.common.run_folder import RunFolder
 from recipes.common.settings import load_settings
 from recipes.tables import students as evaluate_table
 from recipes.tables.rank_architectures import correlations
 from recipes.tables.students import expand, load_table, markdown, score, train_all, write_table
 from recipes.train import student as train_student
-from recipes.train.student import StudentSettings, export_student, run_folder, run_student
+from recipes.train.student import run_student
+from recipes.train.student_export import export_student
+from recipes.train.student_inputs import fingerprints, run_folder
+from recipes.train.student_settings import StudentSettings
 from recipes.train.training_sets import (
     IN_MEMORY,
     SOURCES,
@@ -261,17 +265,17 @@ def test_a_student_from_settings_to_result(
         run_student(dataclasses.replace(settings, export=str(tmp_path / "exported")), progress=False)
     monkeypatch.undo()
 
-    write_csv, interrupted = (
-        train_student.write_csv,
+    replace_metrics, interrupted = (
+        RunFolder.replace_metrics,
         dataclasses.replace(settings, output=str(tmp_path / "cut")),
     )
 
-    def interrupt(path: Path, rows: list[dict[str, float]]) -> None:
-        write_csv(path, rows)
+    def interrupt(run: RunFolder, rows: list[dict[str, Any]]) -> None:
+        replace_metrics(run, rows)
         if len(rows) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_student, "write_csv", interrupt)
+    monkeypatch.setattr(RunFolder, "replace_metrics", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_student(interrupted, progress=False)
     monkeypatch.undo()
@@ -305,7 +309,7 @@ def test_soft_labels_from_an_exported_teacher(real: Path, teacher: Path, tmp_pat
 
 def test_a_changed_teacher_is_another_student(real: Path, teacher: Path, tmp_path: Path) -> None:
     settings = student(real, tmp_path, labels="soft", teacher=f"local-dir:{teacher}")
-    inputs = train_student.fingerprints(settings)
+    inputs = fingerprints(settings)
     assert set(inputs) == {"teacher"} and len(inputs["teacher"]) == 64
     assert run_folder(settings, inputs) != run_folder(settings, {"teacher": "0"})
     assert run_folder(settings, inputs) == run_folder(dataclasses.replace(settings, workers=2), inputs)
@@ -317,16 +321,16 @@ def test_changed_images_are_another_student(real: Path, tiny_artifact: Path, tmp
     shutil.copytree(tiny_artifact, folder)
     for source in ("default", "reconstructed"):
         settings = student(real, tmp_path, source=source, ipc=1, artifact=str(folder))
-        before = train_student.fingerprints(settings)
+        before = fingerprints(settings)
         flip_byte(folder / "model" / "vae" / "diffusion_pytorch_model.safetensors", -1)
         Artifact.load(folder).write_metadata()
-        assert train_student.fingerprints(settings) != before
+        assert fingerprints(settings) != before
     images = tmp_path / "images"
     shutil.copytree(real / "train", images)
     settings = student(real, tmp_path, source=f"folder:{images}", ipc=0)
-    before = train_student.fingerprints(settings)
+    before = fingerprints(settings)
     next(images.rglob("*.png")).unlink()
-    assert train_student.fingerprints(settings) != before
+    assert fingerprints(settings) != before
 
 
 def test_exported_folders_have_the_classes_of_the_real_images(
