@@ -42,8 +42,8 @@ from d3hr_datasets.students.selection import herding, k_center, random_per_class
 from d3hr_datasets.students.teachers import load_teacher
 from d3hr_datasets.students.training import train_student
 from d3hr_datasets.students.views import TensorImages, normalized
-from tests.students.test_students import protocol
 from tests.support.tiny import CLASSES, TIMESTEPS, TinyImages, tiny_info, tiny_pipeline
+from tests.support.tiny_students import protocol
 
 GENERATOR = torch.Generator().manual_seed(0)
 LATENTS, IMAGES = torch.randn(6, 3, 4, 4, generator=GENERATOR), torch.rand(6, 1, 16, 16, generator=GENERATOR)
