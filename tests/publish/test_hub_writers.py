@@ -119,8 +119,9 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
 HELPERS = {
     "common.results",
     "common.run_folder",
-    "tables.figures",
+    "tables.result_tables",
     "tables.findings",
+    "tables.student_table",
     "train.student_export",
     "train.training_sets",
 }  # of the others

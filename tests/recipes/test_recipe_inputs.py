@@ -93,7 +93,7 @@ def test_what_is_missing_is_said_in_a_line(
     monkeypatch.setattr("sys.argv", [name, *arguments])
     recipe = importlib.import_module(f"recipes.{name}")
     if name == "tables.students":
-        monkeypatch.setattr(recipe, "STUDENTS", CONFIGS / "students")
+        monkeypatch.setattr("recipes.tables.student_rows.STUDENTS", CONFIGS / "students")
     with pytest.raises(SystemExit) as raised:
         recipe.main()
     message = str(raised.value.code)

@@ -13,9 +13,11 @@ import yaml
 
 from d3hr_datasets.students.models import create_student
 from recipes.common.errors import RecipeError
-from recipes.tables import students as evaluate_table
+from recipes.tables import student_rows, students
 from recipes.tables.rank_architectures import correlations
-from recipes.tables.students import expand, load_table, markdown, score, train_all, write_table
+from recipes.tables.student_rows import expand, load_table
+from recipes.tables.student_table import markdown, pick, score, write_table
+from recipes.tables.students import train_all
 from recipes.train.student import run_student
 from recipes.train.student_settings import StudentSettings
 from recipes.train.training_sets import (
@@ -29,7 +31,7 @@ def table_file(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """Return a table of three rows and two seeds on tiny images."""
     values = dataclasses.asdict(student(real, tmp_path / "runs"))
     (tmp_path / "student.yaml").write_text(yaml.safe_dump({**values, "epochs": 1}))
-    monkeypatch.setattr(evaluate_table, "STUDENTS", tmp_path)
+    monkeypatch.setattr(student_rows, "STUDENTS", tmp_path)
     table = {
         "title": "A table",
         "config": "student.yaml",
@@ -58,7 +60,7 @@ def table_file(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.mark.parametrize("path", sorted(TABLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_tables_name_rows_that_can_be_trained(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate_table, "STUDENTS", STUDENTS)
+    monkeypatch.setattr(student_rows, "STUDENTS", STUDENTS)
     table = load_table(path, [])
     rows = [row.student(0) for row in expand(table)]
     assert rows and all(row.source in SOURCES for row in rows)
@@ -86,9 +88,9 @@ def test_a_table_is_trained_and_written(
     results = {
         (row.name, seed): run_student(row.student(seed), progress=False) for row in rows for seed in (0, 1)
     }
-    monkeypatch.setattr(evaluate_table, "ProcessPoolExecutor", _Here)
+    monkeypatch.setattr(students, "ProcessPoolExecutor", _Here)
     assert train_all(rows, 2, 1) == results  # found, not trained again
-    write_table(table, [evaluate_table.summarize(row, 2, results) for row in rows], "command")
+    write_table(table, [students.summarize(row, 2, results) for row in rows], "command")
     output = Path(table.output)
     assert sorted(path.name for path in output.parent.iterdir()) == ["other.json", "other.md", "other.png"]
     document = json.loads(output.with_suffix(".json").read_text())
@@ -131,7 +133,7 @@ def test_tables_are_checked(table_file: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="unknown settings"):
         expand(dataclasses.replace(table, set={"epoch": 1}))[0].student(0)
     with pytest.raises(RecipeError, match="must describe one row"):
-        evaluate_table.pick([{"name": "a", "settings": {}}], {"ipc": 3})
+        pick([{"name": "a", "settings": {}}], {"ipc": 3})
     rows: list[dict[str, Any]] = [
         {
             "name": "a",
