@@ -9,7 +9,8 @@ A table is a YAML file: `config` (of a student, below `recipes/configs/students/
 students), `rows` (each a `set` of its own, and a `grid` of lists whose combinations are a row each),
 `seeds`, and maybe `scores` (LRS and ARS, of rows chosen by their settings) and `plot` (`x` and `series`,
 settings). Every student has a folder of its own below `output` (see `recipes.train.student`), so that a
-table goes on where it was interrupted, and tables share what they have in common.
+table goes on where it was interrupted, and tables share what they have in common. Those that ship write to
+`hub/results/tables/`.
 """
 
 from __future__ import annotations
