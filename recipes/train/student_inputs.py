@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +19,6 @@ from d3hr_datasets.io.foreign import file_sha256
 from d3hr_datasets.students.evaluation import teacher_outputs
 from d3hr_datasets.students.labels import SoftLabels, images_digest
 from d3hr_datasets.students.teachers import Teacher, load_teacher
-from d3hr_datasets.students.views import Images
 from recipes.common.errors import RecipeError
 from recipes.common.prerequisites import need, need_artifact
 from recipes.train.student_settings import NOT_OF_THE_RESULT, StudentSettings
@@ -108,7 +107,8 @@ def gather_inputs(settings: StudentSettings, folder: Path, accelerator: Accelera
     teacher, features = None, None
     if settings.source in {"herding", "k_center"}:  # they choose among all real images
         teacher = make_teacher(settings, real_images(settings, train=True), accelerator.device)
-        features = teacher and _features_by(teacher, settings)
+        if teacher is not None:
+            features = partial(teacher_outputs, teacher, settings, features=True)
     images = training_set(settings, Path(settings.output) / "images", features)
     testing = images_to_test_on(settings, images)
     teacher = teacher or make_teacher(settings, images, accelerator.device)
@@ -117,10 +117,6 @@ def gather_inputs(settings: StudentSettings, folder: Path, accelerator: Accelera
         with accelerator.main_process_first():
             labels = stored_labels(settings, images, teacher, folder)
     return StudentInputs(images, testing, teacher, labels)
-
-
-def _features_by(teacher: Teacher, settings: StudentSettings) -> Callable[[Images], torch.Tensor]:
-    return lambda images: teacher_outputs(teacher, settings, images, features=True)
 
 
 def make_teacher(settings: StudentSettings, classes: ImageSet, device: torch.device) -> Teacher | None:
