@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from d3hr_datasets import D3HRFashionMNIST
 from d3hr_datasets.dataset.contact_sheet import contact_sheet
-from d3hr_datasets.students.training import evaluate, normalized, train_student
-from d3hr_datasets.students.views import TensorImages
-from recipes.common.images import dataset_tensors
+from d3hr_datasets.students.evaluation import evaluate
+from d3hr_datasets.students.training import train_student
+from d3hr_datasets.students.views import TensorImages, normalized
+from recipes.common.generated_images import dataset_tensors
 from recipes.common.program import program
 from recipes.common.settings import load_settings
 from recipes.data.images import ImagesNotFoundError, load_images
-from recipes.train.student import StudentSettings
+from recipes.train.student_settings import StudentSettings
 
 PROTOCOL = Path("recipes/configs/students/dc/fashion-mnist-ipc10.yaml")
 

@@ -23,7 +23,8 @@ from d3hr_datasets.errors import ArtifactFormatError, PublishError
 from d3hr_datasets.io import hub
 from d3hr_datasets.io.foreign import read_json
 from d3hr_datasets.publish.upload import PlannedFile, plan_artifact, publish_artifact, registry_row
-from recipes.common.program import EMBEDDED, need, program
+from recipes.common.prerequisites import EMBEDDED, need
+from recipes.common.program import program
 
 HUB = Path("hub")
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

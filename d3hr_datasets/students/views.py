@@ -6,7 +6,7 @@ A view is decided by seed, epoch and index alone: neither workers, processes nor
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from typing import Protocol as TypingProtocol
 
@@ -21,6 +21,8 @@ from d3hr_datasets.students.protocol import Protocol
 # Principal components of the RGB values of ImageNet, as all public code has them.
 PCA_VALUES = (0.2175, 0.0188, 0.0045)
 PCA_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+
+Network = Callable[[torch.Tensor], torch.Tensor]  # images (B, C, S, S) to logits (B, K)
 
 
 class Images(TypingProtocol):
@@ -152,6 +154,17 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             padded = batch.repeat(math.ceil(self.world_size / len(batch)))
             mine = padded[self.rank :: self.world_size]
             yield list(zip(mine.tolist(), seeds[mine].tolist(), strict=True))
+
+
+def normalize(protocol: Protocol, images: torch.Tensor) -> torch.Tensor:
+    """Return images (B, C, H, W) in [0, 1] as the student takes them."""
+    mean, std = (torch.tensor(values).to(images)[:, None, None] for values in (protocol.mean, protocol.std))
+    return (images - mean) / std
+
+
+def normalized(protocol: Protocol, model: nn.Module) -> Network:
+    """Return a student as a function of images in [0, 1]."""
+    return lambda images: model(normalize(protocol, images))
 
 
 def dsa_augment(images: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import types
 import typing
@@ -15,6 +16,16 @@ from recipes.common.errors import RecipeError
 Settings = TypeVar("Settings")
 
 
+def settings_parser(cls: type, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of what `load_settings` takes: `config` and `set`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help=f"a YAML file with the fields of {cls.__name__}")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    return parser
+
+
 def load_settings(cls: type[Settings], path: str | Path, overrides: list[str]) -> Settings:
     """Read a YAML file into the dataclass `cls`, then apply `KEY=VALUE` overrides.
 
@@ -23,7 +34,7 @@ def load_settings(cls: type[Settings], path: str | Path, overrides: list[str]) -
     Raises:
         RecipeError: A key is not a field of `cls`, a value has the wrong type, or one is missing.
     """
-    values = _read_yaml(Path(path))
+    values = read_yaml(Path(path))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
@@ -46,12 +57,13 @@ def load_settings(cls: type[Settings], path: str | Path, overrides: list[str]) -
     return cls(**{key: _convert(path, key, value, hints[key]) for key, value in values.items()})
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the settings of a YAML file, over those of its `base`."""
     if not path.is_file():
         raise RecipeError(f"there is no settings file {path}; those that ship are in recipes/configs/")
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     base = values.pop("base", None)
-    return values if base is None else {**_read_yaml(path.parent / base), **values}
+    return values if base is None else {**read_yaml(path.parent / base), **values}
 
 
 def _convert(path: str | Path, key: str, value: Any, hint: Any) -> Any:

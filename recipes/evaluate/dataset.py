@@ -21,27 +21,13 @@ import torch
 from d3hr_datasets import GroupSamplingConfig, group_score, sample_group
 from recipes.common.program import program
 from recipes.common.results import write_results
-
-USE = """
-import hashlib, json, sys, time
-import torch, torchvision
-started = time.perf_counter()
-from d3hr_datasets import D3HRFashionMNIST
-imported = time.perf_counter()
-dataset = D3HRFashionMNIST(root=sys.argv[1], ipc=10)
-constructed = time.perf_counter()
-pixels = b"".join(dataset[index][0].tobytes() for index in range(len(dataset)))
-read = time.perf_counter()
-print(json.dumps({
-    "import_seconds": imported - started, "construct_seconds": constructed - imported,
-    "all_images_seconds": read - imported, "sha256_of_pixels": hashlib.sha256(pixels).hexdigest(),
-}))
-"""
+from recipes.evaluate import first_use
 
 
 def use(root: str) -> dict[str, Any]:
     """Read all images of the embedded set in a new process."""
-    result = subprocess.run([sys.executable, "-c", USE, root], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", first_use.__name__, root]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     values: dict[str, Any] = json.loads(result.stdout)
     return values
 

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from d3hr_datasets import DecodeConfig, InversionConfig
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixels import to_model_range
-from recipes.common.program import need_artifact, program
+from recipes.common.prerequisites import need_artifact
+from recipes.common.program import program
 from recipes.common.results import write_results
 from recipes.data.images import load_images
 

@@ -17,7 +17,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from recipes.common.program import need, need_artifact, program, training_of
+from recipes.common.prerequisites import need, need_artifact, training_of
+from recipes.common.program import program
 from recipes.common.results import write_results
 
 

@@ -18,7 +18,8 @@ import torch
 
 from d3hr_datasets import Artifact, D3HRDataset, GroupSamplingConfig
 from d3hr_datasets.artifact.metadata import STATISTICS
-from recipes.common.program import need_artifact, program
+from recipes.common.prerequisites import need_artifact
+from recipes.common.program import program
 from recipes.common.results import write_results
 
 

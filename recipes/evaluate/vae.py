@@ -13,9 +13,10 @@ import torch
 
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixels import to_model_range
-from recipes.common.classifier import accuracy
-from recipes.common.images import real_classifier, reconstruct
-from recipes.common.program import need_artifact, program
+from recipes.common.classifier import accuracy, real_classifier
+from recipes.common.generated_images import reconstruct
+from recipes.common.prerequisites import need_artifact
+from recipes.common.program import program
 from recipes.common.results import write_results
 from recipes.data.images import load_images
 from recipes.train.vae import psnr

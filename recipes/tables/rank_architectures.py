@@ -17,9 +17,10 @@ from typing import Any
 
 from scipy.stats import kendalltau, spearmanr
 
+from d3hr_datasets.io.atomic import replace_text
 from recipes.common.errors import RecipeError
-from recipes.common.program import need, program
-from recipes.common.results import write_text
+from recipes.common.prerequisites import need
+from recipes.common.program import program
 
 
 def correlations(rows: list[dict[str, Any]], reference: str = "whole") -> dict[str, dict[str, float]]:
@@ -64,7 +65,7 @@ def main() -> None:
     found = correlations(json.loads(arguments.table.read_text(encoding="utf-8"))["rows"])
     text = json.dumps(found, indent=2)
     output = arguments.table.with_name(f"{arguments.table.stem}-ranks.json")
-    write_text(output, text + "\n")
+    replace_text(output, text + "\n")
     print(text)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from recipes.common.program import need, program, training_of
+from recipes.common.prerequisites import need, training_of
+from recipes.common.program import program
 from recipes.common.results import write_results
 
 
@@ -43,12 +44,16 @@ def main() -> None:
     parser.add_argument("--dit", type=Path, default=Path("runs/dit-fashion-mnist"))
     parser.add_argument("--output", default="hub/results/training.json")
     arguments = parser.parse_args()
-    settings, results = {}, {}
-    runs = {arguments.vae: "train.vae", arguments.decoder: "train_vae", arguments.dit: "train.diffusion"}
-    for folder, recipe in runs.items():
+    runs: dict[Path, tuple[str, str]] = {
+        arguments.vae: ("VAE", "train.vae"),
+        arguments.decoder: ("decoder", "train.vae"),
+        arguments.dit: ("DiT", "train.diffusion"),
+    }
+    for folder, (_, recipe) in runs.items():
         for part in ("settings.yaml", "metrics.csv"):
             need(folder / part, training_of(folder, recipe))
-    for name, folder in (("VAE", arguments.vae), ("decoder", arguments.decoder), ("DiT", arguments.dit)):
+    settings, results = {}, {}
+    for folder, (name, _) in runs.items():
         settings[name], results[name] = summarize(folder)
     write_results(arguments.output, settings, results)
     print(results)

@@ -16,30 +16,30 @@ from pathlib import Path
 from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.description import CARD
 from d3hr_datasets.dataset.card_head import ImageFiles
-from d3hr_datasets.io.atomic import replaced_folder
+from d3hr_datasets.io.atomic import replace_text, replaced_folder
 from d3hr_datasets.publish.card import PREVIEW, accuracy_section, card_text
 from d3hr_datasets.publish.earlier_card import NOTES
 from recipes.common.errors import RecipeError
-from recipes.common.program import need_artifact, program
-from recipes.common.results import write_text
-from recipes.tables import figures, findings
+from recipes.common.prerequisites import need_artifact
+from recipes.common.program import program
+from recipes.tables import findings, result_tables
 
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
 MODEL_CARD = ARTIFACT / "model" / CARD
 README = Path("README.md")
 DOCS = Path("docs")
 BLOCKS: dict[str, Callable[[], str]] = {
-    "figures": figures.figures,
-    "tables": figures.students_tables,
-    "training": figures.training_table,
-    "vae": figures.vae_table,
-    "precision": figures.precision_table,
-    "storage": figures.storage_table,
-    "diffusion": figures.diffusion_table,
-    "inversion": figures.inversion_tables,
-    "inversion methods": figures.inversion_methods_table,
-    "use": figures.dataset_table,
-    "hard labels": figures.hard_labels_table,
+    "figures": result_tables.figures,
+    "tables": result_tables.students_tables,
+    "training": result_tables.training_table,
+    "vae": result_tables.vae_table,
+    "precision": result_tables.precision_table,
+    "storage": result_tables.storage_table,
+    "diffusion": result_tables.diffusion_table,
+    "inversion": result_tables.inversion_tables,
+    "inversion methods": result_tables.inversion_methods_table,
+    "use": result_tables.dataset_table,
+    "hard labels": result_tables.hard_labels_table,
     "comparisons": findings.comparisons,
     "ranks": findings.ranks,
     "round trips": findings.inversion_methods,
@@ -77,7 +77,7 @@ def filled(text: str, where: str | Path) -> str:
 
 def artifact_card() -> str:
     """Return the card of the embedded artifact: what `d3hr card` writes, and the notes that are there."""
-    accuracies = accuracy_section(figures.RESULTS / "tables" / "hard-labels.json")
+    accuracies = accuracy_section(result_tables.RESULTS / "tables" / "hard-labels.json")
     text = card_text(Artifact.load(ARTIFACT), None, ImageFiles.of([ARTIFACT / PREVIEW]), accuracies)
     _, found, notes = (ARTIFACT / CARD).read_text(encoding="utf-8").partition(f"{NOTES}\n")
     if not found:
@@ -87,15 +87,15 @@ def artifact_card() -> str:
 
 def documents() -> dict[Path, str]:
     """Return every file with figures in it, as it should be."""
-    tables = figures.RESULTS / "tables"
+    tables = result_tables.RESULTS / "tables"
     return {
         **{
             path: filled(path.read_text(encoding="utf-8"), path)
             for path in (README, MODEL_CARD, *DOCS.glob("*.md"))
         },
         ARTIFACT / CARD: artifact_card(),
-        figures.RESULTS / "SYSTEMS.md": f"{SYSTEMS}\n{figures.systems()}\n",
-        **{tables / f"{name}.md": text for name, text in figures.table_texts().items()},
+        result_tables.RESULTS / "SYSTEMS.md": f"{SYSTEMS}\n{result_tables.systems()}\n",
+        **{tables / f"{name}.md": text for name, text in result_tables.table_texts().items()},
     }
 
 
@@ -112,7 +112,7 @@ def main() -> None:
     with replaced_folder(ARTIFACT) as folder:
         for path, text in changed.items():
             is_card = path.is_relative_to(ARTIFACT)
-            write_text(folder / path.relative_to(ARTIFACT) if is_card else path, text)
+            replace_text(folder / path.relative_to(ARTIFACT) if is_card else path, text)
             print(path)
         Artifact(folder, artifact.info, {}).write_metadata()
 

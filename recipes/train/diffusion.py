@@ -10,9 +10,8 @@ weights), `vae/` and `scheduler/`, stored in half precision.
 
 from __future__ import annotations
 
-import argparse
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,64 +25,99 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.loading import PADDING
 from d3hr_datasets.diffusion.pixels import to_model_range
 from d3hr_datasets.io.foreign import file_sha256
-from recipes.common.ema import ExponentialMovingAverage
-from recipes.common.program import need, program, training_of
-from recipes.common.results import cached_tensors
-from recipes.common.run import Run
-from recipes.common.schedules import one_cycle, shuffled_batches, warmup_stable_decay
-from recipes.common.settings import load_settings
+from recipes.common.learning_rates import one_cycle, warmup_stable_decay
+from recipes.common.prerequisites import need, training_of
+from recipes.common.program import program
+from recipes.common.run_folder import RunFolder
+from recipes.common.settings import load_settings, settings_parser
+from recipes.common.tensor_cache import cached_tensors
+from recipes.common.timer import Every
+from recipes.common.training_loop import TrainingLoop, TrainingSettings
 from recipes.data.images import load_images
 
 WARMUP_STEPS = 1000  # of a run with `decay_share`
 VALIDATION_IMAGES = 4096  # enough for three digits of the error
 
 
-@dataclass(frozen=True)
-class DiTSettings:
+@dataclass(frozen=True, kw_only=True)
+class DiTSettings(TrainingSettings):
     """Settings of one DiT training on the latents of `vae`.
 
     The learning rate rises, and falls over the whole run in a half cosine; or, with `decay_share`, it stays
     until that share of the run is left and then falls to 0 along a line. Such a run may be told its end late:
-    up to the fall it is the same for any number of epochs. `validation_split` must share no image with
-    `split`; the error on it, of the averaged weights, goes to `validation.csv` with every sample grid.
+    up to the fall it is the same for any number of epochs.
+
+    Args:
+        vae: Folder of the VAE.
+        patch_size: Side of a token, in latents.
+        num_layers: Blocks.
+        num_attention_heads: Of each block.
+        attention_head_dim: Of each head.
+        label_dropout: Share of images whose label is left out, for guidance.
+        snr_gamma: Timesteps of a larger ratio of signal to noise count less (Min-SNR, arXiv 2303.09556).
+        bf16: Compute under autocast to bfloat16.
+        torch_compile: Compile the DiT.
+        decay_share: See above.
+        validation_split: Of the images; it must share none with `split`. The error on it, of the averaged
+            weights, goes to `validation.csv` with every sample grid.
+        minutes_between_samples: While training.
     """
 
-    output: str
     vae: str
-    source: str
-    image_size: int
-    padding: int
     patch_size: int
     num_layers: int
     num_attention_heads: int
     attention_head_dim: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
     label_dropout: float
     snr_gamma: float
-    ema_decay: float
-    split: str = "train+held-out"
-    seed: int = 0
     bf16: bool = False
     torch_compile: bool = False
     decay_share: float | None = None
     validation_split: str | None = None
-    log_every: int = 100
-    minutes_between_checkpoints: float = 5.0
     minutes_between_samples: float = 15.0
 
 
 @torch.no_grad()
-def encode_all(vae: AutoencoderKL, images: torch.Tensor, padding: int) -> dict[str, torch.Tensor]:
+def encode_all(vae: AutoencoderKL, images: torch.Tensor, padding: int) -> torch.Tensor:
     """Return the posterior mean of every image, unscaled, (N, C, H, W).
 
     The mean, since it is what inversion starts from and what decodes best.
     """
     batches = tqdm(images.split(128), desc="encoding", mininterval=20)
-    return {
-        "mean": torch.cat([vae.encode(to_model_range(batch, padding)).latent_dist.mean for batch in batches])
-    }
+    return torch.cat([vae.encode(to_model_range(batch, padding)).latent_dist.mean for batch in batches])
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Images as the DiT sees them: scaled latents (N, C, H, W), labels (N,), and names of the classes."""
+
+    values: torch.Tensor
+    targets: torch.Tensor
+    classes: list[str]
+
+
+def latents_to_train_on(settings: DiTSettings, vae: AutoencoderKL, folder: Path, download: bool) -> Latents:
+    """Return the latents of `split`, made and written to the run's folder first."""
+    images, targets, classes = load_images(
+        settings.source, settings.split, settings.image_size, vae.config.in_channels, download
+    )
+    weights_of_vae = file_sha256(Path(settings.vae) / "diffusion_pytorch_model.safetensors")
+    encoded = cached_tensors(
+        folder / f"latents-{weights_of_vae[:16]}.safetensors",
+        lambda: {"mean": encode_all(vae, images, settings.padding)},
+    )
+    return Latents(encoded["mean"] * vae.config.scaling_factor, targets, classes)
+
+
+def latents_to_validate_on(settings: DiTSettings, vae: AutoencoderKL, download: bool) -> Latents | None:
+    """Return the latents of the first images of `validation_split`, if there is one."""
+    if settings.validation_split is None:
+        return None
+    images, targets, classes = load_images(
+        settings.source, settings.validation_split, settings.image_size, vae.config.in_channels, download
+    )
+    encoded = encode_all(vae, images[:VALIDATION_IMAGES], settings.padding)
+    return Latents(encoded * vae.config.scaling_factor, targets[:VALIDATION_IMAGES], classes)
 
 
 def make_transformer(settings: DiTSettings, vae: AutoencoderKL, num_classes: int) -> DiTTransformer2DModel:
@@ -111,153 +145,116 @@ def save_samples(model: LatentDiffusion, path: Path) -> None:
     save_image(torch.cat(grids) / 2 + 0.5, path, nrow=min(10, model.num_classes))
 
 
+class NoiseError:
+    """The error of the DiT's predicted noise, less for timesteps of little noise, and without some labels."""
+
+    def __init__(
+        self,
+        transformer: DiTTransformer2DModel,
+        latents: Latents,
+        alphas_cumprod: torch.Tensor,
+        settings: DiTSettings,
+    ) -> None:
+        self.transformer, self.latents, self.settings = transformer, latents, settings
+        self.alphas_cumprod = alphas_cumprod
+        snr = alphas_cumprod / (1 - alphas_cumprod)
+        self.weights = snr.clamp(max=settings.snr_gamma) / snr
+        self.errors: list[float] = []  # since `metrics` was called
+
+    def loss(self, index: torch.Tensor, step: int) -> torch.Tensor:
+        settings, latents = self.settings, self.latents.values[index]
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps = torch.randint(len(self.alphas_cumprod), (len(index),), generator=generator)
+        # Labels are dropped here: in training mode every block of diffusers' model draws its own.
+        drop = torch.rand(len(index), generator=generator) < settings.label_dropout
+        labels = torch.where(drop, len(self.latents.classes), self.latents.targets[index])
+        noisy = add_noise(latents, noise, self.alphas_cumprod[timesteps])
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+            predicted = self.transformer(noisy, timestep=timesteps, class_labels=labels).sample
+        error = (predicted.float() - noise).square().mean(dim=(1, 2, 3))
+        self.errors.append(error.mean().item())
+        return (self.weights[timesteps] * error).mean()  # type: ignore[no-any-return]
+
+    def metrics(self) -> dict[str, float]:
+        mean = sum(self.errors) / len(self.errors)
+        self.errors = []
+        return {"mse": mean}
+
+
+def add_noise(latents: torch.Tensor, noise: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """Return latents (B, C, H, W) noised to a timestep each, of which `alphas_cumprod` (B,) are."""
+    alpha = alphas_cumprod.view(-1, 1, 1, 1)
+    return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+
+
 @torch.no_grad()
-def mean_error(
-    transformer: DiTTransformer2DModel, latents: torch.Tensor, targets: torch.Tensor, alphas: torch.Tensor
-) -> float:
+def mean_error(transformer: DiTTransformer2DModel, latents: Latents, alphas_cumprod: torch.Tensor) -> float:
     """Return the mean squared error of predicted noise, the same noise and timesteps in every call."""
     generator = torch.Generator().manual_seed(0)
     total = 0.0
-    for batch, labels in zip(latents.split(256), targets.split(256), strict=True):
+    for batch, labels in zip(latents.values.split(256), latents.targets.split(256), strict=True):
         noise = torch.randn(batch.shape, generator=generator)
-        timesteps = torch.randint(len(alphas), (len(batch),), generator=generator)
-        alpha = alphas[timesteps].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * batch + (1 - alpha).sqrt() * noise
+        timesteps = torch.randint(len(alphas_cumprod), (len(batch),), generator=generator)
+        noisy = add_noise(batch, noise, alphas_cumprod[timesteps])
         predicted = transformer(noisy, timestep=timesteps, class_labels=labels).sample
         total += (predicted - noise).square().mean(dim=(1, 2, 3)).sum().item()
-    return total / len(latents)
+    return total / len(latents.values)
 
 
 def train(settings: DiTSettings, download: bool = False) -> None:
     need(settings.vae, training_of(Path(settings.vae).parent, "train.vae"))
-    run = Run(settings.output, settings)
+    run = RunFolder(settings.output, settings)
     vae = AutoencoderKL.from_pretrained(settings.vae)
-    images, targets, classes = load_images(
-        settings.source, settings.split, settings.image_size, vae.config.in_channels, download
-    )
-    weights_of_vae = file_sha256(Path(settings.vae) / "diffusion_pytorch_model.safetensors")
-    encoded = cached_tensors(
-        run.folder / f"latents-{weights_of_vae[:16]}.safetensors",
-        lambda: encode_all(vae, images, settings.padding),
-    )
-    data = encoded["mean"] * vae.config.scaling_factor
-    validation = None
-    if settings.validation_split is not None:
-        held_out, held_out_targets, _ = load_images(
-            settings.source, settings.validation_split, settings.image_size, vae.config.in_channels, download
-        )
-        held_out_latents = encode_all(vae, held_out[:VALIDATION_IMAGES], settings.padding)["mean"]
-        validation = held_out_latents * vae.config.scaling_factor, held_out_targets[:VALIDATION_IMAGES]
+    latents = latents_to_train_on(settings, vae, run.path, download)
+    validation = latents_to_validate_on(settings, vae, download)
     torch.manual_seed(settings.seed)
-    transformer = make_transformer(settings, vae, len(classes))
+    # In training mode its blocks would drop labels; nothing else in it depends on the mode.
+    transformer = make_transformer(settings, vae, len(latents.classes)).eval()
     scheduler = DDIMScheduler(
         num_train_timesteps=1000, beta_schedule="linear", clip_sample=False, set_alpha_to_one=True
     )
-    alphas = scheduler.alphas_cumprod
-    snr = alphas / (1 - alphas)
-    weights = snr.clamp(max=settings.snr_gamma) / snr
     optimizer = torch.optim.AdamW(
         transformer.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
-    per_epoch = len(data) // settings.batch_size
-    total = per_epoch * settings.epochs
-    # Labels are dropped here. In training mode every block of diffusers' model would draw its own
-    # dropped labels; nothing else in it depends on the mode.
-    transformer.eval()
-    average = ExponentialMovingAverage(transformer, settings.ema_decay)
-    step = 0
-    state = run.load_checkpoint()
-    if state is not None:
-        transformer.load_state_dict(state["transformer"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.state, average.steps, step = state["average"], state["step"], state["step"]
+    loop = TrainingLoop(run, settings, "transformer", transformer, optimizer)
     if settings.torch_compile:
         check_compiler("cpu")
         transformer.compile()
-    print(f"{sum(p.numel() for p in transformer.parameters()):,} parameters, from step {step}", flush=True)
 
-    def averaged() -> LatentDiffusion:
-        copy = make_transformer(settings, vae, len(classes))
-        copy.load_state_dict(average.state)
-        return LatentDiffusion(copy, vae, scheduler, device="cpu")
-
-    def look(model: LatentDiffusion, step: int) -> None:
-        save_samples(model, run.folder / f"samples-{step}.png")
+    def look() -> LatentDiffusion:
+        averaged = make_transformer(settings, vae, len(latents.classes))
+        averaged.load_state_dict(loop.averaged_weights())
+        model = LatentDiffusion(averaged, vae, scheduler, device="cpu")
+        save_samples(model, run.path / f"samples-{loop.step}.png")
         if validation is not None:
-            error = mean_error(model.transformer, *validation, alphas)
-            run.log(table="validation", step=step, epoch=round(step / per_epoch, 2), mse=error)
+            error = mean_error(model.transformer, validation, scheduler.alphas_cumprod)
+            epoch = loop.step / (len(latents.values) // settings.batch_size)
+            run.log(table="validation", step=loop.step, epoch=round(epoch, 2), mse=error)
+        return model
 
-    saved = sampled = started = time.monotonic()
-    first, errors = step, []
-    progress = tqdm(total=total, initial=step, mininterval=20)
-    for index in shuffled_batches(len(data), settings.batch_size, settings.seed, step):
-        if step == total:
-            break
-        if settings.decay_share is None:
-            factor = one_cycle(step, total, warmup=0.05)
-        else:
-            factor = warmup_stable_decay(step, total, WARMUP_STEPS, settings.decay_share)
-        rate = settings.learning_rate * factor
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        latents = data[index]
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(len(alphas), (len(index),), generator=generator)
-        drop = torch.rand(len(index), generator=generator) < settings.label_dropout
-        labels = torch.where(drop, len(classes), targets[index])
-        alpha = alphas[timesteps].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
-            predicted = transformer(noisy, timestep=timesteps, class_labels=labels).sample
-        error = (predicted.float() - noise).square().mean(dim=(1, 2, 3))
-        transformer.zero_grad(set_to_none=True)
-        (weights[timesteps] * error).mean().backward()
-        norm = torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.step()
-        average.update(transformer)
-        step += 1
-        errors.append(error.mean().item())
-        progress.update()
-        if step % settings.log_every == 0:
-            speed = (step - first) * settings.batch_size / (time.monotonic() - started)
-            run.log(
-                step=step,
-                mse=sum(errors) / len(errors),
-                gradient_norm=norm.item(),
-                learning_rate=rate,
-                images_per_second=round(speed, 1),
-            )
-            errors = []
-        if time.monotonic() - saved > 60 * settings.minutes_between_checkpoints:
-            saved = time.monotonic()
-            run.save_checkpoint(
-                {
-                    "transformer": transformer.state_dict(),
-                    "step": step,
-                    "optimizer": optimizer.state_dict(),
-                    "average": average.state,
-                }
-            )
-        if time.monotonic() - sampled > 60 * settings.minutes_between_samples:
-            sampled = time.monotonic()
-            look(averaged(), step)
-    progress.close()
-    model = averaged()
-    look(model, step)
-    model.transformer.half(), model.vae.half()
-    pipeline = DiTPipeline(model.transformer, model.vae, scheduler)
+    rate_factor = partial(one_cycle, warmup=0.05)
+    if settings.decay_share is not None:
+        rate_factor = partial(warmup_stable_decay, warmup=WARMUP_STEPS, decay_share=settings.decay_share)
+    objective = NoiseError(transformer, latents, scheduler.alphas_cumprod, settings)
+    samples = Every(settings.minutes_between_samples)
+    for _ in loop.steps(objective, len(latents.values), rate_factor):
+        if samples.is_due():
+            look()
+    save_pipeline(look(), latents.classes, settings.padding, run.path / "model")
+
+
+def save_pipeline(model: LatentDiffusion, classes: list[str], padding: int, folder: Path) -> None:
+    """Save a model as a diffusers pipeline in half precision that says its classes and its frame."""
+    pipeline = DiTPipeline(model.transformer.half(), model.vae.half(), model.scheduler)
     label_map = {str(label): name for label, name in enumerate(classes)}
-    pipeline.register_to_config(id2label=label_map, **{PADDING: settings.padding})
-    pipeline.save_pretrained(run.folder / "model")
+    pipeline.register_to_config(id2label=label_map, **{PADDING: padding})
+    pipeline.save_pretrained(folder)
 
 
 @program
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="a YAML file with the fields of DiTSettings")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    parser = settings_parser(DiTSettings, __doc__)
     parser.add_argument("--download", action="store_true", help="let torchvision download Fashion-MNIST")
     arguments = parser.parse_args()
     train(load_settings(DiTSettings, arguments.config, arguments.set), arguments.download)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from d3hr_datasets.students.models import ConvNet
+from d3hr_datasets.students.convnet import ConvNet
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.training import train_student
 from d3hr_datasets.students.views import TensorImages

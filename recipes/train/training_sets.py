@@ -27,7 +27,7 @@ from d3hr_datasets.sources.relabel import relabel
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
 from d3hr_datasets.students.views import Images, TensorImages
 from recipes.common.errors import RecipeError
-from recipes.common.images import dataset_tensors, raw_samples, reconstruct
+from recipes.common.generated_images import dataset_tensors, raw_samples, reconstruct
 from recipes.data.images import FolderImages, load_images
 
 IN_MEMORY = 20_000  # generated images, at most

@@ -12,57 +12,50 @@ Resumes from `OUTPUT/checkpoint.pt` when it is there. Writes `settings.yaml`, `m
 
 from __future__ import annotations
 
-import argparse
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
-from tqdm import tqdm
 
 from d3hr_datasets.diffusion.pixels import to_model_range
-from recipes.common.ema import ExponentialMovingAverage
-from recipes.common.program import need, program, training_of
-from recipes.common.run import Run
-from recipes.common.schedules import one_cycle, shuffled_batches
-from recipes.common.settings import load_settings
+from recipes.common.learning_rates import one_cycle
+from recipes.common.prerequisites import need, training_of
+from recipes.common.program import program
+from recipes.common.run_folder import RunFolder
+from recipes.common.settings import load_settings, settings_parser
+from recipes.common.training_loop import TrainingLoop, TrainingSettings
 from recipes.data.images import load_images
 from recipes.train.perceptual import PerceptualDistance
 
 
-@dataclass(frozen=True)
-class VAESettings:
-    """Settings of one VAE training; `padding` pixels of black frame make the side divisible by 8.
+@dataclass(frozen=True, kw_only=True)
+class VAESettings(TrainingSettings):
+    """Settings of one VAE training.
 
     Args:
+        channels: Of the images.
+        latent_channels: Of the latents.
+        block_out_channels: Of each level; every one but the last halves the side.
+        layers_per_block: ResNet blocks a level.
+        norm_num_groups: Of group norm.
+        kl_weight: Of the KL divergence from a standard normal, next to the mean squared error.
         decoder_of: Folder of a VAE whose decoder is trained on; its encoder stays as it is. Its
             architecture holds, and `kl_weight` has no effect.
         perceptual_weight: Of `PerceptualDistance`, next to the mean squared error.
     """
 
-    output: str
-    source: str
-    image_size: int
-    padding: int
     channels: int
     latent_channels: int
     block_out_channels: list[int]
     layers_per_block: int
     norm_num_groups: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
     kl_weight: float
-    ema_decay: float
     decoder_of: str = ""
     perceptual_weight: float = 0.0
-    split: str = "train+held-out"
-    seed: int = 0
-    log_every: int = 100
-    minutes_between_checkpoints: float = 5.0
 
 
 def make_vae(settings: VAESettings) -> AutoencoderKL:
@@ -128,10 +121,43 @@ def scaling_factor(vae: AutoencoderKL, images: torch.Tensor, settings: VAESettin
     return 1 / torch.cat(latents).std().item()
 
 
+class ReconstructionError:
+    """The loss of a VAE on uint8 images (N, C, S, S): squared error, KL divergence, perceptual distance."""
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        images: torch.Tensor,
+        perceptual: PerceptualDistance | None,
+        settings: VAESettings,
+    ) -> None:
+        self.vae, self.images, self.perceptual, self.settings = vae, images, perceptual, settings
+        self.last: dict[str, torch.Tensor] = {}
+
+    def loss(self, index: torch.Tensor, step: int) -> torch.Tensor:
+        settings = self.settings
+        pixels = to_model_range(self.images[index], settings.padding)
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        posterior = self.vae.encode(pixels).latent_dist
+        reconstruction = self.vae.decode(posterior.sample(generator)).sample
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        distance = torch.zeros(())
+        if self.perceptual is not None:
+            side = pixels.shape[-1] - settings.padding
+            inner = (..., slice(settings.padding, side), slice(settings.padding, side))
+            distance = self.perceptual(reconstruction[inner], pixels[inner])
+        error = F.mse_loss(reconstruction, pixels)
+        self.last = {"mse": error, "kl": kl, "perceptual": distance}
+        return error + settings.kl_weight * kl + settings.perceptual_weight * distance  # type: ignore[no-any-return]
+
+    def metrics(self) -> dict[str, float]:
+        return {name: value.item() for name, value in self.last.items()}
+
+
 def train(settings: VAESettings, download: bool = False) -> None:
     if settings.decoder_of:
         need(settings.decoder_of, training_of(Path(settings.decoder_of).parent, "train.vae"))
-    run = Run(settings.output, settings)
+    run = RunFolder(settings.output, settings)
     images, labels, _ = load_images(
         settings.source, settings.split, settings.image_size, settings.channels, download
     )
@@ -150,84 +176,21 @@ def train(settings: VAESettings, download: bool = False) -> None:
     perceptual = None
     if settings.perceptual_weight:
         perceptual = PerceptualDistance.train_on(images, labels, settings.seed)
-    steps_per_epoch = len(images) // settings.batch_size
-    total = steps_per_epoch * settings.epochs
-    average = ExponentialMovingAverage(vae, settings.ema_decay)
-    step = 0
-    state = run.load_checkpoint()
-    if state is not None:
-        vae.load_state_dict(state["vae"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.state, average.steps = state["average"], state["step"]
-        step = state["step"]
-    print(f"{sum(p.numel() for p in vae.parameters()):,} parameters, from step {step}")
-
-    def loss_of(pixels: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        posterior = vae.encode(pixels).latent_dist
-        reconstruction = vae.decode(posterior.sample(generator)).sample
-        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
-        distance = torch.zeros(())
-        if perceptual is not None:
-            side = pixels.shape[-1] - settings.padding
-            inner = (..., slice(settings.padding, side), slice(settings.padding, side))
-            distance = perceptual(reconstruction[inner], pixels[inner])
-        return F.mse_loss(reconstruction, pixels), kl, distance
-
-    saved = started = time.monotonic()
-    first = step
-    progress = tqdm(total=total, initial=step, mininterval=20)
-    for index in shuffled_batches(len(images), settings.batch_size, settings.seed, step):
-        if step == total:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * one_cycle(step, total, warmup=0.1)
-        pixels = to_model_range(images[index], settings.padding)
-        error, kl, distance = loss_of(pixels, step)
-        optimizer.zero_grad(set_to_none=True)
-        (error + settings.kl_weight * kl + settings.perceptual_weight * distance).backward()
-        norm = torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        average.update(vae)
-        step += 1
-        progress.update()
-        if step % settings.log_every == 0:
-            rate = (step - first) * settings.batch_size / (time.monotonic() - started)
-            run.log(
-                step=step,
-                mse=error.item(),
-                kl=kl.item(),
-                perceptual=distance.item(),
-                gradient_norm=norm.item(),
-                learning_rate=optimizer.param_groups[0]["lr"],
-                images_per_second=round(rate, 1),
-            )
-        if time.monotonic() - saved > 60 * settings.minutes_between_checkpoints:
-            saved = time.monotonic()
-            run.save_checkpoint(
-                {
-                    "vae": vae.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": step,
-                    "average": average.state,
-                }
-            )
-    progress.close()
-    vae.load_state_dict(average.state)
+    loop = TrainingLoop(run, settings, "vae", vae, optimizer)
+    objective = ReconstructionError(vae, images, perceptual, settings)
+    for _ in loop.steps(objective, len(images), partial(one_cycle, warmup=0.1)):
+        pass
+    vae.load_state_dict(loop.averaged_weights())
     if not settings.decoder_of:
         vae.register_to_config(scaling_factor=scaling_factor(vae, images[:10_000], settings))
-    save_reconstructions(vae, held_out[:16], settings.padding, run.folder / "reconstructions.png")
-    vae.save_pretrained(run.folder / "vae")
+    save_reconstructions(vae, held_out[:16], settings.padding, run.path / "reconstructions.png")
+    vae.save_pretrained(run.path / "vae")
     print(evaluate(vae, held_out, settings))
 
 
 @program
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="a YAML file with the fields of VAESettings")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    parser = settings_parser(VAESettings, __doc__)
     parser.add_argument("--download", action="store_true", help="let torchvision download Fashion-MNIST")
     arguments = parser.parse_args()
     train(load_settings(VAESettings, arguments.config, arguments.set), arguments.download)

@@ -27,7 +27,8 @@ from torch.nn import functional as F
 
 from d3hr_datasets.students.models import create_student
 from recipes.common.errors import RecipeError
-from recipes.common.program import need, program
+from recipes.common.prerequisites import need
+from recipes.common.program import program
 
 MODES = {1: "L", 3: "RGB"}
 

@@ -26,7 +26,8 @@ from recipes.build import fashion_mnist as build_fashion_mnist
 from recipes.common.settings import load_settings
 from recipes.evaluate import dit_xl
 from recipes.tables import students as evaluate_table
-from recipes.train import student as train_student
+from recipes.train import student_export
+from recipes.train.student_settings import StudentSettings
 from tests.support.workers import file_digests
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -114,9 +115,11 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
 ]
 HELPERS = {
     "common.results",
-    "common.run",
-    "tables.figures",
+    "common.run_folder",
+    "tables.result_tables",
     "tables.findings",
+    "tables.student_table",
+    "train.student_export",
     "train.training_sets",
 }  # of the others
 
@@ -158,7 +161,7 @@ def test_a_recipe_without_its_inputs_changes_nothing(
 
 
 def test_every_recipe_that_writes_to_hub_is_tried() -> None:
-    writes = re.compile(r"[\"'`]hub/|write_results\(|write_text\(|replaced_folder\(")
+    writes = re.compile(r"[\"'`]hub/|write_results\(|write_text\(|replace_text\(|replaced_folder\(")
     recipes = {
         ".".join(path.relative_to(REPOSITORY / "recipes").with_suffix("").parts)
         for path in (REPOSITORY / "recipes").rglob("*.py")
@@ -199,20 +202,20 @@ def test_a_teacher_is_exported_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     for name in ("config.json", "model.safetensors", "README.md", "mine.txt"):
         (folder / name).write_text(name)
     before = _state(folder)
-    settings = load_settings(train_student.StudentSettings, REPOSITORY / TEACHER, [f"export={folder}"])
+    settings = load_settings(StudentSettings, REPOSITORY / TEACHER, [f"export={folder}"])
     result = {"top1": 1.0, "tested_on": "test set", "num_test_images": 1, "num_images": 1}
     model = torch.nn.Linear(1, 1)
     model.pretrained_cfg = {}  # type: ignore[assignment]
-    monkeypatch.setattr(train_student, "save_for_hf", lambda *_, **__: _fail())
+    monkeypatch.setattr(student_export, "save_for_hf", lambda *_, **__: _fail())
     with pytest.raises(OSError, match="No space left"):
-        train_student.export_student(model, settings, ["a"], result)
+        student_export.export_student(model, settings, ["a"], result)
     assert _state(folder) == before and [path.name for path in tmp_path.glob(".*")] == []
 
     def save(_: object, place: str, *__: object, **___: object) -> None:
         (Path(place) / "config.json").write_text("new")
 
-    monkeypatch.setattr(train_student, "save_for_hf", save)
-    train_student.export_student(model, settings, ["a"], result)
+    monkeypatch.setattr(student_export, "save_for_hf", save)
+    student_export.export_student(model, settings, ["a"], result)
     assert (folder / "config.json").read_text() == "new" and (folder / "mine.txt").read_text() == "mine.txt"
     assert not (folder / "model.safetensors").exists() and "Top-1 1.00" in (folder / "README.md").read_text()
 

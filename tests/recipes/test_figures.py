@@ -12,7 +12,7 @@ from PIL import Image
 
 from d3hr_datasets.publish.earlier_card import NOTES
 from recipes.common.errors import RecipeError
-from recipes.tables import figures, write_cards
+from recipes.tables import result_tables, write_cards
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = ("README.md", "docs/*.md", "hub/*/README.md", "hub/*/model/README.md")
@@ -60,7 +60,7 @@ def test_readme_cards_and_docs_are_what_the_results_say() -> None:
 def test_another_result_changes_every_place_it_stands_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = Path(shutil.copytree(figures.RESULTS, tmp_path / "results"))
+    results = Path(shutil.copytree(result_tables.RESULTS, tmp_path / "results"))
     path = results / "tables" / "hard-labels.json"
     document = json.loads(path.read_text())
     document["rows"][3]["top1"]["mean"] = 98.76
@@ -69,7 +69,7 @@ def test_another_result_changes_every_place_it_stands_in(
     document = json.loads(path.read_text())
     document["results"]["ddim, 25 steps"]["relative_error"] = 0.987
     path.write_text(json.dumps(document))
-    monkeypatch.setattr(figures, "RESULTS", results)
+    monkeypatch.setattr(result_tables, "RESULTS", results)
     texts = {
         path.name if path.parent == Path() else str(path): t for path, t in write_cards.documents().items()
     }
@@ -141,11 +141,11 @@ def test_blocks_are_checked(text: str, message: str) -> None:
 
 
 def test_the_readme_shows_some_tables_whole_and_links_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = (*figures.WHOLE_TABLES, "curve")
+    names = (*result_tables.WHOLE_TABLES, "curve")
     texts = {name: f"# Table {name}\n\n| a |\n| --- |\n" for name in names}
-    monkeypatch.setattr(figures, "table_texts", lambda: texts)
-    whole = "".join(f"#### Table {name}\n\n| a |\n| --- |\n\n" for name in figures.WHOLE_TABLES)
-    assert figures.students_tables() == f"{whole}- [Table curve](hub/results/tables/curve.md)"
+    monkeypatch.setattr(result_tables, "table_texts", lambda: texts)
+    whole = "".join(f"#### Table {name}\n\n| a |\n| --- |\n\n" for name in result_tables.WHOLE_TABLES)
+    assert result_tables.students_tables() == f"{whole}- [Table curve](hub/results/tables/curve.md)"
 
 
 @pytest.mark.usefixtures("_in_checkout")

@@ -13,7 +13,7 @@ import pytest
 import recipes
 from recipes.common import program as common
 from recipes.common.errors import RecipeError
-from recipes.common.program import need, need_artifact, training_of
+from recipes.common.prerequisites import need, need_artifact, training_of
 from recipes.data import images as data
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def test_what_is_missing_is_said_in_a_line(
     monkeypatch.setattr("sys.argv", [name, *arguments])
     recipe = importlib.import_module(f"recipes.{name}")
     if name == "tables.students":
-        monkeypatch.setattr(recipe, "STUDENTS", CONFIGS / "students")
+        monkeypatch.setattr("recipes.tables.student_rows.STUDENTS", CONFIGS / "students")
     with pytest.raises(SystemExit) as raised:
         recipe.main()
     message = str(raised.value.code)

@@ -23,7 +23,7 @@ from d3hr_datasets.students.teachers import Teacher, load_teacher
 from d3hr_datasets.students.training import EpochReport, train_student
 from d3hr_datasets.students.views import EpochBatches, Views, train_transform
 from recipes.common.settings import load_settings
-from recipes.train.student import StudentSettings
+from recipes.train.student_settings import StudentSettings
 from tests.support.tiny import save_untrained_artifact
 
 CONFIG = Path(__file__).parents[2] / "recipes/configs/students/d3hr/imagewoof-ipc10.yaml"

@@ -36,14 +36,15 @@ from d3hr_datasets.diffusion.ddim import ddim_step
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.report import figures, write_report
 from d3hr_datasets.sampling.group_loss import skewness
+from d3hr_datasets.students.evaluation import evaluate, teacher_outputs
 from d3hr_datasets.students.labels import SoftLabels, images_digest
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
 from d3hr_datasets.students.teachers import load_teacher
-from d3hr_datasets.students.training import evaluate, normalized, teacher_outputs, train_student
-from d3hr_datasets.students.views import TensorImages
-from tests.students.test_students import protocol
+from d3hr_datasets.students.training import train_student
+from d3hr_datasets.students.views import TensorImages, normalized
 from tests.support.tiny import CLASSES, TIMESTEPS, TinyImages, tiny_info, tiny_pipeline
+from tests.support.tiny_students import protocol
 
 GENERATOR = torch.Generator().manual_seed(0)
 LATENTS, IMAGES = torch.randn(6, 3, 4, 4, generator=GENERATOR), torch.rand(6, 1, 16, 16, generator=GENERATOR)

@@ -13,7 +13,8 @@ from typing import Any
 
 from d3hr_datasets.io.markdown import format_cell, format_score
 from d3hr_datasets.io.markdown import markdown_table as table
-from recipes.tables.students import load_table, markdown
+from recipes.tables.student_rows import load_table
+from recipes.tables.student_table import markdown
 
 RESULTS = Path("hub/results")
 CONFIGS = Path("recipes/configs/tables")

@@ -1,4 +1,7 @@
-"""The folder of a training: settings, metrics, and a checkpoint to go on from."""
+"""The folder of a training: settings, metrics, and a checkpoint to go on from.
+
+In: the settings of a training, and what it measures. Out: files, each whole or not there.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,11 @@ from typing import Any
 import torch
 import yaml
 
-from d3hr_datasets.io.atomic import replace_file
+from d3hr_datasets.io.atomic import replace_file, replace_text
 from recipes.common.errors import RecipeError
-from recipes.common.results import write_text
 
 
-class Run:
+class RunFolder:
     """A folder of one run: resolved settings, `metrics.csv` and one checkpoint, replaced atomically.
 
     Args:
@@ -28,27 +30,26 @@ class Run:
         RecipeError: The folder holds a run with other settings.
     """
 
-    def __init__(self, folder: str | Path, settings: Any, free: Sequence[str] = ("epochs",)) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: str | Path, settings: Any, free: Sequence[str] = ("output", "epochs")) -> None:
+        self.path = Path(folder)
+        self.path.mkdir(parents=True, exist_ok=True)
         resolved = dataclasses.asdict(settings)
-        target = self.folder / "settings.yaml"
+        target = self.path / "settings.yaml"
         before = yaml.safe_load(target.read_text(encoding="utf-8")) if target.exists() else None
         if before is not None:
             changed = [key for key in resolved if key not in free and resolved[key] != before.get(key)]
             if changed:
                 raise RecipeError(
-                    f"{self.folder} holds a run with other settings of {changed} (what may change: "
+                    f"{self.path} holds a run with other settings of {changed} (what may change: "
                     f"{', '.join(free)}); give another --set output=FOLDER, or delete that folder to start "
                     "again"
                 )
         if before != resolved:  # of several processes only the first writes
-            text = yaml.safe_dump(resolved, sort_keys=False)
-            write_text(target, text)
+            replace_text(target, yaml.safe_dump(resolved, sort_keys=False))
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
+        return self.path / "checkpoint.pt"
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         replace_file(self.checkpoint, lambda temporary: torch.save(state, temporary))
@@ -62,10 +63,21 @@ class Run:
 
     def log(self, table: str = "metrics", **metrics: Any) -> None:
         """Append a row to `TABLE.csv`; the first row fixes the columns."""
-        path = self.folder / f"{table}.csv"
+        path = self.path / f"{table}.csv"
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(metrics))
             if new:
                 writer.writeheader()
             writer.writerow(metrics)
+
+    def replace_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Write `metrics.csv` anew, of rows with the same columns."""
+
+        def write(temporary: Path) -> None:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+
+        replace_file(self.path / "metrics.csv", write)

@@ -1,8 +1,9 @@
-"""What the evaluation scripts share: the classifier of real images, and images."""
+"""Images that a diffusion model makes, as tensors: of a distilled set, of images through the VAE, of noise.
+
+Out: uint8 (N, C, H, W), and labels int64 (N,).
+"""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,23 +12,6 @@ from d3hr_datasets import D3HRDataset, DecodeConfig
 from d3hr_datasets.config.timesteps import timestep_grid
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixels import to_model_range, to_pil
-from recipes.common.classifier import Classifier, train_classifier
-from recipes.common.results import cached_tensors
-from recipes.data.images import load_images
-
-CLASSIFIER = Path("runs/classifier-fashion-mnist/classifier.safetensors")
-
-
-def real_classifier() -> Classifier:
-    """Return the classifier of all 60,000 training images, trained on the first call."""
-
-    def make() -> dict[str, torch.Tensor]:
-        images, labels, _ = load_images("fashion-mnist", "train+held-out", 28, 1)
-        return dict(train_classifier(images, labels).state_dict())
-
-    network = Classifier()
-    network.load_state_dict(cached_tensors(CLASSIFIER, make))
-    return network.eval()
 
 
 def dataset_tensors(dataset: D3HRDataset) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,93 @@
+"""A batch of views and its labels, hard or soft -> the loss that a student is trained with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+from torchvision.transforms import v2
+
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.students.labels import SoftLabels
+from d3hr_datasets.students.protocol import Protocol
+from d3hr_datasets.students.teachers import Teacher
+from d3hr_datasets.students.views import Network, dsa_augment, normalize
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class StudentLoss:
+    """The loss of a batch of views, by the labels that a protocol asks for.
+
+    Args:
+        protocol: Says which labels, and how views are mixed and augmented on the device.
+        num_classes: Logits of the student.
+        teacher: Gives soft labels of every view, for `labels="soft"`.
+        soft_labels: Of the plain images, for `labels="stored"`.
+        accelerator: Its device, and its precision of the student's logits.
+        torch_compile: Compile the teacher.
+
+    Raises:
+        ConfigError: The labels that the protocol asks for are not given, or others are.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        num_classes: int,
+        teacher: Teacher | None,
+        soft_labels: SoftLabels | None,
+        accelerator: Accelerator,
+        torch_compile: bool,
+    ) -> None:
+        if (protocol.labels == "soft") != (teacher is not None):
+            raise ConfigError(f"labels {protocol.labels!r} and teacher {teacher!r:.60} do not go together")
+        if (protocol.labels == "stored") != (soft_labels is not None):
+            raise ConfigError(
+                f"labels {protocol.labels!r} need soft_labels if, and only if, they are 'stored'"
+            )
+        self.protocol, self.num_classes = protocol, num_classes
+        self.soft_labels, self.accelerator = soft_labels, accelerator
+        self.teacher: Network | None = None
+        if teacher is not None:
+            self.teacher = teacher.to(accelerator.device)
+            if torch_compile:
+                self.teacher = torch.compile(teacher.forward, dynamic=False)
+
+    def __call__(
+        self, student: Network, views: torch.Tensor, labels: torch.Tensor, index: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the loss of views (B, C, S, S) in [0, 1], labels (B,) and indices of their images (B,)."""
+        protocol, mixing = self.protocol, None
+        if protocol.cutmix and len(views) > 1:
+            # Mixing "labels" 0..B-1 gives the share of each image of the batch in each mixed one, (B, B).
+            cutmix = v2.CutMix(alpha=protocol.cutmix, num_classes=len(views))
+            views, mixing = cutmix(views, torch.arange(len(views), device=views.device))
+        inputs = normalize(protocol, views)
+        if protocol.dsa:
+            inputs = dsa_augment(inputs)
+        with self.accelerator.autocast():
+            logits = student(inputs)
+        logits = logits.float()
+        if protocol.labels == "hard":
+            targets = labels if mixing is None else mixing @ F.one_hot(labels, self.num_classes).to(mixing)
+            return F.cross_entropy(logits, targets, label_smoothing=protocol.label_smoothing)
+        if self.teacher is not None:
+            wanted = (self.teacher(views) / protocol.temperature).softmax(dim=1)
+            return soft_label_loss(logits, wanted, protocol)
+        assert self.soft_labels is not None  # checked on construction
+        probabilities = self.soft_labels.probabilities(index.cpu(), protocol.temperature).to(logits)
+        return soft_label_loss(logits, probabilities if mixing is None else mixing @ probabilities, protocol)
+
+
+def soft_label_loss(logits: torch.Tensor, targets: torch.Tensor, protocol: Protocol) -> torch.Tensor:
+    """Return the KL divergence of a student's logits (B, K) from the teacher's probabilities (B, K).
+
+    Both at the protocol's temperature, averaged over the batch, without the factor of its square.
+
+    Source: RDED (Sun et al., 2024), D3HR.
+    """
+    log_probabilities = (logits / protocol.temperature).log_softmax(dim=1)
+    return F.kl_div(log_probabilities, targets, reduction="batchmean")
