@@ -15,6 +15,9 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.info import ArtifactInfo
@@ -22,6 +25,7 @@ from d3hr_datasets.artifact.model import check_fits
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.clustering import find_centroids
 from d3hr_datasets.build.launch import _wait, join_processes
+from d3hr_datasets.build.mode_count import images_for_modes
 from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.build.progress import BuildProgress
 from d3hr_datasets.config.checks import check_int
@@ -29,12 +33,13 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, StatisticsError, UnreadableImageError
 from d3hr_datasets.io.folders import expand_user
 from d3hr_datasets.numerics.ambient import neutral
-from d3hr_datasets.sources.records import ImageSource, ImageStream, IndexedImages
+from d3hr_datasets.sources.foreign_datasets import ImageStream, TorchvisionLike, as_images
+from d3hr_datasets.sources.records import Images
 
 
 @neutral()
 def build_artifact(
-    source: ImageSource | ImageStream,
+    source: TorchvisionLike | ImageStream,
     model: LatentDiffusion,
     output: str | Path,
     info: ArtifactInfo,
@@ -56,91 +61,58 @@ def build_artifact(
     are float64, and posterior samples, where asked for, are seeded by the image's index.
 
     Args:
-        source: Images with class labels 0..K-1 of the model, in a fixed order.
+        source: Images with class labels 0..K-1, in a fixed order: see `sources.foreign_datasets`.
         model: The diffusion model; the same one that `info.model` refers to.
         output: Folder of the artifact. A model inside it must be there already.
         info: What to write; `counts`, and in `source` `fingerprint` and `unreadable`, are those found.
-            `source` must tell the images from other ones: finished chunks are looked up by it, by
-            `targets` and `identity` where the data set has them, and by the model's weights.
-        work: Folder for finished chunks. Another build of the same chunks goes on from them. Processes
-            on several machines must share it.
+            `source` must tell the images from other ones: finished chunks are looked up by it, by labels
+            and identity where the images have them, and by the model's weights.
+        work: Folder for finished chunks, from which another build goes on; all machines must share it.
         batch_size: Images per batch; halved as often as memory runs out.
         chunk_size: Images per chunk, the most that a killed process loses.
         progress: Show a progress bar on stderr.
-        skip_unreadable: Images, in all, that may be left out because they cannot be read. They are named
-            in `source["unreadable"]`.
+        skip_unreadable: Images that may be left out; they are named in `source["unreadable"]`.
         num_readers: Threads that read images while the model runs.
 
-    Returns:
-        The artifact.
-
     Raises:
-        UnreadableImageError: More images cannot be read than may be left out; the message says which and
-            why.
-        ConfigError: A class label is outside 0..K-1, a size is below 1, not even one image at a time fits
-            into memory, modes are asked for without random access, or Accelerate is not installed.
+        UnreadableImageError: More images cannot be read than may be left out.
+        ConfigError: A class label or a size is out of range, not even one image at a time fits into memory,
+            modes are asked for without random access, or Accelerate is not installed.
         ModelFormatError: The model's latents, classes or images are not those of `info`.
         StatisticsError: A class has fewer than two images, or a latent is not finite.
         BuildError: Another process has ended before its work was done.
     """
-    check_int("batch_size", batch_size, 1)
-    check_int("chunk_size", chunk_size, 1)
     check_int("skip_unreadable", skip_unreadable, 0)
-    check_int("num_readers", num_readers, 1)
+    for name, size in (("batch_size", batch_size), ("chunk_size", chunk_size), ("num_readers", num_readers)):
+        check_int(name, size, 1)
     check_fits(model, info)
     processes = join_processes()
-    images = source if isinstance(source, ImageStream) else IndexedImages(source)
-    if isinstance(images, IndexedImages):
-        _check_targets(images.source, info)
-    elif info.num_modes > 1:
+    images = as_images(source)
+    _check_images(images, info)
+    work, output = expand_user(work), expand_user(output)
+    prefix = _open_work(work, _chunk_key(images, model, info, chunk_size), info, processes)
+    centroids = _find_modes(prefix, images, model, info, batch_size, num_readers, skip_unreadable, processes)
+    build = ChunkBuilder(
+        images, model, info, prefix, batch_size, chunk_size, skip_unreadable, num_readers, centroids
+    )
+    _make_chunks(build, processes, progress)
+    return _merge_once(build, output, processes)
+
+
+def _check_images(images: Images, info: ArtifactInfo) -> None:
+    """Check before hours of work what is known of the images without reading them."""
+    if info.num_modes > 1 and not images.has_random_access:
         raise ConfigError(
             f"num_modes={info.num_modes} needs images in random order, which a stream cannot give; build "
             "from a copy on disk (without --streaming), or with num_modes=1"
         )
-    work, output = expand_user(work), expand_user(output)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"the folder {work} for finished chunks cannot be made: {error}") from error
-    key = _chunk_key(source, model, info, chunk_size)
-    if processes.is_main_process:
-        (work / f"{key}.json").write_text(json.dumps(info.to_dict(), indent=1), encoding="utf-8")
-    _wait(processes)
-    if not (work / f"{key}.json").is_file():
-        raise ConfigError(f"{work} is not the folder of the first process; give one that all machines share")
-    centroids = None
-    if isinstance(images, IndexedImages) and info.num_modes > 1:
-        with processes.main_process_first():
-            path = work / f"{key}-modes.safetensors"
-            centroids = find_centroids(
-                path, images, model, info, batch_size, num_readers, skip_unreadable > 0
-            )
-    build = ChunkBuilder(
-        images, model, info, work / key, batch_size, chunk_size, skip_unreadable, num_readers, centroids
-    )
-    show = progress and processes.is_main_process
-    with BuildProgress(build.count_finished, images.num_images, show) as progress_bar:
-        for _ in build.chunks(processes.process_index, processes.num_processes, progress_bar.advance):
-            pass
-        _wait(processes)
-    if processes.is_main_process:
-        _merge(build, output)
-    _wait(processes)
-    return Artifact.load(output)
-
-
-def _check_targets(source: ImageSource, info: ArtifactInfo) -> None:
-    """Check the labels before hours of work, where the data set knows them without reading images."""
-    targets = getattr(source, "targets", None)
-    if targets is None:
+    if images.labels is None:
         return
     counts = [0] * len(info.classes)
-    for index, target in enumerate(targets):
-        if not 0 <= int(target) < len(counts):
-            raise ConfigError(
-                f"image {index} has class label {int(target)}; accepted: 0 to {len(counts) - 1}"
-            )
-        counts[int(target)] += 1
+    for index, label in enumerate(images.labels):
+        if not 0 <= label < len(counts):
+            raise ConfigError(f"image {index} has class label {label}; accepted: 0 to {len(counts) - 1}")
+        counts[label] += 1
     few = [label for label, count in enumerate(counts) if count < 2]
     if few:
         names = [info.classes[label] for label in few[:10]]
@@ -150,22 +122,70 @@ def _check_targets(source: ImageSource, info: ArtifactInfo) -> None:
         )
 
 
-def _chunk_key(
-    source: ImageSource | ImageStream, model: LatentDiffusion, info: ArtifactInfo, chunk_size: int
-) -> str:
+def _chunk_key(images: Images, model: LatentDiffusion, info: ArtifactInfo, chunk_size: int) -> str:
     """Return what names the chunks of a build: model, settings, and what is known of the images."""
-    targets = getattr(source, "targets", None)
-    size = source.num_shards if isinstance(source, ImageStream) else len(source)
+    size = images.num_images if images.has_random_access else images.num_shards
     settings = [
         model.inversion_fingerprint,
         info.inversion.to_dict(),
         [info.image_size, info.padding, info.image_mode, len(info.classes), info.latent_shape],
-        [info.source, size, None if targets is None else [int(target) for target in targets]],
-        getattr(source, "identity", ""),
+        [info.source, size, images.labels],
+        images.identity,
         chunk_size,
         info.num_modes,
     ]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _open_work(work: Path, key: str, info: ArtifactInfo, processes: Any) -> Path:
+    """Make the folder of finished chunks, and return the first part of their names in it."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder {work} for finished chunks cannot be made: {error}") from error
+    description = work / f"{key}.json"
+    if processes.is_main_process:
+        description.write_text(json.dumps(info.to_dict(), indent=1), encoding="utf-8")
+    _wait(processes)
+    if not description.is_file():
+        raise ConfigError(f"{work} is not the folder of the first process; give one that all machines share")
+    return work / key
+
+
+def _find_modes(
+    prefix: Path,
+    images: Images,
+    model: LatentDiffusion,
+    info: ArtifactInfo,
+    batch_size: int,
+    num_readers: int,
+    skip_unreadable: int,
+    processes: Any,
+) -> torch.Tensor | None:
+    """Return the centroids of the modes of every class, sought in a random part of the images, if any."""
+    if info.num_modes == 1 or images.num_images is None:
+        return None
+    chosen = images_for_modes(images.num_images, len(info.classes), info.inversion.seed)
+    path = prefix.with_name(f"{prefix.name}-modes.safetensors")
+    with processes.main_process_first():  # the others read what it finds
+        return find_centroids(path, images, chosen, model, info, batch_size, num_readers, skip_unreadable > 0)
+
+
+def _make_chunks(build: ChunkBuilder, processes: Any, progress: bool) -> None:
+    """Make this process's share of the chunks, and wait for the others."""
+    show = progress and processes.is_main_process
+    with BuildProgress(build.count_finished, build.images.num_images, show) as progress_bar:
+        for _ in build.chunks(processes.process_index, processes.num_processes, progress_bar.advance):
+            pass
+        _wait(processes)
+
+
+def _merge_once(build: ChunkBuilder, output: Path, processes: Any) -> Artifact:
+    """Return the artifact of all chunks, which the first process writes."""
+    if processes.is_main_process:
+        _merge(build, output)
+    _wait(processes)
+    return Artifact.load(output)
 
 
 def _merge(build: ChunkBuilder, output: Path) -> None:

@@ -5,6 +5,7 @@ Chunks are cut and named by shard and first image alone, so that any process may
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import logging
@@ -23,13 +24,13 @@ from d3hr_datasets.build.chunks import (
     write_chunk,
 )
 from d3hr_datasets.build.clustering import nearest_mode
-from d3hr_datasets.build.reading_ahead import _halve_on_out_of_memory, _Item, _read_ahead
+from d3hr_datasets.build.reading_ahead import Item, halve_on_out_of_memory, read_ahead
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import UnreadableImageError
 from d3hr_datasets.io.text import printable
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.sources.pixels import reason_of
-from d3hr_datasets.sources.records import ImageRecord, ImageStream, IndexedImages
+from d3hr_datasets.sources.records import ImageRecord, Images
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class ChunkBuilder:
 
     def __init__(
         self,
-        images: ImageStream,
+        images: Images,
         model: LatentDiffusion,
         info: ArtifactInfo,
         prefix: Path,
@@ -62,6 +63,8 @@ class ChunkBuilder:
         centroids: torch.Tensor | None = None,
     ) -> None:
         self.images = images
+        # Where chunks end is known of images with random access alone: a stream ends where it ends.
+        self._num_images = images.num_images if images.has_random_access else None
         self.model = model
         self.info = info
         self.prefix = prefix
@@ -71,7 +74,7 @@ class ChunkBuilder:
         self._centroids = centroids
         self._modes = "" if centroids is None else digest_tensors({"centroids": centroids})
         self._num_unreadable = 0
-        self._invert = _halve_on_out_of_memory(self._invert_records, batch_size)
+        self._invert = halve_on_out_of_memory(self._invert_records, batch_size)
         self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
 
     def chunks(
@@ -94,7 +97,7 @@ class ChunkBuilder:
         for shard in range(self.images.num_shards):
             for number in itertools.count():
                 start = number * self.chunk_size
-                if isinstance(self.images, IndexedImages) and start >= self.images.num_images:
+                if self._num_images is not None and start >= self._num_images:
                     break
                 if (shard if many else shard + number) % num_processes != rank:
                     if many:
@@ -111,31 +114,31 @@ class ChunkBuilder:
         number = 0
         for path in self.prefix.parent.glob(f"{self.prefix.name}-*[0-9].safetensors"):
             size = self.chunk_size
-            if isinstance(self.images, IndexedImages):
-                size = min(size, self.images.num_images - int(path.stem.rsplit("-", 1)[1]))
+            if self._num_images is not None:
+                size = min(size, self._num_images - int(path.stem.rsplit("-", 1)[1]))
             number += size
         return number
 
     def _chunk(self, shard: int, start: int, advance: Callable[[int], None]) -> Chunk:
-        identity, shard_name = "", f"-{shard:05d}"
-        if isinstance(self.images, IndexedImages):
-            stop = min(start + self.chunk_size, self.images.num_images)
-            identity, shard_name = self.images.identity(range(start, stop)) + self._modes, ""
+        stop, shard_name = start + self.chunk_size, f"-{shard:05d}"
+        if self._num_images is not None:
+            stop, shard_name = min(stop, self._num_images), ""
+        identity = self.images.identity_of(range(start, stop)) + self._modes
         path = self.prefix.with_name(f"{self.prefix.name}{shard_name}-{start:09d}.safetensors")
         chunk = read_chunk(path, self.info.inversion.timesteps, identity)
         if chunk is None and path.exists():
             logger.warning("%s is damaged or of files that have changed since: it is made anew", path)
         if chunk is None or (chunk.unreadable and not self.skip_unreadable):
             records = self._take(shard, start)
-            chunk = self._invert(records, shard, start, advance)
-            chunk.last, chunk.identity = len(records) < self.chunk_size, identity
+            made = self._invert(records, shard, start, advance)
+            chunk = dataclasses.replace(made, last=len(records) < self.chunk_size, identity=identity)
             write_chunk(path, chunk)
             advance(0)
         return chunk
 
     def _take(self, shard: int, start: int) -> list[ImageRecord]:
         """Return the records of a chunk. A stream is read on where it is, and not from its start again."""
-        if isinstance(self.images, IndexedImages):
+        if self.images.has_random_access:
             return list(itertools.islice(self.images.records(shard, start), self.chunk_size))
         if self._position is not None and self._position[0] == shard and self._position[1] <= start:
             records = self._position[2]
@@ -161,7 +164,7 @@ class ChunkBuilder:
         moments = ChunkMoments(info.inversion.timesteps, size, info.latent_shape)
         advance(0)
         with ThreadPoolExecutor(self._num_readers) as pool:
-            for batch in _read_ahead(pool, records, batch_size, info):
+            for batch in read_ahead(pool, records, batch_size, info):
                 items, numbers = [], []
                 for offset, (record, future) in enumerate(batch):
                     try:
@@ -182,7 +185,7 @@ class ChunkBuilder:
         return Chunk(*moments.rows(), pixels % 2**256, unreadable=unreadable)
 
     def _invert_batch(
-        self, items: Sequence[_Item], shard: int, numbers: Sequence[int]
+        self, items: Sequence[Item], shard: int, numbers: Sequence[int]
     ) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
         """Return inverted latents by timestep, and the row of each."""
         info, generators = self.info, None

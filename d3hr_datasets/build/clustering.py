@@ -6,6 +6,7 @@ latents, as for the classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,30 +17,30 @@ from d3hr_datasets.build.chunks import (
     load_tensors,
     save_tensors,
 )
-from d3hr_datasets.build.mode_count import images_for_modes
-from d3hr_datasets.build.reading_ahead import _halve_on_out_of_memory, _read_ahead
+from d3hr_datasets.build.reading_ahead import halve_on_out_of_memory, read_ahead
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, StatisticsError, UnreadableImageError
 from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.numerics.sums import squared_norm
-from d3hr_datasets.sources.records import IndexedImages
+from d3hr_datasets.sources.records import Images
 
 
 def find_centroids(
     path: Path,
-    images: IndexedImages,
+    images: Images,
+    chosen: Sequence[int],
     model: LatentDiffusion,
     info: ArtifactInfo,
     batch_size: int,
     num_readers: int,
     skip_unreadable: bool,
 ) -> torch.Tensor:
-    """Find the centroids in a random part of the images, or read those an earlier run found in the same.
+    """Find the centroids in some of the images, or read those an earlier run found in the same.
 
-    Arguments as of `ChunkBuilder`. Keeps the latents of the part in memory.
+    Arguments as of `ChunkBuilder`; `images` have random access, and the numbers of some are `chosen`. Keeps
+    their latents in memory.
     """
-    chosen = images_for_modes(images.num_images, len(info.classes), info.inversion.seed)
-    identity = images.identity(chosen)
+    identity = images.identity_of(chosen)
     loaded = load_tensors(path)
     if loaded is not None and loaded[1].get("identity") == identity:
         return loaded[0]["centroids"]
@@ -48,7 +49,7 @@ def find_centroids(
         latents, labels = [], []
         with ThreadPoolExecutor(num_readers) as pool:
             records = [next(images.records(0, index)) for index in chosen]
-            for batch in _read_ahead(pool, records, batch_size, info):
+            for batch in read_ahead(pool, records, batch_size, info):
                 items = []
                 for _, future in batch:
                     try:
@@ -61,7 +62,7 @@ def find_centroids(
                     labels += [label for _, label in items]
         return torch.cat(latents), torch.tensor(labels)
 
-    latents, labels = _halve_on_out_of_memory(encode, batch_size)()
+    latents, labels = halve_on_out_of_memory(encode, batch_size)()
     centroids = fit_centroids(latents, labels, len(info.classes), info.num_modes)
     save_tensors(path, {"centroids": centroids}, {"identity": identity})
     return centroids

@@ -12,7 +12,7 @@ import torch
 
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.numerics.seeds import derive_seed
-from d3hr_datasets.sources.records import ImageSource, ImageStream
+from d3hr_datasets.sources.records import Images
 
 # Images per class, on average, in which modes are sought.
 IMAGES_FOR_MODES = 1000
@@ -23,7 +23,7 @@ IMAGES_PER_MODE = 20
 FEWEST_IMAGES = 5 * IMAGES_PER_MODE
 
 
-def choose_num_modes(images: ImageSource | ImageStream, info: ArtifactInfo) -> tuple[int, str]:
+def choose_num_modes(images: Images, info: ArtifactInfo) -> tuple[int, str]:
     """Return the modes per class that fit images: a twentieth of the smallest class, at most fifty.
 
     At least ten images for each mode must be among those in which modes are sought, which are fewer than all
@@ -36,22 +36,21 @@ def choose_num_modes(images: ImageSource | ImageStream, info: ArtifactInfo) -> t
     Returns:
         The number, 1 where none are stored, and a sentence that says why.
     """
-    if isinstance(images, ImageStream):
+    if not images.has_random_access:
         return 1, (
             "no modes are stored: a stream is not read in random order, which finding them takes; build from "
             "a copy on disk (without --streaming) to have some"
         )
-    targets = getattr(images, "targets", None)
-    if targets is None:
+    if images.labels is None:
         return 1, (
             f"no modes are stored: labels are known only when images are read, and {FEWEST_IMAGES} images of "
             "each class are wanted; --modes 10 stores ten all the same"
         )
-    labels, num_classes = torch.tensor(targets), len(info.classes)
+    labels, num_classes = torch.tensor(images.labels), len(info.classes)
     counts = labels.bincount(minlength=num_classes)
     label = int(counts.argmin())
     smallest = f"the smallest class, {info.classes[label]!r}, has {int(counts[label]):,} images"
-    chosen = images_for_modes(len(targets), num_classes, info.inversion.seed)
+    chosen = images_for_modes(len(labels), num_classes, info.inversion.seed)
     fewest_chosen = int(labels[chosen].bincount(minlength=num_classes).min())
     modes = min(MOST_MODES, int(counts[label]) // IMAGES_PER_MODE, fewest_chosen // (IMAGES_PER_MODE // 2))
     if counts[label] < FEWEST_IMAGES or modes < 2:

@@ -16,6 +16,11 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.sources.pixels import read_pixels
 from d3hr_datasets.sources.records import ImageRecord
 
+logger = logging.getLogger(__name__)
+
+Item = tuple[torch.Tensor, int]  # of `read_record`
+Result = TypeVar("Result")
+
 
 def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, int]:
     """Read an image for a model.
@@ -37,17 +42,11 @@ def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, 
     return to_model_range(pixels, info.padding), number
 
 
-logger = logging.getLogger(__name__)
-
-_Item = tuple[torch.Tensor, int]
-Result = TypeVar("Result")
-
-
-def _read_ahead(
+def read_ahead(
     pool: ThreadPoolExecutor, records: Sequence[ImageRecord], batch_size: int, info: ArtifactInfo
-) -> Iterator[list[tuple[ImageRecord, Future[_Item]]]]:
+) -> Iterator[list[tuple[ImageRecord, Future[Item]]]]:
     """Yield batches of images that are being read; the next batch is, too, while one is worked on."""
-    ahead: list[tuple[ImageRecord, Future[_Item]]] = []
+    ahead: list[tuple[ImageRecord, Future[Item]]] = []
     for first in range(0, len(records), batch_size):
         batch = ahead
         ahead = [(one, pool.submit(read_record, one, info)) for one in records[first : first + batch_size]]
@@ -57,7 +56,7 @@ def _read_ahead(
         yield ahead
 
 
-def _halve_on_out_of_memory(work: Callable[..., Result], batch_size: int) -> Callable[..., Result]:
+def halve_on_out_of_memory(work: Callable[..., Result], batch_size: int) -> Callable[..., Result]:
     """Return `work` without its first argument, the batch size, which is halved when memory runs out."""
     # Not accelerate's `find_executable_batch_size`, which collects garbage at every call: a chunk.
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,9 +14,9 @@ from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.numerics.seeds import derive_seed
-from d3hr_datasets.sources.opening import open_source, targets_of
+from d3hr_datasets.sources.foreign_datasets import TorchvisionLike
+from d3hr_datasets.sources.opening import open_source
 from d3hr_datasets.sources.pixels import read_pixels
-from d3hr_datasets.sources.records import IndexedImages
 
 
 class RealImages:
@@ -35,25 +34,16 @@ class RealImages:
             the same.
     """
 
-    def __init__(self, source: Any, class_list: ClassList) -> None:
-        names: Sequence[str] | None
-        if isinstance(source, (str, Path)):
-            opened = open_source(str(source))
-            images: Any = opened.images
-            names = opened.classes
-        else:
-            # ImageNet's classes are tuples of names, which two cranes share; its WordNet IDs tell all apart.
-            images = source
-            names = getattr(source, "wnids", None) or getattr(source, "classes", None)
-        targets = targets_of(images)
-        if targets is None:
-            raise ConfigError(f"{type(images).__name__} has no `targets`: its labels are not known")
-        self._images = IndexedImages(images)
+    def __init__(self, source: str | Path | TorchvisionLike, class_list: ClassList) -> None:
+        opened = open_source(source)
+        self._images, labels = opened.images, opened.images.labels
+        if labels is None:
+            raise ConfigError(f"{opened.description['name']} has no `targets`: its labels are not known")
         self._members: dict[int, list[int]] = {}
-        by_target = _match(names or list(map(str, range(max(targets) + 1))), class_list)
-        for index, target in enumerate(targets):
-            if target in by_target:
-                self._members.setdefault(by_target[target], []).append(index)
+        matched = _match(opened.classes or list(map(str, range(max(labels) + 1))), class_list)
+        for index, label in enumerate(labels):
+            if label in matched:
+                self._members.setdefault(matched[label], []).append(index)
 
     @neutral()
     def read(self, class_label: int, count: int, image_size: int, image_mode: str) -> torch.Tensor:

@@ -1,1 +1,6 @@
-"""Sources: folders, torchvision, `datasets` -> real images, one after another."""
+"""Sources: a folder, a data set of torchvision, of `datasets`, or anyone's own -> labelled real images.
+
+In: what `opening.open_source` takes. Out: `records.Images`, which every kind becomes; nothing behind it asks
+of what kind they are. `image_folders`, `torchvision_datasets` and `huggingface` open theirs,
+`foreign_datasets` adapts what others have made, `relabel` maps labels to a model's, `pixels` reads a record.
+"""

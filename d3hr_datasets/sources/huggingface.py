@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from d3hr_datasets.errors import ConfigError, SourceError
 from d3hr_datasets.io.folders import expand_user
 from d3hr_datasets.io.foreign import is_file, is_folder
-from d3hr_datasets.sources.records import MAX_IMAGE_BYTES, ImageRecord, file_state, open_image
+from d3hr_datasets.sources.image_files import MAX_IMAGE_BYTES, file_state, open_image
+from d3hr_datasets.sources.records import ImageRecord, Images, IndexedImages, StreamedImages
 
 FILES = {".parquet": "parquet", ".tar": "webdataset"}
 LABEL_COLUMNS = ("label", "labels", "cls")  # where no column is one of classes
@@ -30,7 +31,7 @@ def open_dataset(
     streaming: bool = False,
     image_column: str | None = None,
     label_column: str | None = None,
-) -> tuple[Any, tuple[str, ...] | None, dict[str, Any]]:
+) -> tuple[Images, tuple[str, ...] | None, dict[str, Any]]:
     """Open a data set.
 
     Args:
@@ -41,8 +42,7 @@ def open_dataset(
         label_column: Its column of labels: of classes, integers or strings.
 
     Returns:
-        Images (an `ImageSource`, or an `ImageStream` where it is streamed), class names where labels are
-        integers that have some, and a description.
+        Images, class names where labels are integers that have some, and a description.
 
     Raises:
         ConfigError: `datasets` is not installed.
@@ -58,18 +58,50 @@ def open_dataset(
     path = expand_user(name)
     is_local = is_file(path) or is_folder(path)
     description = {"name": path.name if is_local else name, "split": split}
+    data, features, commit = _load(name, path, split, streaming)
+    if not features:
+        raise SourceError(f"the data set {name!r} does not say which columns it has; store it as Parquet")
+    image, label = _choose_columns(name, features, image_column, label_column)
+    kind = features[label]
+    try:
+        data = data.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
+    except Exception as error:  # whatever the library and its formats raise
+        raise SourceError(f"the column {image!r} of {name!r} has no images: {error}") from error
+    classes = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
+    folder = (path if is_folder(path) else path.parent) if is_local else None
+    decode = _Decoder(folder, name.partition("@")[0])
+    if streaming:
+        identity = f"{image} {label} {_state(path) if is_local else commit}"
+        return _Shards(data, name, decode, image, label).images(split, identity), classes, description
+    labels = list(data[label])
+    if "string" in _dtype(kind) and classes is None:
+        classes = tuple(sorted(map(str, data.unique(label))))
+        places = {text: place for place, text in enumerate(classes)}
+        labels = [places[str(text)] for text in labels]
+    read = partial(_read_row, data, decode, image, labels)
+    identity = str(data._fingerprint)  # of the files and of all that was done to them
+    return IndexedImages(len(labels), read, labels, identity=identity), classes, description
+
+
+def _load(name: str, path: Path, split: str, streaming: bool) -> tuple[Any, Any, str]:
+    """Return a data set of `datasets`, its columns, and the commit of one on the Hub that is streamed."""
+    import datasets
+
+    commit = ""
     try:
         if is_file(path):
             kind = FILES.get(path.suffix)
             if kind is None:
                 raise SourceError(f"{path} is no data set; accepted: a folder or one of {list(FILES)}")
             data = datasets.load_dataset(kind, data_files=str(path), split=split, streaming=streaming)
+        elif is_folder(path):
+            data = datasets.load_dataset(str(path), split=split, streaming=streaming)
         else:
-            repository, _, revision = (str(path), "", "") if is_local else name.partition("@")
-            if streaming and not is_local:
-                revision = _commit(repository, revision)  # so that a build goes on with the same images
+            repository, _, commit = name.partition("@")
+            if streaming:
+                commit = _commit(repository, commit)  # so that a build goes on with the same images
             data = datasets.load_dataset(
-                repository, split=split, streaming=streaming, revision=revision or None
+                repository, split=split, streaming=streaming, revision=commit or None
             )
         features = data.features
     except SourceError:
@@ -79,35 +111,26 @@ def open_dataset(
             f"the data set {name!r:.300} cannot be opened, split {split!r}: {error!s:.1000}. Accepted: "
             "'ORG/NAME' or 'ORG/NAME@REVISION' on the Hub, a folder, or a Parquet or tar file"
         ) from error
-    if not features:
-        raise SourceError(f"the data set {name!r} does not say which columns it has; store it as Parquet")
-    image = _column(
-        name, "image", image_column, features, [key for key, kind in features.items() if _is_image(kind)]
-    )
+    return data, features, commit
+
+
+def _choose_columns(
+    name: str, features: Any, image_column: str | None, label_column: str | None
+) -> tuple[str, str]:
+    """Return the columns of images and of labels: those that are wanted, or the only ones there are."""
+    import datasets
+
+    found = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
+    image = _column(name, "image", image_column, features, found)
     of_classes = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     usual = [key for key in LABEL_COLUMNS if key in features]
     label = _column(name, "label", label_column, features, of_classes or usual)
-    kind = features[label]
-    dtype = str(getattr(kind, "dtype", kind))
+    kind, dtype = features[label], _dtype(features[label])
     if not isinstance(kind, datasets.ClassLabel) and not dtype.startswith(
         ("int", "uint", "string", "large_s")
     ):
         raise SourceError(f"column {label!r} of {name!r} is {dtype}; accepted: classes, integers, strings")
-    try:
-        data = data.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
-    except Exception as error:  # as above
-        raise SourceError(f"the column {image!r} of {name!r} has no images: {error}") from error
-    classes = tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
-    decode = _Decoder(
-        (path if is_folder(path) else path.parent) if is_local else None, name.partition("@")[0]
-    )
-    if streaming:
-        identity = f"{image} {label} {_state(path) if is_local else revision}"
-        return _DatasetStream(data, name, decode, image, label, split, identity), classes, description
-    if "string" in dtype and classes is None:
-        classes = tuple(sorted(map(str, data.unique(label))))
-        return _DatasetImages(data, decode, image, label, classes), classes, description
-    return _DatasetImages(data, decode, image, label), classes, description
+    return image, label
 
 
 def _commit(repository: str, revision: str) -> str:
@@ -124,8 +147,8 @@ def _state(path: Path) -> str:
     return hashlib.sha256("\n".join(states).encode(errors="surrogateescape")).hexdigest()
 
 
-def _is_image(feature: Any) -> bool:
-    return type(feature).__name__ == "Image"
+def _dtype(feature: Any) -> str:
+    return str(getattr(feature, "dtype", feature))
 
 
 def _column(name: str, what: str, wanted: str | None, features: Any, found: list[str]) -> str:
@@ -176,49 +199,34 @@ class _Decoder:
         )
 
 
-class _DatasetImages:
-    """A data set with random access; string labels become their place in `names`."""
-
-    def __init__(
-        self, data: Any, decode: _Decoder, image: str, label: str, names: tuple[str, ...] | None = None
-    ) -> None:
-        self._data = data
-        self._decode = decode
-        self._image = image
-        self.targets = list(data[label])
-        if names is not None:
-            places = {name: place for place, name in enumerate(names)}
-            self.targets = [places[str(target)] for target in self.targets]
-        self.identity = str(data._fingerprint)  # of the files and of all that was done to them
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self._decode(self._data[index][self._image]), self.targets[index]
+def _read_row(
+    data: Any, decode: _Decoder, image: str, labels: Sequence[int], number: int
+) -> tuple[Image.Image, int]:
+    return decode(data[number][image]), labels[number]
 
 
-class _DatasetStream:
+class _Shards:
     """The shards of a streamed data set."""
 
-    def __init__(
-        self, data: Any, name: str, decode: _Decoder, image: str, label: str, split: str, identity: str
-    ) -> None:
+    def __init__(self, data: Any, name: str, decode: _Decoder, image: str, label: str) -> None:
         self._data = data
-        self._decode = decode
-        self.identity = identity
         self._name = name
+        self._decode = decode
         self._image = image
         self._label = label
-        self.num_shards = int(data.num_shards)
-        splits = data.info.splits or {}
-        self.num_images: int | None = splits[split].num_examples if split in splits else None
+        self._num_shards = int(data.num_shards)
+
+    def images(self, split: str, identity: str) -> StreamedImages:
+        """Return the images of the split, which was streamed; `identity` tells them from others."""
+        splits = self._data.info.splits or {}
+        num_images = splits[split].num_examples if split in splits else None
+        return StreamedImages(self._num_shards, num_images, self.records, identity)
 
     def records(self, shard: int, start: int) -> Iterator[ImageRecord]:
         """Yield the images of a shard from number `start` on."""
         number = start
         try:
-            for row in self._data.shard(self.num_shards, shard).skip(start):
+            for row in self._data.shard(self._num_shards, shard).skip(start):
                 name = f"shard {shard}, image {number}"
                 yield ImageRecord(name, name, partial(self._read, row))
                 number += 1

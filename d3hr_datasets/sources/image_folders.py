@@ -1,4 +1,4 @@
-"""Folders of class folders -> images, as torchvision's `ImageFolder` gives them.
+"""A folder with one folder per class -> images, in the order of torchvision's `ImageFolder`.
 
 `ImageFolder` follows links wherever they lead, also to a folder above, whose images it then finds again and
 again, some under another class. So folders are looked at first: nothing may be there twice.
@@ -7,39 +7,36 @@ again, some under another class. So folders are looked at first: nothing may be 
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from d3hr_datasets.errors import SourceError
-from d3hr_datasets.sources.records import open_image
+from d3hr_datasets.sources.foreign_datasets import as_images
+from d3hr_datasets.sources.image_files import open_image
+from d3hr_datasets.sources.records import Images
 
 
-def open_image_folder(folder: Path, mode: str | None = None) -> ImageFolder:
-    """Return the images of a folder that has one folder per class, read by `reading.open_image`.
-
-    Args:
-        folder: The folder.
-        mode: What each image is converted to; it keeps its own by default.
+def open_image_folder(folder: Path) -> tuple[Images, tuple[str, ...]]:
+    """Return the images of a folder that has one folder per class, read by `open_image`, and these names.
 
     Raises:
         SourceError: There are none, or a file or a folder is there twice by a link.
     """
     try:
         check_links(folder)
-        return ImageFolder(str(folder), loader=partial(load_image, mode=mode))
+        found = ImageFolder(str(folder), loader=load_image)
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"{folder} is no folder of images, with one folder per class: {error}") from error
+    return as_images(found), tuple(found.classes)
 
 
-def load_image(path: str, mode: str | None = None) -> Image.Image:
+def load_image(path: str) -> Image.Image:
     """Return the image of a file, as loaders of torchvision's data sets do."""
-    image = open_image(Path(path))
-    return image if mode is None else image.convert(mode)
+    return open_image(Path(path))
 
 
 def check_links(folder: Path) -> None:

@@ -1,26 +1,29 @@
-"""Where real images come from: an image folder, a torchvision data set, or one of `datasets`.
+"""Where real images come from: an image folder, a data set of torchvision, of `datasets`, or anyone's own.
 
-In: "FOLDER", "torchvision:NAME:ROOT" or "datasets:NAME". Out: a source for `build_artifact` whose labels are
-those of the source, and `relabel`, which makes them the model's.
+In: "FOLDER", "torchvision:NAME:ROOT", "datasets:NAME", or a data set that is open. Out: images whose labels
+are those of the source; `relabel` makes them the model's.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import inspect
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 from d3hr_datasets.errors import SourceError
 from d3hr_datasets.io.folders import expand_user
 from d3hr_datasets.io.foreign import is_folder
+from d3hr_datasets.sources.foreign_datasets import (
+    LABELS,
+    ImageStream,
+    TorchvisionLike,
+    as_images,
+    class_names,
+)
 from d3hr_datasets.sources.huggingface import open_dataset
-from d3hr_datasets.sources.image_folders import load_image, open_image_folder
-from d3hr_datasets.sources.records import ImageSource, ImageStream
+from d3hr_datasets.sources.image_folders import open_image_folder
+from d3hr_datasets.sources.records import Images
+from d3hr_datasets.sources.torchvision_datasets import open_torchvision
 
 FORMS = "a folder with one folder per class, 'torchvision:NAME[:ROOT]', or 'datasets:NAME_OR_FOLDER'"
 ROOT = "data"  # of torchvision's data sets, unless another is given
@@ -58,87 +61,38 @@ class OpenedSource:
         description: For `ArtifactInfo.source`.
     """
 
-    images: ImageSource | ImageStream
+    images: Images
     classes: tuple[str, ...] | None
     description: dict[str, Any]
 
 
-def open_source(where: str, options: SourceOptions = DEFAULT) -> OpenedSource:
+def open_source(
+    where: str | Path | TorchvisionLike | ImageStream, options: SourceOptions = DEFAULT
+) -> OpenedSource:
     """Open a source.
 
     Args:
         where: A folder with one folder per class; "torchvision:NAME", whose files are in "data", or
             "torchvision:NAME:ROOT"; or "datasets:" and a name on the Hub (with "@REVISION" if wished), a
-            folder, or a Parquet or tar file.
-        options: How.
+            folder, or a Parquet or tar file. A data set of (PIL image, label) is taken as it is.
+        options: How to open it, where it is not open.
 
     Raises:
         SourceError: There is no such source, it cannot be opened, or its columns are not clear.
+        ConfigError: It is neither a name nor a data set.
     """
-    kind, _, name = where.partition(":")
+    if not isinstance(where, str | Path):
+        return OpenedSource(as_images(where, LABELS), class_names(where), {"name": type(where).__name__})
+    kind, _, name = str(where).partition(":")
     if kind == "torchvision" and name:
         name, _, root = name.partition(":")
-        return _open_torchvision(name, root or ROOT, options)
+        opened = open_torchvision(name, root or ROOT, options.split, options.download)
+        return OpenedSource(*opened, {"name": name, "split": options.split})
     if kind == "datasets" and name:
         return OpenedSource(
             *open_dataset(name, options.split, options.streaming, options.image_column, options.label_column)
         )
     folder = expand_user(where)
     if not is_folder(folder):
-        raise SourceError(f"there is no folder {where!r:.300} of images; accepted: {FORMS}")
-    return _open_folder(folder)
-
-
-def _open_folder(folder: Path) -> OpenedSource:
-    images = open_image_folder(folder)
-    return OpenedSource(images, tuple(images.classes), {"name": folder.resolve().name})
-
-
-def targets_of(images: Any) -> list[int] | None:
-    """Return the labels of a torchvision data set, which has them under one of several names; None if not."""
-    for attribute in ("targets", "labels", "_labels"):
-        targets = getattr(images, attribute, None)
-        if targets is not None and len(targets) == len(images):
-            return [int(target) for target in targets]
-    return None
-
-
-def _open_torchvision(name: str, root: str, options: SourceOptions) -> OpenedSource:
-    from torchvision import datasets
-
-    kind = getattr(datasets, name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, datasets.VisionDataset)):
-        raise SourceError(f"torchvision.datasets has no data set {name!r}; accepted: names such as 'CIFAR10'")
-    arguments = inspect.signature(kind.__init__).parameters
-    if "root" not in arguments:
-        raise SourceError(
-            f"torchvision's {name} is read from no folder; accepted: those that are, as CIFAR10"
-        )
-    values: dict[str, Any] = {}
-    if "split" in arguments:
-        values["split"] = options.split
-    elif "train" in arguments:
-        if options.split not in ("train", "test"):
-            raise SourceError(f"torchvision's {name} has splits 'train' and 'test', not {options.split!r}")
-        values["train"] = options.split == "train"
-    if "download" in arguments:
-        values["download"] = options.download
-    try:
-        images: Any = kind(root, **values)
-    except Exception as error:  # whatever a data set raises: it is not this library's
-        raise SourceError(
-            f"torchvision's {name} cannot be opened in {root!r}: {error}. Give torchvision:{name}:ROOT, "
-            "the folder it is in; `d3hr build --download` downloads what torchvision can"
-        ) from error
-    if isinstance(images, datasets.DatasetFolder):
-        images.loader = load_image
-    # ImageNet's classes are tuples of names, which two cranes share; its WordNet IDs tell all apart.
-    classes = getattr(images, "wnids", None) or getattr(images, "classes", None) or ()
-    named = len(classes) > 0 and all(isinstance(entry, str) for entry in classes)
-    targets = targets_of(images)
-    if targets is not None:
-        images.targets = targets
-    pixels = getattr(images, "data", None)
-    if isinstance(pixels, torch.Tensor | np.ndarray):
-        images.identity = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-    return OpenedSource(images, tuple(classes) if named else None, {"name": name, "split": options.split})
+        raise SourceError(f"there is no folder {str(where)!r:.300} of images; accepted: {FORMS}")
+    return OpenedSource(*open_image_folder(folder), {"name": folder.resolve().name})

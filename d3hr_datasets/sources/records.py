@@ -1,41 +1,23 @@
-"""Images to build from: any data set -> records that are read when their turn comes, and pixels of a size.
+"""Labelled images that nobody has read yet: what every kind of source becomes.
 
-In: a torchvision-like data set with random access, or a stream of shards. Out: uint8 pixels and class
-labels, or an error that names the image.
+In: how an image, or a shard of images, is read. Out: records, each read when its turn comes, and what is
+known before: how many images there are, their labels, and what tells them from others.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from PIL import Image
+from d3hr_datasets.sources.image_files import file_state
 
-from d3hr_datasets.io.foreign import open_file
-
-# The formats that images of data sets have. Pillow has others, some of which run programs (EPS: Ghostscript).
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000")
-MAX_IMAGE_BYTES = 2**30
-
-
-class ImageSource(Protocol):
-    """What is built from: torchvision data sets are like this.
-
-    Where it has `targets`, a class label for each image, these are checked before anything is read. Where
-    it has `samples`, (path, ...) for each image, as `ImageFolder`, errors name the path and chunks notice
-    files of another size or time of change. Where it has `identity`, a string, chunks of another one are
-    not taken.
-    """
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Return (PIL image, class label)."""
+# What error messages call an image, and its label -> another label; None leaves the image out.
+LabelOf = Callable[[str, Any], int | None]
 
 
 @dataclass(frozen=True)
@@ -54,83 +36,144 @@ class ImageRecord:
 
 
 @runtime_checkable
-class ImageStream(Protocol):
-    """What is built from where there is no random access: shards, each in a fixed order.
-
-    Where it has `identity`, a string, chunks of another one are not taken.
-    """
+class Images(Protocol):
+    """Labelled images in shards, each in a fixed order, with random access or as a stream."""
 
     @property
     def num_shards(self) -> int:
-        """Number of shards."""
+        """Number of shards: one where there is random access."""
 
     @property
     def num_images(self) -> int | None:
-        """Number of images; None where nobody knows it."""
+        """Number of images; None of a stream where nobody knows it."""
 
-    def records(self, shard: int, start: int) -> Iterator[ImageRecord]:
+    @property
+    def has_random_access(self) -> bool:
+        """Whether `records` begins anywhere without reading what comes before."""
+
+    @property
+    def labels(self) -> Sequence[int] | None:
+        """The label of each image, where they are known before any is read."""
+
+    @property
+    def identity(self) -> str:
+        """What tells all of them from other images, as far as the source knows: chunks are named by it."""
+
+    def records(self, shard: int, start: int, /) -> Iterator[ImageRecord]:
         """Yield the images of a shard from number `start` on."""
 
+    def identity_of(self, numbers: Iterable[int], /) -> str:
+        """Return what tells some images from others without reading them: chunks of others are not taken."""
 
+    def relabelled(self, label_of: LabelOf, identity: str) -> Images:
+        """Return the images with other labels, and without those that are left out."""
+
+
+@dataclass(frozen=True)
 class IndexedImages:
-    """A data set with random access as a stream of one shard."""
+    """Images with random access.
 
-    num_shards = 1
+    Args:
+        num_images: How many there are.
+        read: Takes the number of an image and returns (PIL image, label).
+        labels: The label of each, where they are known.
+        files: The file of each, where each is one: errors name it, and one of another size or time of change
+            is noticed.
+        root: What the names of files are said from.
+        identity: As of `Images`.
+    """
 
-    def __init__(self, source: ImageSource) -> None:
-        self.source = source
-        self.num_images = len(source)
-        self._samples = getattr(source, "samples", None)
-        self._root = getattr(source, "root", None)
+    num_images: int
+    read: Callable[[int], tuple[Any, Any]]
+    labels: Sequence[int] | None = None
+    files: Sequence[str | Path] | None = None
+    root: str | Path | None = None
+    identity: str = ""
+    num_shards: int = dataclasses.field(default=1, init=False)
+    has_random_access: bool = dataclasses.field(default=True, init=False)
 
-    def records(self, shard: int, start: int) -> Iterator[ImageRecord]:
+    def records(self, shard: int, start: int, /) -> Iterator[ImageRecord]:
         """Yield the images from number `start` on."""
-        for index in range(start, self.num_images):
-            where, name = f"image {index}", str(index)
-            if self._samples is not None:
-                where, name = f"image {index} ({self._samples[index][0]})", self._name(index)
-            yield ImageRecord(where, name, partial(self.source.__getitem__, index))
+        for number in range(start, self.num_images):
+            where, name = f"image {number}", str(number)
+            if self.files is not None:
+                file = self.files[number]
+                where, name = f"image {number} ({file})", self._name(file)
+            yield ImageRecord(where, name, partial(self.read, number))
 
-    def identity(self, indices: Iterable[int]) -> str:
-        """Return what tells these images from others without reading them: names, sizes, times of change."""
-        if self._samples is None:
+    def identity_of(self, numbers: Iterable[int], /) -> str:
+        """Return the digest of names, sizes and times of change of files; "" where there are none."""
+        if self.files is None:
             return ""  # all that is known of them is in the key of the whole build
         digest = hashlib.sha256()
-        for index in indices:
-            state = file_state(Path(self._samples[index][0]))
-            digest.update(f"{self._name(index)}\0{state}\n".encode(errors="surrogateescape"))
+        for number in numbers:
+            file = self.files[number]
+            line = f"{self._name(file)}\0{file_state(Path(file))}\n"
+            digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def _name(self, index: int) -> str:
-        path = Path(self._samples[index][0])  # type: ignore[index]
-        if self._root is not None and path.is_relative_to(self._root):
-            path = path.relative_to(self._root)
+    def relabelled(self, label_of: LabelOf, identity: str) -> IndexedImages:
+        """Return the images with other labels; where labels are not known, none can be left out."""
+        kept: Sequence[int] = range(self.num_images)
+        labels: list[int] | None = None
+        if self.labels is not None:
+            found = [label_of(f"image {number}", label) for number, label in enumerate(self.labels)]
+            kept = [number for number, label in enumerate(found) if label is not None]
+            labels = [label for label in found if label is not None]
+        files = None if self.files is None else [self.files[number] for number in kept]
+        read = partial(_read_numbered, self.read, kept, label_of)
+        return IndexedImages(len(kept), read, labels, files, self.root, identity)
+
+    def _name(self, file: str | Path) -> str:
+        path = Path(file)
+        if self.root is not None and path.is_relative_to(self.root):
+            path = path.relative_to(self.root)
         return path.as_posix()
 
 
-def open_image(source: Path | IO[bytes]) -> Image.Image:
-    """Read an image in its own mode: torchvision's loader clips 16 bits per channel to 8.
+@dataclass(frozen=True)
+class StreamedImages:
+    """Images of shards that are read from their beginning on.
 
     Args:
-        source: A file, or one that is open.
-
-    Raises:
-        ForeignFileError: It is no regular file.
-        OSError: It is none of `FORMATS`, or damaged; likewise all that Pillow raises.
+        num_shards: How many shards there are.
+        num_images: How many images there are in all; None where nobody knows it.
+        records: Takes the number of a shard and that of its first image, and yields the images from it on.
+        identity: As of `Images`.
     """
-    if isinstance(source, Path):
-        with open_file(source, MAX_IMAGE_BYTES) as file:
-            return open_image(file)
-    Image.init()
-    image = Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])
-    image.load()
-    return image
+
+    num_shards: int
+    num_images: int | None
+    records: Callable[[int, int], Iterator[ImageRecord]]
+    identity: str = ""
+    labels: None = dataclasses.field(default=None, init=False)
+    has_random_access: bool = dataclasses.field(default=False, init=False)
+
+    def identity_of(self, numbers: Iterable[int], /) -> str:
+        """Return "": nothing is known of some images but what is known of all."""
+        return ""
+
+    def relabelled(self, label_of: LabelOf, identity: str) -> StreamedImages:
+        """Return the stream with other labels; none can be left out."""
+        records = partial(_relabelled_records, self.records, label_of)
+        return StreamedImages(self.num_shards, self.num_images, records, identity)
 
 
-def file_state(path: Path) -> str:
-    """Return size and time of change of a file, which tell whether it has been replaced."""
-    try:
-        status = path.stat()
-    except OSError:
-        return "missing"  # reading it will say so
-    return f"{status.st_size} {status.st_mtime_ns}"
+# Functions, not closures, so that images go to the workers of a DataLoader.
+def _read_numbered(
+    read: Callable[[int], tuple[Any, Any]], kept: Sequence[int], label_of: LabelOf, number: int
+) -> tuple[Any, Any]:
+    image, label = read(kept[number])
+    return image, label_of(f"image {kept[number]}", label)
+
+
+def _relabelled_records(
+    records: Callable[[int, int], Iterator[ImageRecord]], label_of: LabelOf, shard: int, start: int
+) -> Iterator[ImageRecord]:
+    for record in records(shard, start):
+        yield dataclasses.replace(record, read=partial(_read_record, record, label_of))
+
+
+def _read_record(record: ImageRecord, label_of: LabelOf) -> tuple[Any, Any]:
+    image, label = record.read()
+    return image, label_of(record.where, label)

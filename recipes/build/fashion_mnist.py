@@ -22,7 +22,7 @@ from d3hr_datasets.config.settings import InversionMethod
 from d3hr_datasets.diffusion.loading import INDEX
 from d3hr_datasets.io.atomic import replace_file
 from d3hr_datasets.io.folders import replaced_folder
-from d3hr_datasets.sources.records import ImageSource
+from d3hr_datasets.sources.foreign_datasets import TorchvisionLike
 from recipes.common.program import need, program, training_of
 from recipes.data.images import HELD_OUT, fashion_mnist, split_indices
 
@@ -77,7 +77,7 @@ def main() -> None:
 def plan_images(arguments: argparse.Namespace) -> BuildPlan:
     """Return the build of the training images, or of some of them."""
     images = fashion_mnist(train=True, download=arguments.download)
-    source: ImageSource = images
+    source: TorchvisionLike = images
     if arguments.select:
         indices = split_indices(len(images), HELD_OUT, "train")[: arguments.select]
         source = Subset(images, indices.tolist())

@@ -27,7 +27,7 @@ from PIL import Image
 
 from d3hr_datasets.build import BuildSettings, plan_build
 from d3hr_datasets.cli.app import app
-from d3hr_datasets.sources.records import open_image
+from d3hr_datasets.sources.image_files import open_image
 from recipes.common.program import program
 from recipes.common.results import write_results
 from recipes.data.images import load_images

@@ -9,16 +9,38 @@ import gzip
 from pathlib import Path
 
 import torch
+from PIL import Image
+from torch.utils.data import Dataset
 from torchvision import datasets
 from tqdm import tqdm
 
 from d3hr_datasets.io.atomic import replace_file
 from d3hr_datasets.sources.image_folders import open_image_folder
 from d3hr_datasets.sources.pixels import resize_and_crop
+from d3hr_datasets.sources.records import Images
 
 # Where Debian's package dataset-fashion-mnist puts the IDX files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 HELD_OUT = 10_000  # of the 60,000 training images, for every choice; the test set only fills tables
+
+
+class FolderImages(Dataset[tuple[Image.Image, int]]):
+    """Images of class folders as a data set: in RGB, each read when it is asked for.
+
+    Args:
+        images: Of `open_image_folder`, perhaps with other labels.
+    """
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self.targets = list(images.labels or ())
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image, label = next(self._images.records(0, index)).read()
+        return image.convert("RGB"), label
 
 
 class ImagesNotFoundError(RuntimeError):
@@ -82,15 +104,15 @@ def load_images(
     else:
         if split == "test":
             raise ValueError(f"{source} has no test split; use held-out")
-        folder = open_image_folder(Path(source), "RGB")
-        mode = "L" if channels == 1 else "RGB"
+        found, classes = open_image_folder(Path(source))
+        folder, mode = FolderImages(found), "L" if channels == 1 else "RGB"
         images = torch.stack(
             [
                 resize_and_crop(image, image_size, mode)
                 for image, _ in tqdm((folder[i] for i in range(len(folder))), "reading images", len(folder))
             ]
         )
-        targets, names = torch.tensor(folder.targets), folder.classes
+        targets, names = torch.tensor(folder.targets), list(classes)
         held_out = len(images) // 6
     if split in {"train", "held-out"}:
         index = split_indices(len(images), held_out, split)

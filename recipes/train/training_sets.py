@@ -23,11 +23,12 @@ from d3hr_datasets.classes.class_list import packaged_subset
 from d3hr_datasets.classes.folders import plain_name, without_number
 from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.sources.image_folders import open_image_folder
+from d3hr_datasets.sources.relabel import relabel
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
 from d3hr_datasets.students.views import Images, TensorImages
 from recipes.common.errors import RecipeError
 from recipes.common.images import dataset_tensors, raw_samples, reconstruct
-from recipes.data.images import load_images
+from recipes.data.images import FolderImages, load_images
 
 IN_MEMORY = 20_000  # generated images, at most
 REAL = ("whole", "random_real", "herding", "k_center", "reconstructed")
@@ -205,8 +206,8 @@ def real_images(settings: TrainingSet, train: bool) -> ImageSet:
 
 def _folder(path: Path, subset: str) -> ImageSet:
     """Return an image folder; with `subset` its classes only, in their usual order."""
-    folder = open_image_folder(path, "RGB")
-    names = [without_number(name) for name in folder.classes]
+    images, folders = open_image_folder(path)
+    names = [without_number(name) for name in folders]
     is_wnid = all(re.fullmatch(r"n\d{8}", name) for name in names)
     if subset:
         wanted = packaged_subset("imagenet", subset)
@@ -214,10 +215,9 @@ def _folder(path: Path, subset: str) -> ImageSet:
         if missing:
             raise RecipeError(f"{path} has no folders {missing[:5]} of {subset}; folders are WordNet IDs")
         label_of = {names.index(name): label for label, name in enumerate(wanted)}
-        folder.samples = [(file, label_of[old]) for file, old in folder.samples if old in label_of]
-        folder.targets = [label for _, label in folder.samples]
+        images = relabel(images, {old: label_of.get(old) for old in range(len(names))})
         names = wanted
-    return ImageSet(folder, names, names if is_wnid else None)
+    return ImageSet(FolderImages(images), names, names if is_wnid else None)
 
 
 def _subset(settings: TrainingSet, real: ImageSet, root: str | Path, features: Features | None) -> ImageSet:

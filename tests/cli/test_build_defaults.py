@@ -16,6 +16,7 @@ from d3hr_datasets import Artifact
 from d3hr_datasets.build.mode_count import choose_num_modes
 from d3hr_datasets.build.model_facts import image_frame
 from d3hr_datasets.errors import ModelFormatError
+from d3hr_datasets.sources.foreign_datasets import as_images
 from tests.cli.test_cli import d3hr, fail
 from tests.support.tiny import tiny_info, tiny_pipeline
 
@@ -163,6 +164,7 @@ class Labelled:
     """What is known of images before they are read."""
 
     def __init__(self, counts: tuple[int, ...] | None) -> None:
+        self._length = sum(counts or (12,))
         if counts is not None:
             labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
             self.targets = labels[
@@ -170,7 +172,7 @@ class Labelled:
             ].tolist()
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return self._length
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         raise AssertionError("no image is read to choose a number")
@@ -191,7 +193,7 @@ class Labelled:
     ],
 )
 def test_the_number_of_modes_fits_the_smallest_class(counts: tuple[int, ...] | None, modes: int) -> None:
-    number, why = choose_num_modes(Labelled(counts), tiny_info())
+    number, why = choose_num_modes(as_images(Labelled(counts)), tiny_info())
     assert number == modes, why
     assert why.startswith("no modes are stored: " if modes == 1 else f"{modes} modes per class are stored: ")
 

@@ -22,7 +22,6 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.sources.opening import SourceOptions, open_source
 from d3hr_datasets.sources.pixels import read_pixels
-from d3hr_datasets.sources.records import IndexedImages
 from tests.artifact import test_hostile
 from tests.faults.hostile import SECRET, Case
 from tests.faults.hostile_hubs import WEIGHTS, configs, hubs
@@ -274,7 +273,7 @@ def _read(change: Callable[[Path], object]) -> Case:
         change(root)
 
         def read() -> None:
-            images = IndexedImages(open_source(str(root)).images)  # type: ignore[arg-type]
+            images = open_source(str(root)).images
             if images.num_images != 12:  # a link to no image is none
                 raise ConfigError(f"there are {images.num_images} images")
             for record in images.records(0, 0):

@@ -1,4 +1,4 @@
-"""A file that others wrote is opened by `io.foreign` alone, an image by `sources.records.open_image`.
+"""A file that others wrote is opened by `io.foreign` alone, an image by `sources.image_files.open_image`.
 
 What opens a file otherwise stands below, with the reason why nobody else has written it or what was asked
 before. A new line that opens one has to go through the door, or be added here.
@@ -43,8 +43,8 @@ ALLOWED = {
     ("students.labels", "safe_open", "load"): ASKED,
     ("students.teachers", "load_state_dict", "_load_weights"): ASKED,
     ("build.reference_import", "load", "_load"): "of what the door has opened",
-    ("sources.records", "open", "open_image"): "of what the door has opened, with formats",
-    ("sources.records", "load", "open_image"): "pixels of an image that is open",
+    ("sources.image_files", "open", "open_image"): "of what the door has opened, with formats",
+    ("sources.image_files", "load", "open_image"): "pixels of an image that is open",
     (
         "sources.image_folders",
         "ImageFolder",
@@ -55,7 +55,7 @@ ALLOWED = {
     (
         "sources.huggingface",
         "load_dataset",
-        "open_dataset",
+        "_load",
     ): "a library's own formats; images by `open_image`",
     ("diffusion.loading", "from_pretrained", "_load"): "of a folder that `check_size` has looked at",
     ("dataset.dataset", "open", "loader"): CACHE,

@@ -29,9 +29,9 @@ from d3hr_datasets.errors import (
     UnreadableImageError,
 )
 from d3hr_datasets.publish.card import card_text
+from d3hr_datasets.sources.image_files import open_image
 from d3hr_datasets.sources.opening import open_source
 from d3hr_datasets.sources.pixels import read_pixels
-from d3hr_datasets.sources.records import IndexedImages, open_image
 from tests.support.tampering import change_info
 from tests.support.tiny import tiny_info
 
@@ -49,7 +49,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def first_class(folder: Path) -> list[int]:
-    source = IndexedImages(open_source(str(folder)).images)  # type: ignore[arg-type]
+    source = open_source(str(folder)).images
     records = [next(source.records(0, index)) for index in range(4)]
     return [int(read_pixels(record, 8, "L")[0].max()) for record in records]
 
@@ -87,7 +87,7 @@ def test_a_fifo_is_no_image(images: Path) -> None:
 def test_what_is_there_twice_is_refused(link: str, target: str, images: Path) -> None:
     (images / link).symlink_to(images / target)
     if target == link:  # leads nowhere, and is no image
-        assert len(open_source(str(images)).images) == 12  # type: ignore[arg-type]
+        assert open_source(str(images)).images.num_images == 12
         return
     with pytest.raises(SourceError, match="remove the link"):
         open_source(str(images))
@@ -96,7 +96,7 @@ def test_what_is_there_twice_is_refused(link: str, target: str, images: Path) ->
 def test_links_to_images_are_read_once(images: Path, tmp_path: Path) -> None:
     Image.new("L", (8, 8), 99).save(tmp_path / "outside.png")
     (images / "ant" / "4.png").symlink_to(tmp_path / "outside.png")
-    assert len(open_source(str(images)).images) == 13  # type: ignore[arg-type]
+    assert open_source(str(images)).images.num_images == 13
     (images / "bee" / "4.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(SourceError, match="remove the link"):
         open_source(str(images))
@@ -133,7 +133,7 @@ def test_rows_of_a_data_set_name_no_files_of_this_machine(images: Path, tmp_path
         f"datasets:{path}",
     )
     with pytest.raises((SourceError, UnreadableImageError), match="no part of it"):
-        opened.images[0]  # type: ignore[index]
+        next(opened.images.records(0, 0)).read()
 
 
 SHAPE = (len(TIMESTEPS), 48)

@@ -21,8 +21,9 @@ from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import LabelMap, match_classes, read_class_list, read_class_map
 from d3hr_datasets.errors import ConfigError, SourceError
+from d3hr_datasets.sources.foreign_datasets import as_images
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source
-from d3hr_datasets.sources.records import ImageRecord, ImageStream
+from d3hr_datasets.sources.records import ImageRecord
 from d3hr_datasets.sources.relabel import relabel
 from tests.support.tiny import CLASSES, TinyImages, tiny_info, tiny_model
 
@@ -63,11 +64,8 @@ def _parquet(folder: Path, labels: list[Any], feature: Any) -> Path:
 
 def _pixels(opened: OpenedSource) -> dict[bytes, Any]:
     """Return the label of each image, by its pixels."""
-    if isinstance(opened.images, ImageStream):
-        shards = range(opened.images.num_shards)
-        items = [record.read() for shard in shards for record in opened.images.records(shard, 0)]
-    else:
-        items = [opened.images[index] for index in range(len(opened.images))]
+    shards = range(opened.images.num_shards)
+    items = [record.read() for shard in shards for record in opened.images.records(shard, 0)]
     return {np.asarray(image.convert("L")).tobytes(): label for image, label in items}
 
 
@@ -121,7 +119,7 @@ def test_parquet(streaming: bool, labels: str, tmp_path: Path) -> None:
         assert _pixels(opened) == {key: NAMES[label] for key, label in EXPECTED.items()}
     else:
         assert opened.classes == named and _pixels(opened) == EXPECTED
-    assert isinstance(opened.images, ImageStream) == streaming
+    assert opened.images.has_random_access != streaming
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -139,7 +137,8 @@ def test_webdataset_shards(streaming: bool, tmp_path: Path) -> None:
                     file.addfile(entry, io.BytesIO(data))
     opened = open_source(f"datasets:{tmp_path / 'shards'}", SourceOptions(streaming=streaming))
     assert opened.classes is None and _pixels(opened) == EXPECTED
-    if isinstance(opened.images, ImageStream):
+    assert opened.images.has_random_access != streaming
+    if streaming:
         assert opened.images.num_shards == 2
         later = [record.where for record in opened.images.records(1, 4)]
         assert later == ["shard 1, image 4", "shard 1, image 5"]
@@ -292,10 +291,11 @@ def test_classes_that_are_not_certain_are_refused(source: Any, model: Any, optio
 def test_a_map_leaves_classes_out_and_joins_them(image_folder: Path) -> None:
     _, labels = match_classes(NAMES, MODEL, 3, {"ant": None, "1": "n1", "cat": "Ant"})
     assert labels == {0: None, 1: 0, 2: 0}
-    images: Any = relabel(open_source(str(image_folder), SourceOptions()).images, labels)
-    assert len(images) == 8 and set(images.targets) == {0}
-    assert [images[index][1] for index in range(8)] == [0] * 8
-    assert np.asarray(images[0][0].convert("L")).tobytes() == np.asarray(TinyImages()[1][0]).tobytes()
+    images = relabel(open_source(str(image_folder), SourceOptions()).images, labels)
+    assert images.num_images == 8 and set(images.labels or ()) == {0}
+    items = [record.read() for record in images.records(0, 0)]
+    assert [label for _, label in items] == [0] * 8
+    assert np.asarray(items[0][0].convert("L")).tobytes() == np.asarray(TinyImages()[1][0]).tobytes()
 
 
 def test_labels_nobody_knows_are_refused() -> None:
@@ -303,7 +303,7 @@ def test_labels_nobody_knows_are_refused() -> None:
         targets = [0, 1, 2, 3] * 3
 
     with pytest.raises(ConfigError, match="image 3 has label 3"):
-        relabel(Labelled(), {0: 0, 1: 1, 2: 2})
+        relabel(as_images(Labelled()), {0: 0, 1: 1, 2: 2})
 
 
 @pytest.mark.parametrize(
