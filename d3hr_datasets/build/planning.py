@@ -31,9 +31,8 @@ from d3hr_datasets.build.reference_import import as_reference
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import match_classes, read_class_map
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.ambient import neutral
-from d3hr_datasets.sources.foreign_datasets import ImageStream, TorchvisionLike, as_images
+from d3hr_datasets.sources.foreign_datasets import ImageStream, TorchvisionLike
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source
 from d3hr_datasets.sources.records import Images
 from d3hr_datasets.sources.relabel import relabel
@@ -115,7 +114,8 @@ def plan_build(
 
     Args:
         source: A folder with one folder per class, "torchvision:NAME[:ROOT]", or "datasets:NAME"; or a data
-            set of (PIL image, class label of the model), as torchvision's.
+            set of (PIL image, label), as torchvision's: where it does not name its classes, its labels are
+            the model's.
         model: Diffusion model: a folder in diffusers' layout, or "ORG/NAME@COMMIT" on the Hub.
         output: Folder of the artifact.
         settings: What is built.
@@ -141,7 +141,7 @@ def plan_build(
     places = choose_places(named, output, work)
     opened = _open(source, source_options or SourceOptions())
     diffusion = _load(model, model_options or ModelOptions())
-    classes, images = _match(opened, model, diffusion, class_options or ClassOptions(), named is None)
+    classes, images = _match(opened, model, diffusion, class_options or ClassOptions(), named is not None)
     _, padding, disagreement = image_frame(model, diffusion.sample_size, settings.image_size)
     info = describe_artifact(
         model,
@@ -160,11 +160,8 @@ def plan_build(
 
 
 def _open(source: str | Path | TorchvisionLike | ImageStream, options: SourceOptions) -> OpenedSource:
-    """Open a source that is given by its name, the first process first: it may download."""
-    if not isinstance(source, str | Path):
-        return OpenedSource(as_images(source), None, {})
-    with join_processes().main_process_first():
-        return open_source(str(source), options)
+    with join_processes().main_process_first():  # it may download
+        return open_source(source, options)
 
 
 def _load(model: str, options: ModelOptions) -> LatentDiffusion:
@@ -182,14 +179,10 @@ def _load(model: str, options: ModelOptions) -> LatentDiffusion:
 
 
 def _match(
-    opened: OpenedSource, model: str, diffusion: LatentDiffusion, options: ClassOptions, has_labels: bool
+    opened: OpenedSource, model: str, diffusion: LatentDiffusion, options: ClassOptions, is_named: bool
 ) -> tuple[ClassList, Images]:
-    """Return the model's classes, and the images with its labels, which those of a data set have already."""
+    """Return the model's classes, and the images with its labels."""
     class_map = options.class_map
-    if has_labels and class_map is not None:
-        raise ConfigError(
-            "a class map goes with a source that is given by its name; a data set has the labels"
-        )
     if isinstance(class_map, str | Path):
         class_map = read_class_map(class_map)
     classes, labels = match_classes(
@@ -197,9 +190,12 @@ def _match(
         model_classes(model, options.class_list),
         diffusion.num_classes,
         class_map,
-        same_order=options.same_order or has_labels,
+        same_order=options.same_order or (not is_named and opened.classes is None and class_map is None),
     )
-    return classes, opened.images if has_labels else relabel(opened.images, labels)
+    # A data set that has the model's labels stays as it is, and so do the names of its chunks.
+    if not is_named and labels == {label: label for label in range(diffusion.num_classes)}:
+        return classes, opened.images
+    return classes, relabel(opened.images, labels)
 
 
 def _complete(info: ArtifactInfo, images: Images, settings: BuildSettings) -> tuple[ArtifactInfo, str | None]:

@@ -99,7 +99,7 @@ def plan_images(arguments: argparse.Namespace) -> BuildPlan:
         arguments.work / "artifact",  # it goes where the recipe says
         settings,
         work=arguments.work,
-        class_options=ClassOptions(class_list="fashion-mnist"),
+        class_options=ClassOptions(class_list="fashion-mnist", same_order=True),
         model_options=ModelOptions(torch_compile=arguments.compile),
     )
     described = {"name": "Fashion-MNIST", "split": f"train, {len(source)} images", "license": "MIT"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.metadata import file_digests
@@ -134,15 +135,30 @@ def test_a_plan_says_what_it_chose(scene: Path, tmp_path: Path) -> None:
     assert note.startswith("no modes are stored: the smallest class, 'ant', has 4 images")
 
 
-def test_a_data_set_in_memory_has_the_labels_of_the_model(scene: Path, tmp_path: Path) -> None:
+class Reversed(TinyImages):
+    """The tiny images, and their classes in another order than the model's."""
+
+    classes = CLASSES[::-1]
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image, label = super().__getitem__(index)
+        return image, 2 - label
+
+
+def test_a_data_set_in_memory_is_matched_by_names_or_has_the_labels_of_the_model(
+    scene: Path, tmp_path: Path
+) -> None:
     by_name = _plan(scene, tmp_path / "by-name").run(progress=False)
     plan = _plan(scene, tmp_path / "in-memory", source=TinyImages())
-    assert plan.info.source == {} and plan.info.classes == CLASSES
-    artifact = plan.run(progress=False)
-    assert artifact.info.source == {"fingerprint": by_name.info.source["fingerprint"]}
-    assert artifact.info.counts == (4, 4, 4)
-    with pytest.raises(ConfigError, match="a data set has the labels"):
-        _plan(scene, tmp_path / "out", source=TinyImages(), class_options=ClassOptions(class_map={"ant": 0}))
+    assert plan.info.source == {"name": "TinyImages"} and plan.info.classes == CLASSES
+    assert plan.images.identity == ""  # its chunks have the names that `build_artifact` gives them
+    reversed_names = _plan(scene, tmp_path / "reversed", source=Reversed())
+    for artifact in (plan.run(progress=False), reversed_names.run(progress=False)):
+        assert artifact.info.source["fingerprint"] == by_name.info.source["fingerprint"]
+        assert artifact.info.counts == (4, 4, 4)
+    others = ClassOptions(str(scene / "list.json"), {"0": 1, "1": 0, "2": 2})
+    mapped = _plan(scene, tmp_path / "mapped", source=TinyImages(), class_options=others).run(progress=False)
+    assert mapped.info.source["fingerprint"] != by_name.info.source["fingerprint"]
     with pytest.raises(ConfigError, match="give --class-list"):
         _plan(scene, tmp_path / "out", source=TinyImages(), class_options=ClassOptions())
 

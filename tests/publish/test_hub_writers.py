@@ -56,6 +56,9 @@ class _Images:
     def __len__(self) -> int:
         return 10
 
+    def __getitem__(self, index: int) -> tuple[object, int]:
+        raise AssertionError("no image is read")
+
 
 def _images_alone(patch: pytest.MonkeyPatch) -> None:
     """Have the real images and no model."""

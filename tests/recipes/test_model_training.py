@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from d3hr_datasets.build.model_facts import image_frame, model_classes
 from safetensors.torch import load_file
 
+from d3hr_datasets.build.model_facts import image_frame, model_classes
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.students.convnet import ConvNet
 from d3hr_datasets.students.models import create_student
