@@ -7,7 +7,6 @@ artifacts by content.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -24,11 +23,11 @@ NoiseTimestep = Literal["source", "target"]
 PosteriorLatent = Literal["mean", "sample"]
 Resizing = Literal["bicubic", "bilinear"]
 
-_Config = TypeVar("_Config", bound="_Fingerprinted")
+_Config = TypeVar("_Config", bound="_Settings")
 
 
-class _Fingerprinted:
-    """What all settings share: JSON in and out, and a hash of their contents."""
+class _Settings:
+    """What all settings share: JSON in and out. The fingerprints of artifacts and sets are of that JSON."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
@@ -53,12 +52,6 @@ class _Fingerprinted:
         except TypeError as error:
             raise ConfigError(f"{cls.__name__}: {error}") from error
 
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of the SHA-256 of the settings."""
-        text = json.dumps([type(self).__name__, self.to_dict()], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
 
 def _set_number(config: Any, name: str) -> None:
     """Check a number of at least 0 and keep it as a float, so that 4 and 4.0 have one fingerprint."""
@@ -70,7 +63,7 @@ def _without_defaults(values: dict[str, Any], **defaults: Any) -> dict[str, Any]
 
 
 @dataclass(frozen=True)
-class ModelReference(_Fingerprinted):
+class ModelReference(_Settings):
     """Where the diffusion model of an artifact is.
 
     Either a Hub repository at a revision, or a folder inside the artifact, in diffusers' layout.
@@ -118,7 +111,7 @@ class ModelReference(_Fingerprinted):
 
 
 @dataclass(frozen=True)
-class InversionConfig(_Fingerprinted):
+class InversionConfig(_Settings):
     """How images were turned into inverted latents.
 
     Args:
@@ -200,7 +193,7 @@ class InversionConfig(_Fingerprinted):
 
 
 @dataclass(frozen=True)
-class GroupSamplingConfig(_Fingerprinted):
+class GroupSamplingConfig(_Settings):
     """How a group of `ipc` latents is drawn from a class Gaussian.
 
     Args:
@@ -234,7 +227,7 @@ class GroupSamplingConfig(_Fingerprinted):
 
 
 @dataclass(frozen=True)
-class DecodeConfig(_Fingerprinted):
+class DecodeConfig(_Settings):
     """How inverted latents become images.
 
     Args:
