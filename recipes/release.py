@@ -17,11 +17,11 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from d3hr_datasets import Artifact
-from d3hr_datasets.artifact.description import CARD
-from d3hr_datasets.artifact.metadata import METADATA
+from d3hr_datasets.artifact.d3hr_json import METADATA
+from d3hr_datasets.artifact.facts import CARD
 from d3hr_datasets.errors import ArtifactFormatError, PublishError
 from d3hr_datasets.io import hub
-from d3hr_datasets.io.foreign import read_json
+from d3hr_datasets.io.untrusted_files import read_json
 from d3hr_datasets.publish.upload import PlannedFile, plan_artifact, publish_artifact, registry_row
 from recipes.common.prerequisites import EMBEDDED, need
 from recipes.common.program import program

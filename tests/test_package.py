@@ -8,7 +8,7 @@ import pytest
 
 import d3hr_datasets
 from d3hr_datasets import errors
-from d3hr_datasets.dataset.registry import REGISTRY, embedded_artifact
+from d3hr_datasets.dataset.artifact_registry import REGISTRY, embedded_artifact
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -1,4 +1,4 @@
 from .artifact import Artifact as Artifact
-from .metadata import FORMAT as FORMAT
-from .metadata import METADATA as METADATA
-from .metadata import STATISTICS as STATISTICS
+from .d3hr_json import FORMAT as FORMAT
+from .d3hr_json import METADATA as METADATA
+from .d3hr_json import STATISTICS as STATISTICS

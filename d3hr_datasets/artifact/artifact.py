@@ -21,10 +21,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from d3hr_datasets.artifact.checked_files import CheckedFiles
-from d3hr_datasets.artifact.download import download_artifact
-from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
-from d3hr_datasets.artifact.info import ArtifactInfo
-from d3hr_datasets.artifact.metadata import (
+from d3hr_datasets.artifact.d3hr_json import (
     FORMAT,
     METADATA,
     STATISTICS,
@@ -32,14 +29,17 @@ from d3hr_datasets.artifact.metadata import (
     needed_files,
     read_metadata,
 )
+from d3hr_datasets.artifact.download import download_artifact
+from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
+from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.tensors import pack_statistics, read_gaussians, read_modes
 from d3hr_datasets.errors import ConfigError, D3HRError, ExportError
 from d3hr_datasets.io import hub
 from d3hr_datasets.io.atomic import completed_folder, replace_file, replace_text
-from d3hr_datasets.io.foreign import (
+from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.io.untrusted_files import (
     is_file,
 )
-from d3hr_datasets.io.paths import expand_user
 
 
 class Artifact(CheckedFiles):

@@ -9,10 +9,10 @@ import hashlib
 import json
 from pathlib import Path
 
+from d3hr_datasets.artifact.d3hr_json import METADATA, list_files, max_bytes, needed_files
 from d3hr_datasets.artifact.info import ArtifactInfo
-from d3hr_datasets.artifact.metadata import METADATA, list_files, max_bytes, needed_files
 from d3hr_datasets.errors import ArtifactIntegrityError, ForeignFileError, ModelNotFoundError
-from d3hr_datasets.io.foreign import (
+from d3hr_datasets.io.untrusted_files import (
     check_file,
     check_model_file,
     file_sha256,

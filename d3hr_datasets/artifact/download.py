@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.artifact.metadata import METADATA, max_bytes, needed_files, read_metadata
+from d3hr_datasets.artifact.d3hr_json import METADATA, max_bytes, needed_files, read_metadata
 from d3hr_datasets.errors import (
     ArtifactIntegrityError,
 )
-from d3hr_datasets.io.foreign import MAX_JSON_BYTES, file_sha256
 from d3hr_datasets.io.hub import download
+from d3hr_datasets.io.untrusted_files import MAX_JSON_BYTES, file_sha256
 
 
 def download_artifact(

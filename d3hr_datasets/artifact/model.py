@@ -12,10 +12,10 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.diffusion.loading import find_model, read_label_map
-from d3hr_datasets.diffusion.size import check_config
+from d3hr_datasets.diffusion.untrusted_models import check_config
 from d3hr_datasets.errors import ModelFormatError
-from d3hr_datasets.io.foreign import is_file
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.io.untrusted_files import is_file
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.processes import generation_device
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.quantization import dequantize, is_variance, quantize, scale_name
 from d3hr_datasets.errors import ArtifactFormatError, StatisticsError
-from d3hr_datasets.io.foreign import MAX_HEADER_BYTES, read_header
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.io.untrusted_files import MAX_HEADER_BYTES, read_header
+from d3hr_datasets.numerics.torch_settings import neutral
 
 SAFETENSORS_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 

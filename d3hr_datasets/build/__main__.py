@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from d3hr_datasets.terminal import build_options as of_build
-from d3hr_datasets.terminal.artifact_options import (
+from d3hr_datasets.cli_common import build_options as of_build
+from d3hr_datasets.cli_common.artifact_options import (
     AllowBinOption,
     ClassListOption,
     DecodeGuidanceOption,
@@ -23,9 +23,9 @@ from d3hr_datasets.terminal.artifact_options import (
     OutputOption,
     print_artifact,
 )
-from d3hr_datasets.terminal.command_group import command_group
-from d3hr_datasets.terminal.error_lines import OTHER_NAMES
-from d3hr_datasets.terminal.output import JsonOption
+from d3hr_datasets.cli_common.command_group import command_group
+from d3hr_datasets.cli_common.error_lines import OTHER_NAMES
+from d3hr_datasets.cli_common.output import JsonOption
 
 if TYPE_CHECKING:
     from d3hr_datasets.build.build_settings import ModelOptions

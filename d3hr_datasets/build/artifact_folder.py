@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from d3hr_datasets.artifact.artifact import Artifact
-from d3hr_datasets.artifact.metadata import METADATA
+from d3hr_datasets.artifact.d3hr_json import METADATA
 from d3hr_datasets.build.model_facts import model_reference
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.loading import INDEX, WEIGHTS
 from d3hr_datasets.errors import ArtifactIntegrityError, ForeignFileError, ModelFormatError
 from d3hr_datasets.io.atomic import completed_folder
-from d3hr_datasets.io.foreign import check_file, path_inside
 from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.io.untrusted_files import check_file, path_inside
 
 # What diffusers writes of a model and reads; a folder may hold anything else, which is nobody's business.
 PARTS = {

@@ -24,7 +24,7 @@ from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.model import check_fits
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.clustering import find_centroids
-from d3hr_datasets.build.launch import _wait, join_processes
+from d3hr_datasets.build.joined_processes import _wait, join_processes
 from d3hr_datasets.build.mode_count import images_for_modes
 from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.build.progress import BuildProgress
@@ -32,9 +32,9 @@ from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, StatisticsError, UnreadableImageError
 from d3hr_datasets.io.paths import expand_user
-from d3hr_datasets.numerics.ambient import neutral
-from d3hr_datasets.sources.foreign_datasets import ImageStream, TorchvisionLike, as_images
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.records import Images
+from d3hr_datasets.sources.user_datasets import ImageStream, TorchvisionLike, as_images
 
 
 @neutral()
@@ -61,7 +61,7 @@ def build_artifact(
     are float64, and posterior samples, where asked for, are seeded by the image's index.
 
     Args:
-        source: Images with class labels 0..K-1, in a fixed order: see `sources.foreign_datasets`.
+        source: Images with class labels 0..K-1, in a fixed order: see `sources.user_datasets`.
         model: The diffusion model; the same one that `info.model` refers to.
         output: Folder of the artifact. A model inside it must be there already.
         info: What to write; `counts`, and in `source` `fingerprint` and `unreadable`, are those found.

@@ -29,8 +29,8 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import UnreadableImageError
 from d3hr_datasets.io.text import printable
 from d3hr_datasets.numerics.seeds import derive_seed
-from d3hr_datasets.sources.pixels import reason_of
 from d3hr_datasets.sources.records import ImageRecord, Images
+from d3hr_datasets.sources.resizing import reason_of
 
 logger = logging.getLogger(__name__)
 

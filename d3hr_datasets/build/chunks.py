@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.io.atomic import replace_file
-from d3hr_datasets.io.foreign import check_file
+from d3hr_datasets.io.untrusted_files import check_file
 
 PARTS = ("count", "mean", "squares")
 

@@ -21,8 +21,8 @@ from d3hr_datasets.build.reading_ahead import halve_on_out_of_memory, read_ahead
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import StatisticsError, UnreadableImageError
 from d3hr_datasets.io.extras import needs_extra
-from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.numerics.sums import squared_norm
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.records import Images
 
 

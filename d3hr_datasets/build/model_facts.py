@@ -16,8 +16,8 @@ from d3hr_datasets.config.settings import DecodeConfig, InversionConfig, ModelRe
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.loading import read_label_map, read_padding
 from d3hr_datasets.errors import ConfigError, ModelNotFoundError
-from d3hr_datasets.io.foreign import is_folder
 from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.io.untrusted_files import is_folder
 
 
 def model_reference(model: str) -> ModelReference:

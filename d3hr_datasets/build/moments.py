@@ -6,8 +6,8 @@ import torch
 
 from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.errors import StatisticsError
-from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.numerics.sums import ordered_mean, ordered_sum
+from d3hr_datasets.numerics.torch_settings import neutral
 
 
 class RunningMoments:

@@ -17,7 +17,7 @@ from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.build.artifact_folder import written_folder
 from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, ModelOptions
-from d3hr_datasets.build.launch import join_processes
+from d3hr_datasets.build.joined_processes import join_processes
 from d3hr_datasets.build.mode_count import choose_num_modes
 from d3hr_datasets.build.model_facts import (
     describe_artifact,
@@ -26,16 +26,16 @@ from d3hr_datasets.build.model_facts import (
     model_place,
     model_reference,
 )
-from d3hr_datasets.build.places import choose_places
+from d3hr_datasets.build.output_folders import choose_places
 from d3hr_datasets.build.reference_import import as_reference
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import match_classes, read_class_map
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.numerics.ambient import neutral
-from d3hr_datasets.sources.foreign_datasets import ImageStream, TorchvisionLike
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source
 from d3hr_datasets.sources.records import Images
 from d3hr_datasets.sources.relabel import relabel
+from d3hr_datasets.sources.user_datasets import ImageStream, TorchvisionLike
 
 
 @dataclass(frozen=True)

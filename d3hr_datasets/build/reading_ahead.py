@@ -11,10 +11,10 @@ from typing import TypeVar
 import torch
 
 from d3hr_datasets.artifact.info import ArtifactInfo
-from d3hr_datasets.diffusion.pixels import to_model_range
+from d3hr_datasets.diffusion.pixel_range import to_model_range
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.sources.pixels import read_pixels
 from d3hr_datasets.sources.records import ImageRecord
+from d3hr_datasets.sources.resizing import read_pixels
 
 logger = logging.getLogger(__name__)
 

@@ -24,18 +24,18 @@ from d3hr_datasets.artifact.model import check_fits
 from d3hr_datasets.build.artifact_folder import written_folder
 from d3hr_datasets.build.build_settings import BuildSettings
 from d3hr_datasets.build.model_facts import describe_artifact, image_frame, model_classes, model_place
-from d3hr_datasets.build.places import check_output
+from d3hr_datasets.build.output_folders import check_output
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.folders import file_stem
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.diffusion.size import check_torch_file
+from d3hr_datasets.diffusion.untrusted_models import check_torch_file
 from d3hr_datasets.errors import ConfigError, StatisticsError
-from d3hr_datasets.io.foreign import open_file
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.text import printable
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.io.untrusted_files import open_file
+from d3hr_datasets.numerics.torch_settings import neutral
 
 TIMESTEPS = tuple(range(480, 780, 20))
 STEPS, GUIDANCE_SCALE = 50, 4.0  # of the reference, both ways

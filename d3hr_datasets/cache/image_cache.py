@@ -42,7 +42,7 @@ from d3hr_datasets.cache.files import (
 )
 from d3hr_datasets.cache.leftovers import remove_dead_partials
 from d3hr_datasets.cache.locks import LOCK_TIMEOUT, LOCKS, PARTIAL, Hold, group_lock, new_partial
-from d3hr_datasets.cache.set_file import read_settings, settings_bytes
+from d3hr_datasets.cache.set_json import read_settings, settings_bytes
 from d3hr_datasets.classes.folders import class_folders, folder_number
 from d3hr_datasets.errors import CacheError
 from d3hr_datasets.io.atomic import sync, write_synced

@@ -14,8 +14,8 @@ from typing import Any
 from d3hr_datasets.cache.damage import additional_images, find_damage, read_manifest
 from d3hr_datasets.cache.files import SETTINGS, is_image_name
 from d3hr_datasets.cache.locks import Hold, group_lock
-from d3hr_datasets.cache.owned import OwnSet, find_sets, group_files, own_files
-from d3hr_datasets.cache.set_file import read_settings
+from d3hr_datasets.cache.ownership import OwnSet, find_sets, group_files, own_files
+from d3hr_datasets.cache.set_json import read_settings
 from d3hr_datasets.classes.folders import folder_number
 from d3hr_datasets.errors import CacheError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from d3hr_datasets.cache.files import SETTINGS, is_real_folder
 from d3hr_datasets.cache.locks import LOCKS, PARTIAL, Hold, group_lock, written_by
-from d3hr_datasets.cache.owned import group_files, own_files, real_folders
+from d3hr_datasets.cache.ownership import group_files, own_files, real_folders
 from d3hr_datasets.cache.removal import Part, Removal, entries, removal_of_link, remove_files
 
 LEFTOVER_AGE = 24 * 3600.0  # seconds

@@ -25,7 +25,7 @@ from d3hr_datasets.cache.locks import (
     locked_by,
     may_be_lock,
 )
-from d3hr_datasets.cache.owned import OwnSet, as_set, find_sets, group_files, own_files
+from d3hr_datasets.cache.ownership import OwnSet, as_set, find_sets, group_files, own_files
 from d3hr_datasets.cache.removal import (
     Part,
     Removal,

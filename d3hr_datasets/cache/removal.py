@@ -19,7 +19,7 @@ from typing import Literal
 from d3hr_datasets.cache.damage import find_damage
 from d3hr_datasets.cache.files import is_real_folder
 from d3hr_datasets.cache.locks import Hold, group_lock
-from d3hr_datasets.cache.owned import OwnFile, identity, own_files
+from d3hr_datasets.cache.ownership import OwnFile, identity, own_files
 from d3hr_datasets.errors import CacheError
 
 _NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # missing, or a link or a file by now

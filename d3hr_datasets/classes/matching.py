@@ -12,7 +12,7 @@ from typing import Any
 
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.io.foreign import read_json_argument
+from d3hr_datasets.io.untrusted_files import read_json_argument
 
 # What the source calls a class (its label, or its name where labels are strings) -> class label of the
 # model; None leaves its images out.

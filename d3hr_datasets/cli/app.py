@@ -18,7 +18,7 @@ from d3hr_datasets.cli.dataset import export, materialize
 from d3hr_datasets.cli.import_statistics import import_statistics
 from d3hr_datasets.cli.publish import card, publish
 from d3hr_datasets.cli.report import report
-from d3hr_datasets.terminal.command_group import command_group
+from d3hr_datasets.cli_common.command_group import command_group
 from d3hr_datasets.version import __version__
 
 app = command_group("Distilled image data sets: look at artifacts, generate, keep and export their images.")

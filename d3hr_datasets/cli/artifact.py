@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from d3hr_datasets.cli.dataset_options import DEFAULT_NAME, WHERE
+from d3hr_datasets.cli_common.output import JsonOption, format_bytes, print_json
 from d3hr_datasets.errors import D3HRError
 from d3hr_datasets.io.text import printable
-from d3hr_datasets.terminal.output import JsonOption, format_bytes, print_json
 
 if TYPE_CHECKING:
     from d3hr_datasets.artifact.artifact import Artifact
@@ -27,7 +27,7 @@ SHOWN = ("fingerprint", "classes", "built from", "images", "latents", "decoding"
 
 def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None:
     """Show what an artifact describes. Reads no statistics and no model."""
-    from d3hr_datasets.artifact.description import artifact_facts
+    from d3hr_datasets.artifact.facts import artifact_facts
 
     found = _load_artifact(artifact)
     values = found.info.to_dict()
@@ -69,6 +69,6 @@ def verify(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> No
 
 def _load_artifact(where: str | None) -> Artifact:
     from d3hr_datasets.artifact.artifact import Artifact
-    from d3hr_datasets.dataset.registry import registered_artifact
+    from d3hr_datasets.dataset.artifact_registry import registered_artifact
 
     return Artifact.from_pretrained(registered_artifact(DEFAULT_NAME) if where is None else where)

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
+from d3hr_datasets.cli_common.output import JsonOption, RootOption, format_bytes, print_json
 from d3hr_datasets.errors import CacheError
 from d3hr_datasets.io.paths import expand_user
-from d3hr_datasets.terminal.output import JsonOption, RootOption, format_bytes, print_json
 
 cache_app = typer.Typer(no_args_is_help=True, help="List, check and remove generated sets.")
 

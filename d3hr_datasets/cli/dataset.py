@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import typer
 
 from d3hr_datasets.cli.dataset_options import SetArguments, describe, make_dataset
-from d3hr_datasets.cli.merged_options import merge_options
+from d3hr_datasets.cli.shared_options import merge_options
+from d3hr_datasets.cli_common.output import JsonOption, print_json
 from d3hr_datasets.dataset.options import BATCH_SIZE, SHARD_SIZE
-from d3hr_datasets.terminal.output import JsonOption, print_json
 
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Use torch.compile, which takes a minute: for large sets.")

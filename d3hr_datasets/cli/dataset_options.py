@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
-from d3hr_datasets.terminal.output import RootOption
+from d3hr_datasets.cli_common.output import RootOption
 
 if TYPE_CHECKING:
     from d3hr_datasets.dataset.dataset import D3HRDataset
@@ -23,7 +23,7 @@ WHERE = "Folder of an artifact, or ORG/NAME[@REVISION] on the Hub"
 
 def _names(incomplete: str) -> list[str]:
     """Complete the name of a data set."""
-    from d3hr_datasets.dataset.registry import REGISTRY
+    from d3hr_datasets.dataset.artifact_registry import REGISTRY
 
     return [name for name in REGISTRY if name.startswith(incomplete)]
 
@@ -94,7 +94,7 @@ def make_dataset(given: SetArguments) -> D3HRDataset:
     from d3hr_datasets.artifact.artifact import Artifact
     from d3hr_datasets.config.settings import GroupSamplingConfig
     from d3hr_datasets.dataset.dataset import D3HRDataset
-    from d3hr_datasets.dataset.named import named_dataset
+    from d3hr_datasets.dataset.named_datasets import named_dataset
 
     if given.device is not None:
         try:

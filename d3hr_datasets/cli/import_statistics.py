@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from d3hr_datasets.terminal.artifact_options import (
+from d3hr_datasets.cli_common.artifact_options import (
     AllowBinOption,
     ClassListOption,
     DecodeGuidanceOption,
@@ -21,7 +21,7 @@ from d3hr_datasets.terminal.artifact_options import (
     OutputOption,
     print_artifact,
 )
-from d3hr_datasets.terminal.output import JsonOption
+from d3hr_datasets.cli_common.output import JsonOption
 from d3hr_datasets.version import __version__
 
 
@@ -46,7 +46,7 @@ def import_statistics(
     """Make an artifact of statistics in the reference code's format, and print its folder."""
     from d3hr_datasets.build import BuildSettings
     from d3hr_datasets.build.reference_import import import_artifact
-    from d3hr_datasets.io.foreign import read_json_argument
+    from d3hr_datasets.io.untrusted_files import read_json_argument
 
     settings = BuildSettings(
         timesteps=tuple(timesteps or (600,)),

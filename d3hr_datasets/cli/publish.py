@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
+from d3hr_datasets.cli_common.output import JsonOption, RootOption, print_json
 from d3hr_datasets.io.text import printable
-from d3hr_datasets.terminal.output import JsonOption, RootOption, print_json
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder of an artifact.")]
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from d3hr_datasets.cli.dataset_options import WHERE, SeedOption, SetArguments, make_dataset
-from d3hr_datasets.terminal.output import JsonOption, RootOption
+from d3hr_datasets.cli_common.output import JsonOption, RootOption
 
 
 def report(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
-from d3hr_datasets.artifact.description import license_of_data
+from d3hr_datasets.artifact.facts import license_of_data
 
 LICENSES = (
     "apache-2.0",

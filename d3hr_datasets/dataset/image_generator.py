@@ -17,11 +17,11 @@ from PIL import Image
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.cache.image_cache import ImageCache
-from d3hr_datasets.cache.nested import cached_images
+from d3hr_datasets.cache.nested_sets import cached_images
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
-from d3hr_datasets.diffusion.pixels import to_pil
-from d3hr_datasets.sampling.class_groups import draw_latents
+from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK
+from d3hr_datasets.sampling.samplers import draw_latents
 
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion

@@ -26,7 +26,7 @@ from d3hr_datasets.dataset.image_generator import ImageGenerator
 from d3hr_datasets.dataset.options import BATCH_SIZE
 from d3hr_datasets.errors import CacheError
 from d3hr_datasets.io.paths import expand_user
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
 
 if TYPE_CHECKING:

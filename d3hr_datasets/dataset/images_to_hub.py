@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from d3hr_datasets.artifact.description import CARD, describe_decoding, license_of_data, license_of_model
+from d3hr_datasets.artifact.facts import CARD, describe_decoding, license_of_data, license_of_model
 from d3hr_datasets.dataset.card_head import ImageFiles, card_head
 from d3hr_datasets.dataset.export import export_parquet
 from d3hr_datasets.dataset.images_on_demand import ImagesOnDemand

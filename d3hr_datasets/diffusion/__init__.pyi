@@ -1,3 +1,3 @@
 from .latent_diffusion import CHUNK as CHUNK
 from .latent_diffusion import LatentDiffusion as LatentDiffusion
-from .pixels import to_pil as to_pil
+from .pixel_range import to_pil as to_pil

@@ -25,7 +25,7 @@ import torch
 from d3hr_datasets.config.settings import InversionConfig, NoiseTimestep
 from d3hr_datasets.config.timesteps import CLEAN, check_on_grid, timestep_grid
 from d3hr_datasets.errors import ModelFormatError
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 
 
 class Transformer(Protocol):

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.diffusion.size import BYTES_PER_PARAMETER, MAX_SHARDS, count_parameters
+from d3hr_datasets.diffusion.untrusted_models import BYTES_PER_PARAMETER, MAX_SHARDS, count_parameters
 from d3hr_datasets.errors import ArtifactFormatError, ModelFormatError
-from d3hr_datasets.io.foreign import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, is_safe_name, read_json
 from d3hr_datasets.io.hub_files import fetch_file
+from d3hr_datasets.io.untrusted_files import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, is_safe_name, read_json
 
 SCHEDULER = "scheduler/scheduler_config.json"
 WEIGHTS = "diffusion_pytorch_model"

@@ -24,7 +24,7 @@ from d3hr_datasets.config.timesteps import CLEAN, check_on_grid, timestep_grid
 from d3hr_datasets.diffusion.ddim import denoise_latents, invert_latents
 from d3hr_datasets.diffusion.loading import check_parts, load_parts
 from d3hr_datasets.errors import ConfigError, ModelFormatError
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
@@ -37,7 +37,7 @@ class LatentDiffusion:
     """A class-conditional latent diffusion model of diffusers, ready for inversion and denoising.
 
     What it computes depends on the precision of the model alone, not on the caller's autocast, default dtype,
-    default device, gradient mode, or leave to use TF32 (`ambient`).
+    default device, gradient mode, or leave to use TF32 (`numerics.torch_settings`).
 
     Args:
         transformer: Predicts noise or v from (latents, timestep, class label).

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from d3hr_datasets.diffusion.download import SCHEDULER, download_model
-from d3hr_datasets.diffusion.size import check_config, check_size
+from d3hr_datasets.diffusion.untrusted_models import check_config, check_size
 from d3hr_datasets.errors import ArtifactFormatError, ModelFormatError, ModelNotFoundError
-from d3hr_datasets.io.foreign import MAX_CONFIG_BYTES, is_file, read_json
-from d3hr_datasets.io.foreign import is_folder as _is_folder
 from d3hr_datasets.io.hub_files import fetch_file
 from d3hr_datasets.io.text import printable
+from d3hr_datasets.io.untrusted_files import MAX_CONFIG_BYTES, is_file, read_json
+from d3hr_datasets.io.untrusted_files import is_folder as _is_folder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel

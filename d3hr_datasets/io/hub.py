@@ -23,10 +23,10 @@ from d3hr_datasets.errors import (
     D3HRError,
     PublishError,
 )
-from d3hr_datasets.io.foreign import MAX_WEIGHTS_BYTES, file_sha256, read_file
 from d3hr_datasets.io.hub_cache import cached_file, forget, forget_strays, snapshot_folder
 from d3hr_datasets.io.hub_files import COMMIT, fetch_file, library
 from d3hr_datasets.io.text import printable
+from d3hr_datasets.io.untrusted_files import MAX_WEIGHTS_BYTES, file_sha256, read_file
 
 logger = logging.getLogger(__name__)
 

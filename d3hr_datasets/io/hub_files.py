@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.errors import ArtifactIntegrityError
-from d3hr_datasets.io.foreign import check_file, path_inside
 from d3hr_datasets.io.text import printable
+from d3hr_datasets.io.untrusted_files import check_file, path_inside
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # what Git calls a file by, or LFS

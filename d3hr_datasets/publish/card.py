@@ -12,18 +12,18 @@ import tempfile
 from pathlib import Path
 
 from d3hr_datasets.artifact.artifact import Artifact
-from d3hr_datasets.artifact.description import CARD, artifact_facts, license_of_data, license_of_model
+from d3hr_datasets.artifact.facts import CARD, artifact_facts, license_of_data, license_of_model
 from d3hr_datasets.config.checks import check_int
+from d3hr_datasets.dataset.artifact_registry import REGISTRY
 from d3hr_datasets.dataset.card_head import ImageFiles, card_head
 from d3hr_datasets.dataset.contact_sheet import contact_sheet
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.dataset.export import export_parquet, require_parquet
-from d3hr_datasets.dataset.named import named_dataset
-from d3hr_datasets.dataset.registry import REGISTRY
+from d3hr_datasets.dataset.named_datasets import named_dataset
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.atomic import replace_file, replaced_folder
-from d3hr_datasets.io.foreign import MAX_JSON_BYTES, read_file
 from d3hr_datasets.io.markdown import format_score, markdown, markdown_table
+from d3hr_datasets.io.untrusted_files import MAX_JSON_BYTES, read_file
 from d3hr_datasets.publish.earlier_card import ACCURACY, NOTES, kept_accuracies, preview_ipc_of, split_notes
 
 SHEET, PREVIEW = "contact-sheet.png", "preview/train-00000-of-00001.parquet"

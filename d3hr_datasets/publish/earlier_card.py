@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from d3hr_datasets.artifact.description import MAX_CARD_BYTES
-from d3hr_datasets.io.foreign import is_file, read_file
+from d3hr_datasets.artifact.facts import MAX_CARD_BYTES
+from d3hr_datasets.io.untrusted_files import is_file, read_file
 
 ACCURACY = "## Accuracy"
 

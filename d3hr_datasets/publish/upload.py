@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
-from d3hr_datasets.artifact.description import CARD, MAX_CARD_BYTES
-from d3hr_datasets.artifact.metadata import METADATA, file_digests
+from d3hr_datasets.artifact.d3hr_json import METADATA, file_digests
+from d3hr_datasets.artifact.facts import CARD, MAX_CARD_BYTES
 from d3hr_datasets.errors import PublishError
 from d3hr_datasets.io import hub
-from d3hr_datasets.io.foreign import file_sha256, read_file
 from d3hr_datasets.io.text import printable
+from d3hr_datasets.io.untrusted_files import file_sha256, read_file
 
 
 @dataclass(frozen=True)

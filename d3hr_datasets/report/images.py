@@ -12,11 +12,11 @@ import torch
 
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.numerics.seeds import derive_seed
-from d3hr_datasets.sources.foreign_datasets import TorchvisionLike
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.opening import open_source
-from d3hr_datasets.sources.pixels import read_pixels
+from d3hr_datasets.sources.resizing import read_pixels
+from d3hr_datasets.sources.user_datasets import TorchvisionLike
 
 
 class RealImages:

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from d3hr_datasets.config.timesteps import CLEAN, timestep_grid
 from d3hr_datasets.dataset.dataset import D3HRDataset
-from d3hr_datasets.diffusion.pixels import to_model_range
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.diffusion.pixel_range import to_model_range
 from d3hr_datasets.numerics.seeds import derive_seed
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.report.images import RealImages
 from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from d3hr_datasets.artifact.metadata import STATISTICS
+from d3hr_datasets.artifact.d3hr_json import STATISTICS
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.dataset.dataset import D3HRDataset
-from d3hr_datasets.numerics.ambient import neutral
-from d3hr_datasets.sampling.class_groups import draw_latents
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sampling.group_loss import group_score, skewness
+from d3hr_datasets.sampling.samplers import draw_latents
 
 MAX_CORRELATED = 512  # elements whose correlations are computed: a matrix of them all may not fit
 SEARCH_CANDIDATES = 1000

@@ -14,7 +14,7 @@ from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.dataset.export import new_folder
 from d3hr_datasets.io.paths import expand_user
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.report import figures, sections
 from d3hr_datasets.report.images import RealImages
 from d3hr_datasets.report.inversion import InvertedImages, measure_inversion

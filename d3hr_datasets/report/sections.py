@@ -7,11 +7,11 @@ from typing import Any
 
 from torchvision.transforms.v2.functional import to_pil_image
 
-from d3hr_datasets.artifact.description import artifact_facts, describe_decoding
+from d3hr_datasets.artifact.facts import artifact_facts, describe_decoding
 from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.dataset.contact_sheet import contact_sheet
 from d3hr_datasets.dataset.dataset import D3HRDataset
-from d3hr_datasets.diffusion.pixels import to_pil
+from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.report import figures
 from d3hr_datasets.report.inversion import DRAWN_CLASSES, InvertedImages
 from d3hr_datasets.report.page import heading, missing, paragraph, picture, table

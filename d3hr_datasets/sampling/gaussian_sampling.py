@@ -7,9 +7,9 @@ import torch
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.errors import ConfigError, StatisticsError
-from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.sums import ordered_sum
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sampling.group_loss import group_score
 
 

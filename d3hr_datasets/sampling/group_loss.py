@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from d3hr_datasets.config.settings import GroupSamplingConfig
-from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.numerics.sums import ordered_mean, ordered_sum, squared_norm
+from d3hr_datasets.numerics.torch_settings import neutral
 
 
 @neutral()

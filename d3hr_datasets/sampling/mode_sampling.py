@@ -17,7 +17,7 @@ from d3hr_datasets.artifact.gaussians import ClassModes
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sampling.gaussian_sampling import moment_matched_noise
 
 

@@ -10,9 +10,9 @@ import torch
 
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import GroupSamplingConfig
-from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.sums import ordered_mean
+from d3hr_datasets.numerics.torch_settings import neutral
 
 # Images per block of a nested set; the usual sizes 10, 50 and 100 are whole blocks.
 NESTED_BLOCK = 10

@@ -2,5 +2,5 @@
 
 In: what `opening.open_source` takes. Out: `records.Images`, which every kind becomes; nothing behind it asks
 of what kind they are. `image_folders`, `torchvision_datasets` and `huggingface` open theirs,
-`foreign_datasets` adapts what others have made, `relabel` maps labels to a model's, `pixels` reads a record.
+`user_datasets` adapts what others have made, `relabel` maps labels to a model's, `resizing` reads a record.
 """

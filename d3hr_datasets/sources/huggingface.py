@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 
 from d3hr_datasets.errors import SourceError
 from d3hr_datasets.io.extras import needs_extra
-from d3hr_datasets.io.foreign import is_file, is_folder
 from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.io.untrusted_files import is_file, is_folder
 from d3hr_datasets.sources.image_files import MAX_IMAGE_BYTES, file_state, open_image
 from d3hr_datasets.sources.records import ImageRecord, Images, IndexedImages, StreamedImages
 

@@ -7,7 +7,7 @@ from typing import IO
 
 from PIL import Image
 
-from d3hr_datasets.io.foreign import open_file
+from d3hr_datasets.io.untrusted_files import open_file
 
 # The formats that images of data sets have. Pillow has others, some of which run programs (EPS: Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000")

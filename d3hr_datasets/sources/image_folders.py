@@ -13,9 +13,9 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from d3hr_datasets.errors import SourceError
-from d3hr_datasets.sources.foreign_datasets import as_images
 from d3hr_datasets.sources.image_files import open_image
 from d3hr_datasets.sources.records import Images
+from d3hr_datasets.sources.user_datasets import as_images
 
 
 def open_image_folder(folder: Path) -> tuple[Images, tuple[str, ...]]:

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.errors import SourceError
-from d3hr_datasets.io.foreign import is_folder
 from d3hr_datasets.io.paths import expand_user
-from d3hr_datasets.sources.foreign_datasets import (
+from d3hr_datasets.io.untrusted_files import is_folder
+from d3hr_datasets.sources.huggingface import open_dataset
+from d3hr_datasets.sources.image_folders import open_image_folder
+from d3hr_datasets.sources.records import Images
+from d3hr_datasets.sources.torchvision_datasets import open_torchvision
+from d3hr_datasets.sources.user_datasets import (
     LABELS,
     ImageStream,
     TorchvisionLike,
     as_images,
     class_names,
 )
-from d3hr_datasets.sources.huggingface import open_dataset
-from d3hr_datasets.sources.image_folders import open_image_folder
-from d3hr_datasets.sources.records import Images
-from d3hr_datasets.sources.torchvision_datasets import open_torchvision
 
 FORMS = "a folder with one folder per class, 'torchvision:NAME[:ROOT]', or 'datasets:NAME_OR_FOLDER'"
 ROOT = "data"  # of torchvision's data sets, unless another is given

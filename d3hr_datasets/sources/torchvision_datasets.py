@@ -12,9 +12,9 @@ from PIL import Image
 from torchvision import datasets
 
 from d3hr_datasets.errors import SourceError
-from d3hr_datasets.sources.foreign_datasets import LABELS, class_names, identity_of_pixels, indexed_images
 from d3hr_datasets.sources.image_folders import load_image
 from d3hr_datasets.sources.records import Images
+from d3hr_datasets.sources.user_datasets import LABELS, class_names, identity_of_pixels, indexed_images
 
 
 def open_torchvision(

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import v2
 
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.students.accelerator import default_accelerator
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.teachers import Teacher

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.students.labels import SoftLabels
 from d3hr_datasets.students.protocol import Protocol
+from d3hr_datasets.students.soft_labels import SoftLabels
 from d3hr_datasets.students.teachers import Teacher
 from d3hr_datasets.students.views import Network, dsa_augment, normalize
 

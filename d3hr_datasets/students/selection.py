@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.numerics.ambient import neutral
 from d3hr_datasets.numerics.sums import ordered_mean, squared_norm
+from d3hr_datasets.numerics.torch_settings import neutral
 
 
 @neutral()

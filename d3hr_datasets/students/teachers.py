@@ -19,10 +19,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from d3hr_datasets.classes.class_list import ClassList
-from d3hr_datasets.dataset.teacher import find_outputs, label_names
+from d3hr_datasets.dataset.teacher_check import find_outputs, label_names
 from d3hr_datasets.errors import TeacherError
-from d3hr_datasets.io.foreign import check_file
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.io.untrusted_files import check_file
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.students import models  # registers the students, which can be teachers too
 
 __all__ = ["Teacher", "load_teacher", "models"]

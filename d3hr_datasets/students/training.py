@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader
 
 from d3hr_datasets.config.checks import check_compiler
 from d3hr_datasets.errors import DivergenceError
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.students.accelerator import default_accelerator
-from d3hr_datasets.students.labels import SoftLabels
 from d3hr_datasets.students.losses import StudentLoss
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.protocol import Protocol
+from d3hr_datasets.students.soft_labels import SoftLabels
 from d3hr_datasets.students.teachers import Teacher
 from d3hr_datasets.students.views import EpochBatches, Images, Network, Views, train_transform
 

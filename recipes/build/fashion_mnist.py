@@ -21,7 +21,7 @@ from d3hr_datasets.build.artifact_folder import PARTS
 from d3hr_datasets.config.settings import InversionMethod
 from d3hr_datasets.diffusion.loading import INDEX
 from d3hr_datasets.io.atomic import replace_file, replaced_folder
-from d3hr_datasets.sources.foreign_datasets import TorchvisionLike
+from d3hr_datasets.sources.user_datasets import TorchvisionLike
 from recipes.common.prerequisites import need, training_of
 from recipes.common.program import program
 from recipes.data.images import HELD_OUT, fashion_mnist, split_indices

@@ -1,7 +1,7 @@
 """What recipes share.
 
 - `program`, `settings`, `prerequisites`, `errors`: a recipe as a command
-- `training_loop`, `batches`, `learning_rates`, `weight_average`, `run_folder`, `timer`: a training that
+- `training_loop`, `batches`, `learning_rates`, `ema`, `run_folder`, `timer`: a training that
   goes on where it was interrupted
 - `classifier`, `generated_images`, `tensor_cache`, `results`: what measurements look at, and write
 """

@@ -11,7 +11,7 @@ import torch
 from d3hr_datasets import D3HRDataset, DecodeConfig
 from d3hr_datasets.config.timesteps import timestep_grid
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.diffusion.pixels import to_model_range, to_pil
+from d3hr_datasets.diffusion.pixel_range import to_model_range, to_pil
 
 
 def dataset_tensors(dataset: D3HRDataset) -> tuple[torch.Tensor, torch.Tensor]:

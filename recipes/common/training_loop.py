@@ -15,9 +15,9 @@ import torch
 from tqdm import tqdm
 
 from recipes.common.batches import shuffled_batches
+from recipes.common.ema import averaged_weights, restore_average, weight_average
 from recipes.common.run_folder import RunFolder
 from recipes.common.timer import Every
-from recipes.common.weight_average import averaged_weights, restore_average, weight_average
 
 
 @dataclass(frozen=True, kw_only=True)

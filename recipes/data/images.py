@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from d3hr_datasets.io.atomic import replace_file
 from d3hr_datasets.sources.image_folders import open_image_folder
-from d3hr_datasets.sources.pixels import resize_and_crop
 from d3hr_datasets.sources.records import Images
+from d3hr_datasets.sources.resizing import resize_and_crop
 
 # Where Debian's package dataset-fashion-mnist puts the IDX files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

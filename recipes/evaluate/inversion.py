@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from d3hr_datasets import DecodeConfig, InversionConfig
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.diffusion.pixels import to_model_range
+from d3hr_datasets.diffusion.pixel_range import to_model_range
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
 from recipes.common.results import write_results

@@ -27,7 +27,7 @@ from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.config.timesteps import CLEAN, timestep_grid
 from d3hr_datasets.diffusion.ddim import alpha_cumprod, ddim_step, predict_noise
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.diffusion.pixels import to_model_range
+from d3hr_datasets.diffusion.pixel_range import to_model_range
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
 from recipes.common.results import write_results

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from d3hr_datasets import Artifact, D3HRDataset, GroupSamplingConfig
-from d3hr_datasets.artifact.metadata import STATISTICS
+from d3hr_datasets.artifact.d3hr_json import STATISTICS
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
 from recipes.common.results import write_results

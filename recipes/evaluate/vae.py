@@ -12,7 +12,7 @@ import argparse
 import torch
 
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.diffusion.pixels import to_model_range
+from d3hr_datasets.diffusion.pixel_range import to_model_range
 from recipes.common.classifier import accuracy, real_classifier
 from recipes.common.generated_images import reconstruct
 from recipes.common.prerequisites import need_artifact

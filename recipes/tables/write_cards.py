@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from d3hr_datasets import Artifact
-from d3hr_datasets.artifact.description import CARD
+from d3hr_datasets.artifact.facts import CARD
 from d3hr_datasets.dataset.card_head import ImageFiles
 from d3hr_datasets.io.atomic import replace_text, replaced_folder
 from d3hr_datasets.publish.card import PREVIEW, accuracy_section, card_text

@@ -23,8 +23,8 @@ from d3hr_datasets.config.checks import check_compiler
 from d3hr_datasets.config.settings import DecodeConfig
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.loading import PADDING
-from d3hr_datasets.diffusion.pixels import to_model_range
-from d3hr_datasets.io.foreign import file_sha256
+from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.io.untrusted_files import file_sha256
 from recipes.common.learning_rates import one_cycle, warmup_stable_decay
 from recipes.common.prerequisites import need, training_of
 from recipes.common.program import program

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from d3hr_datasets.io.foreign import file_sha256
+from d3hr_datasets.io.untrusted_files import file_sha256
 from d3hr_datasets.students.evaluation import teacher_outputs
-from d3hr_datasets.students.labels import SoftLabels, images_digest
+from d3hr_datasets.students.soft_labels import SoftLabels, images_digest
 from d3hr_datasets.students.teachers import Teacher, load_teacher
 from recipes.common.errors import RecipeError
 from recipes.common.prerequisites import need, need_artifact

@@ -21,7 +21,7 @@ from diffusers import AutoencoderKL
 from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
 
-from d3hr_datasets.diffusion.pixels import to_model_range
+from d3hr_datasets.diffusion.pixel_range import to_model_range
 from recipes.common.learning_rates import one_cycle
 from recipes.common.prerequisites import need, training_of
 from recipes.common.program import program

@@ -14,7 +14,7 @@ from d3hr_datasets import (
     InversionConfig,
     ModelReference,
 )
-from d3hr_datasets.dataset.registry import embedded_artifact
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from d3hr_datasets.errors import (
     ArtifactFormatError,
     ArtifactIntegrityError,

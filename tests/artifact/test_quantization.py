@@ -10,8 +10,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2
 from safetensors.torch import load_file
 
 from d3hr_datasets import Artifact, ClassGaussians, D3HRDataset, D3HRImageNet, InversionConfig
+from d3hr_datasets.artifact.d3hr_json import METADATA, STATISTICS
 from d3hr_datasets.artifact.gaussians import ClassModes
-from d3hr_datasets.artifact.metadata import METADATA, STATISTICS
 from d3hr_datasets.artifact.quantization import dequantize, quantize
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.errors import ArtifactFormatError, StatisticsError

@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader
 
 from d3hr_datasets import Artifact, ArtifactInfo, InversionConfig
 from d3hr_datasets.build.build import build_artifact
-from d3hr_datasets.dataset.registry import embedded_artifact
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.diffusion.pixels import to_model_range
-from d3hr_datasets.sources.pixels import resize_and_crop
+from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.sources.resizing import resize_and_crop
 
 NUM_IMAGES, LOOP_BATCH = 100, 200  # ten of each class; the reference's batch holds all of them
 TIMESTEPS = (200, 400)

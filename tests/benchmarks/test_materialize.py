@@ -19,8 +19,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from d3hr_datasets import D3HRDataset
-from d3hr_datasets.dataset.registry import embedded_artifact
-from d3hr_datasets.diffusion.pixels import to_pil
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
+from d3hr_datasets.diffusion.pixel_range import to_pil
 
 IPC = 50
 THREADS = sorted({1, os.cpu_count() or 1})

@@ -23,7 +23,7 @@ from d3hr_datasets import (
     sample_group,
     sample_modes,
 )
-from d3hr_datasets.artifact.metadata import STATISTICS
+from d3hr_datasets.artifact.d3hr_json import STATISTICS
 from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.build.clustering import fit_centroids, nearest_mode
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError

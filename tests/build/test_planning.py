@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from d3hr_datasets import Artifact
-from d3hr_datasets.artifact.metadata import file_digests
+from d3hr_datasets.artifact.d3hr_json import file_digests
 from d3hr_datasets.build import BuildPlan, BuildSettings, ClassOptions, ModelOptions, plan_build
 from d3hr_datasets.build.artifact_folder import written_folder
 from d3hr_datasets.build.reference_import import as_reference

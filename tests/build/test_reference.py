@@ -15,7 +15,7 @@ from d3hr_datasets import Artifact, ArtifactInfo, D3HRDataset, DecodeConfig, Inv
 from d3hr_datasets.build.reference_import import as_reference, imported_inversion
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.sources.pixels import resize_and_crop
+from d3hr_datasets.sources.resizing import resize_and_crop
 from tests.cli.test_cli import fail, succeed
 from tests.support.tiny import CLASSES, TinyImages, tiny_info, tiny_model, tiny_pipeline
 

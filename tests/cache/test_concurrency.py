@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from d3hr_datasets.cache import set_file
+from d3hr_datasets.cache import set_json as set_file
 from d3hr_datasets.cache.image_cache import ImageCache
 from d3hr_datasets.cache.inspection import verify_cached_set
 from d3hr_datasets.cache.locks import PARTIAL

@@ -16,7 +16,7 @@ from d3hr_datasets import Artifact
 from d3hr_datasets.build.mode_count import choose_num_modes
 from d3hr_datasets.build.model_facts import image_frame
 from d3hr_datasets.errors import ModelFormatError
-from d3hr_datasets.sources.foreign_datasets import as_images
+from d3hr_datasets.sources.user_datasets import as_images
 from tests.cli.test_cli import d3hr, fail
 from tests.support.tiny import tiny_info, tiny_pipeline
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from d3hr_datasets import Artifact, D3HRDataset
-from d3hr_datasets.artifact.metadata import file_digests
+from d3hr_datasets.artifact.d3hr_json import file_digests
 from d3hr_datasets.build.artifact_folder import copy_model
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from tests.cli.test_cli import fail, succeed

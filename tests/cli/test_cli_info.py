@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from d3hr_datasets import Artifact
-from d3hr_datasets.dataset.registry import embedded_artifact
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from tests.cli.test_cli import d3hr, fail, succeed
 from tests.support.tampering import STATISTICS, change_info, flip_byte
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.cli.dataset_options import SetArguments
-from d3hr_datasets.cli.merged_options import merge_options
+from d3hr_datasets.cli.shared_options import merge_options
 
 
 @pytest.mark.parametrize(

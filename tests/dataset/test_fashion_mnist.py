@@ -17,7 +17,7 @@ from torchvision.datasets import FashionMNIST
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets import Artifact, D3HRFashionMNIST
-from d3hr_datasets.dataset.registry import embedded_artifact
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from recipes.common.generated_images import dataset_tensors
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from d3hr_datasets import (
     D3HRDataset,
     D3HRImageNet,
 )
-from d3hr_datasets.dataset.registry import REGISTRY, RegistryRow
+from d3hr_datasets.dataset.artifact_registry import REGISTRY, RegistryRow
 from d3hr_datasets.errors import (
     ArtifactIntegrityError,
     ArtifactNotFoundError,

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from d3hr_datasets import D3HRCIFAR10, D3HRCIFAR100, D3HRFashionMNIST
 from d3hr_datasets.classes.class_list import ClassList
-from d3hr_datasets.dataset.named import TrainingSet, named_dataset
+from d3hr_datasets.dataset.named_datasets import TrainingSet, named_dataset
 from d3hr_datasets.errors import ConfigError
 from tests.support.tiny import save_untrained_artifact
 

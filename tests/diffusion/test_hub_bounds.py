@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from d3hr_datasets import Artifact, D3HRDataset
-from d3hr_datasets.artifact.metadata import METADATA, STATISTICS
+from d3hr_datasets.artifact.d3hr_json import METADATA, STATISTICS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.diffusion.size import count_parameters
+from d3hr_datasets.diffusion.untrusted_models import count_parameters
 from d3hr_datasets.errors import (
     ArtifactIntegrityError,
     ModelFormatError,

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, ModelFormatError, ModelNotFoundError
-from d3hr_datasets.io.foreign import check_model_file
+from d3hr_datasets.io.untrusted_files import check_model_file
 from tests.support.model_inputs import DECODE, labels_in_turn, random_images, random_latents
 from tests.support.tampering import truncate
 from tests.support.tiny import tiny_pipeline

@@ -21,7 +21,7 @@ from d3hr_datasets.classes.matching import read_class_list, read_class_map
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.sources.opening import SourceOptions, open_source
-from d3hr_datasets.sources.pixels import read_pixels
+from d3hr_datasets.sources.resizing import read_pixels
 from tests.artifact import test_hostile
 from tests.faults.hostile import SECRET, Case
 from tests.faults.hostile_hubs import WEIGHTS, configs, hubs

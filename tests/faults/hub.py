@@ -22,8 +22,8 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+from d3hr_datasets.artifact.d3hr_json import METADATA, file_digests, needed_files, read_metadata
 from d3hr_datasets.artifact.download import download_artifact
-from d3hr_datasets.artifact.metadata import METADATA, file_digests, needed_files, read_metadata
 from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError, D3HRError, PublishError
 from d3hr_datasets.io import hub
 from tests.faults.record import record

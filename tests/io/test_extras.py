@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from d3hr_datasets.build.launch import join_processes
+from d3hr_datasets.build.joined_processes import join_processes
 from d3hr_datasets.errors import MissingExtraError
 from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.sources.huggingface import open_dataset

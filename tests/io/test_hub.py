@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from d3hr_datasets import Artifact, D3HRDataset, __version__
-from d3hr_datasets.artifact.metadata import METADATA, STATISTICS
+from d3hr_datasets.artifact.d3hr_json import METADATA, STATISTICS
 from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError, ConfigError
 from tests.support.hub_server import TOKEN, Fault, HubServer
 from tests.support.tampering import flip_byte

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from d3hr_datasets import Artifact
-from d3hr_datasets.artifact.metadata import METADATA, STATISTICS
+from d3hr_datasets.artifact.d3hr_json import METADATA, STATISTICS
 from d3hr_datasets.errors import ArtifactIntegrityError, D3HRError
 from tests.support.hub_server import Fault, HubServer
 from tests.support.workers import file_digests

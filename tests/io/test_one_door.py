@@ -1,4 +1,4 @@
-"""A file that others wrote is opened by `io.foreign` alone, an image by `sources.image_files.open_image`.
+"""A file that others wrote is opened by `io.untrusted_files` alone, an image by `sources.image_files`.
 
 What opens a file otherwise stands below, with the reason why nobody else has written it or what was asked
 before. A new line that opens one has to go through the door, or be added here.
@@ -35,12 +35,12 @@ OWN = "a file of this package"
 CACHE = "a file of the cache, which has a door of its own: `cache.files.read_bytes`"
 ASKED = "`check_file` or `read_header` has looked at it in the lines before"
 ALLOWED = {
-    ("io.foreign", "fdopen", "open_file"): "the door",
-    ("io.foreign", "open", "open_file"): "the door",
+    ("io.untrusted_files", "fdopen", "open_file"): "the door",
+    ("io.untrusted_files", "open", "open_file"): "the door",
     ("io.atomic", "open", "sync"): "nothing is read of it",
     ("artifact.tensors", "safe_open", "_read"): ASKED,
     ("build.chunks", "safe_open", "load_tensors"): ASKED,
-    ("students.labels", "safe_open", "load"): ASKED,
+    ("students.soft_labels", "safe_open", "load"): ASKED,
     ("students.teachers", "load_state_dict", "_load_weights"): ASKED,
     ("build.reference_import", "load", "_load"): "of what the door has opened",
     ("sources.image_files", "open", "open_image"): "of what the door has opened, with formats",
@@ -93,7 +93,7 @@ def called(call: ast.Call) -> str:
 def test_files_of_others_are_opened_by_one_door() -> None:
     found = {call for call in opened() if not call[0].startswith("cache.")}
     allowed = {call for call in ALLOWED if not call[0].startswith("cache.")}
-    assert found - allowed == set(), "open it by d3hr_datasets.io.foreign, or say here why not"
+    assert found - allowed == set(), "open it by d3hr_datasets.io.untrusted_files, or say here why not"
     assert allowed - found == set(), "no longer there; take it out of the list"
 
 

@@ -13,14 +13,14 @@ import datasets
 import pytest
 
 from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, InversionConfig
-from d3hr_datasets.artifact.description import CARD, artifact_facts, inversion_facts
-from d3hr_datasets.artifact.metadata import METADATA
+from d3hr_datasets.artifact.d3hr_json import METADATA
+from d3hr_datasets.artifact.facts import CARD, artifact_facts, inversion_facts
 from d3hr_datasets.build.reference_import import as_reference, imported_inversion
 from d3hr_datasets.cli.artifact import SHOWN
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from d3hr_datasets.dataset.card_head import ImageFiles
 from d3hr_datasets.dataset.export import export_parquet
 from d3hr_datasets.dataset.images_to_hub import images_card
-from d3hr_datasets.dataset.registry import embedded_artifact
 from d3hr_datasets.io.markdown import markdown
 from d3hr_datasets.publish.card import PREVIEW, SHEET, card_text, write_card
 from d3hr_datasets.publish.upload import plan_artifact

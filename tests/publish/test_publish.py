@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from d3hr_datasets import Artifact
-from d3hr_datasets.artifact.description import CARD
-from d3hr_datasets.artifact.metadata import METADATA
+from d3hr_datasets.artifact.d3hr_json import METADATA
+from d3hr_datasets.artifact.facts import CARD
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.config.settings import ModelReference
+from d3hr_datasets.dataset.artifact_registry import RegistryRow
 from d3hr_datasets.dataset.card_head import ImageFiles
-from d3hr_datasets.dataset.registry import RegistryRow
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, PublishError
 from d3hr_datasets.publish.card import PREVIEW, SHEET, card_text, write_card
 from d3hr_datasets.publish.earlier_card import NOTES

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from d3hr_datasets import D3HRDataset
-from d3hr_datasets.artifact.description import CARD
-from d3hr_datasets.dataset.registry import embedded_artifact
+from d3hr_datasets.artifact.facts import CARD
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from tests.support.hub_card import card_errors
 from tests.support.hub_server import HubServer, environment
 from tests.support.tiny import CLASSES

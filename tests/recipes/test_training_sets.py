@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from d3hr_datasets import D3HRDataset, GroupSamplingConfig
-from d3hr_datasets.dataset.registry import embedded_artifact
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from recipes.common.errors import RecipeError
 from recipes.train.training_sets import (
     IN_MEMORY,

@@ -27,11 +27,11 @@ from d3hr_datasets.errors import (
     StatisticsError,
     UnreadableImageError,
 )
-from d3hr_datasets.io.foreign import read_json_argument
+from d3hr_datasets.io.untrusted_files import read_json_argument
 from d3hr_datasets.publish.card import card_text
 from d3hr_datasets.sources.image_files import open_image
 from d3hr_datasets.sources.opening import open_source
-from d3hr_datasets.sources.pixels import read_pixels
+from d3hr_datasets.sources.resizing import read_pixels
 from tests.support.tampering import change_info
 from tests.support.tiny import tiny_info
 
@@ -241,8 +241,8 @@ def test_texts_mean_nothing_to_figures_and_pages(artifact_copy: Path, tmp_path: 
 
 
 def test_errors_of_students_are_of_this_library(tmp_path: Path) -> None:
-    from d3hr_datasets.students.labels import SoftLabels
     from d3hr_datasets.students.scores import label_robust_score
+    from d3hr_datasets.students.soft_labels import SoftLabels
 
     assert issubclass(DivergenceError, (D3HRError, FloatingPointError)) and issubclass(
         DivergenceError, D3HRError

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from d3hr_datasets.diffusion.pixels import to_model_range
-from d3hr_datasets.sources.pixels import resize_and_crop
+from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.sources.resizing import resize_and_crop
 
 
 def test_small_images_are_framed_without_resizing() -> None:

@@ -21,10 +21,10 @@ from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import LabelMap, match_classes, read_class_list, read_class_map
 from d3hr_datasets.errors import ConfigError, SourceError
-from d3hr_datasets.sources.foreign_datasets import as_images
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source
 from d3hr_datasets.sources.records import ImageRecord
 from d3hr_datasets.sources.relabel import relabel
+from d3hr_datasets.sources.user_datasets import as_images
 from tests.support.tiny import CLASSES, TinyImages, tiny_info, tiny_model
 
 NAMES = ("ant", "bee_wasp", "cat")

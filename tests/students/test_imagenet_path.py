@@ -17,7 +17,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from d3hr_datasets.classes.class_list import ClassList, packaged_subset
-from d3hr_datasets.dataset.named import D3HRImageNet
+from d3hr_datasets.dataset.named_datasets import D3HRImageNet
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.teachers import Teacher, load_teacher
 from d3hr_datasets.students.training import EpochReport, train_student

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from d3hr_datasets.errors import SoftLabelsError
-from d3hr_datasets.students.labels import SoftLabels, images_digest
+from d3hr_datasets.students.soft_labels import SoftLabels, images_digest
 from d3hr_datasets.students.views import (
     TensorImages,
 )

@@ -13,9 +13,9 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.students.labels import SoftLabels
 from d3hr_datasets.students.losses import soft_label_loss
 from d3hr_datasets.students.models import create_student
+from d3hr_datasets.students.soft_labels import SoftLabels
 from d3hr_datasets.students.teachers import load_teacher
 from d3hr_datasets.students.training import EpochReport, make_optimizer, train_student
 from d3hr_datasets.students.views import (

@@ -37,9 +37,9 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.report import figures, write_report
 from d3hr_datasets.sampling.group_loss import skewness
 from d3hr_datasets.students.evaluation import evaluate, teacher_outputs
-from d3hr_datasets.students.labels import SoftLabels, images_digest
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
+from d3hr_datasets.students.soft_labels import SoftLabels, images_digest
 from d3hr_datasets.students.teachers import load_teacher
 from d3hr_datasets.students.training import train_student
 from d3hr_datasets.students.views import TensorImages, normalized

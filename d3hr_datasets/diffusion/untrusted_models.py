@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from d3hr_datasets.errors import ArtifactFormatError, ForeignFileError, ModelFormatError
-from d3hr_datasets.io.foreign import MAX_CONFIG_BYTES, check_file, open_file, read_header, read_json
+from d3hr_datasets.io.untrusted_files import MAX_CONFIG_BYTES, check_file, open_file, read_header, read_json
 
 MAX_INTEGER = 65_536  # of a configuration: widths, classes, timesteps
 MAX_SAMPLE_SIZE = 1024

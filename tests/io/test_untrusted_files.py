@@ -24,9 +24,9 @@ from d3hr_datasets.errors import (
     ForeignFileError,
     ModelFormatError,
 )
-from d3hr_datasets.io.foreign import open_file, read_file
 from d3hr_datasets.io.markdown import markdown
 from d3hr_datasets.io.text import is_printable, printable
+from d3hr_datasets.io.untrusted_files import open_file, read_file
 from tests.support.tampering import (
     METADATA,
     STATISTICS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from d3hr_datasets.diffusion.pixels import to_pil
+from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.errors import (
     ModelFormatError,
 )

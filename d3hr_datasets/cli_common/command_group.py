@@ -13,9 +13,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from d3hr_datasets.cli_common.error_lines import error_line
 from d3hr_datasets.errors import D3HRError
 from d3hr_datasets.io.text import printable
-from d3hr_datasets.terminal.error_lines import error_line
 
 
 class ErrorsAsLines(TyperGroup):

@@ -9,7 +9,7 @@ import torch
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sampling.gaussian_sampling import sample_group
 from d3hr_datasets.sampling.mode_sampling import sample_modes
 from d3hr_datasets.sampling.nested_sampling import sample_nested

@@ -27,7 +27,7 @@ from d3hr_datasets import (
 )
 from d3hr_datasets.classes.class_list import ClassList, packaged_subset
 from d3hr_datasets.cli.app import app
-from d3hr_datasets.dataset.registry import REGISTRY
+from d3hr_datasets.dataset.artifact_registry import REGISTRY
 from d3hr_datasets.errors import (
     ArtifactFormatError,
     ArtifactNotFoundError,

@@ -16,16 +16,16 @@ from torchvision.datasets import CIFAR10, EuroSAT, ImageFolder
 
 import d3hr_datasets
 from d3hr_datasets.errors import ConfigError, UnreadableImageError
-from d3hr_datasets.sources.foreign_datasets import as_images
 from d3hr_datasets.sources.opening import open_source
-from d3hr_datasets.sources.pixels import read_pixels
 from d3hr_datasets.sources.records import ImageRecord, Images
 from d3hr_datasets.sources.relabel import relabel
+from d3hr_datasets.sources.resizing import read_pixels
+from d3hr_datasets.sources.user_datasets import as_images
 from tests.sources.test_foreign_images import EPS
 from tests.support.tiny import TinyImages
 
 PACKAGE = Path(d3hr_datasets.__file__).parent
-DOOR = PACKAGE / "sources" / "foreign_datasets.py"
+DOOR = PACKAGE / "sources" / "user_datasets.py"
 LABELS = [0, 1, 2] * 4
 FOREIGN = {
     "targets",

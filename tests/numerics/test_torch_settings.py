@@ -23,7 +23,7 @@ import torch
 
 import d3hr_datasets
 from d3hr_datasets import GroupSamplingConfig, sample_group
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 from tests.support import computations
 from tests.support.computations import QUICK, SLOW
 

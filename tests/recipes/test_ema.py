@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from recipes.common.ema import averaged_weights, restore_average, weight_average
 from recipes.common.run_folder import RunFolder
 from recipes.common.training_loop import TrainingLoop, TrainingSettings
-from recipes.common.weight_average import averaged_weights, restore_average, weight_average
 
 
 def network(seed: int) -> torch.nn.Module:

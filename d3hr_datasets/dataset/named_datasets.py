@@ -16,11 +16,11 @@ from PIL import Image
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.classes.class_list import ClassList, packaged_subset
+from d3hr_datasets.dataset.artifact_registry import REGISTRY, registered_artifact
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.dataset.options import NamedSetOptions, SetOptions, check_options
-from d3hr_datasets.dataset.registry import REGISTRY, registered_artifact
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 
 
 class NamedDataset(D3HRDataset):

@@ -10,8 +10,8 @@ from typing import Any
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
 from d3hr_datasets.errors import ArtifactFormatError
-from d3hr_datasets.io.foreign import is_file, read_file
 from d3hr_datasets.io.text import printable
+from d3hr_datasets.io.untrusted_files import is_file, read_file
 
 CARD = "README.md"
 MAX_CARD_BYTES = 4 * 2**20

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from d3hr_datasets.errors import ModelFormatError
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 
 
 @neutral()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from d3hr_datasets.terminal.output import print_json
+from d3hr_datasets.cli_common.output import print_json
 
 if TYPE_CHECKING:
     from d3hr_datasets.artifact.artifact import Artifact

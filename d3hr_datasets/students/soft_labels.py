@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from d3hr_datasets.config.checks import check_choice, check_int
 from d3hr_datasets.errors import ArtifactFormatError, SoftLabelsError
 from d3hr_datasets.io.atomic import replace_file
-from d3hr_datasets.io.foreign import read_header
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.io.untrusted_files import read_header
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.students.views import Images
 
 Storage = Literal["float16", "int8"]

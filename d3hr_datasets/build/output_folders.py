@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.io.foreign import is_folder
 from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.io.untrusted_files import is_folder
 
 # What an artifact's folder may hold before it is built.
 EXPECTED = {"d3hr.json", "statistics.safetensors", "model", "README.md", ".gitattributes", ".gitignore"}

@@ -21,7 +21,7 @@ from typing import Any
 
 from d3hr_datasets.cache.damage import read_manifest
 from d3hr_datasets.cache.files import MANIFEST, SETTINGS, is_image_name, is_real_folder
-from d3hr_datasets.cache.set_file import OtherFormatError, read_settings
+from d3hr_datasets.cache.set_json import OtherFormatError, read_settings
 from d3hr_datasets.classes.folders import class_folders, is_class_folder
 from d3hr_datasets.errors import CacheError
 

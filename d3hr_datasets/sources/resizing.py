@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 from d3hr_datasets.config.settings import Resizing
 from d3hr_datasets.errors import ConfigError, D3HRError, ForeignFileError, UnreadableImageError
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.records import ImageRecord
 
 # What Pillow, its plug-ins, a file system and a data set raise where an image is damaged.

@@ -15,9 +15,9 @@ import typer.main
 
 from d3hr_datasets import DecodeConfig, InversionConfig
 from d3hr_datasets.cli.app import app
+from d3hr_datasets.cli_common.error_lines import OTHER_NAMES, error_line
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ArtifactFormatError, CacheError, ConfigError, D3HRError
-from d3hr_datasets.terminal.error_lines import OTHER_NAMES, error_line
 from tests.cli.test_cli import d3hr, fail
 from tests.support.tiny import CLASSES, TinyImages
 

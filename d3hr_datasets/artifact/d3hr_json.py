@@ -14,7 +14,8 @@ from d3hr_datasets.errors import (
     ArtifactNotFoundError,
     ConfigError,
 )
-from d3hr_datasets.io.foreign import (
+from d3hr_datasets.io.text import printable
+from d3hr_datasets.io.untrusted_files import (
     MAX_CONFIG_BYTES,
     MAX_JSON_BYTES,
     MAX_WEIGHTS_BYTES,
@@ -24,7 +25,6 @@ from d3hr_datasets.io.foreign import (
     path_inside,
     read_json,
 )
-from d3hr_datasets.io.text import printable
 
 FORMAT = 1
 METADATA = "d3hr.json"

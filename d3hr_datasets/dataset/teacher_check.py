@@ -16,7 +16,7 @@ import torch
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.errors import TeacherError
-from d3hr_datasets.numerics.ambient import neutral
+from d3hr_datasets.numerics.torch_settings import neutral
 
 logger = logging.getLogger(__name__)
 
