@@ -37,7 +37,7 @@ def _packages() -> set[str]:
     found = {path.stem for path in PACKAGE.glob("*.py")} | {
         path.parent.name for path in PACKAGE.glob("*/__init__.py")
     }
-    return found - {"__init__", "version"}
+    return found - {"__init__"}
 
 
 def test_the_table_of_packages_is_that_of_the_contract() -> None:

@@ -1,7 +1,6 @@
-"""Class Gaussians: inverted latents -> mean and variance per class and latent element.
+"""Class Gaussians and modes: mean and variance of inverted latents, per class and latent element.
 
-In: batches of inverted latents with class labels, in any split and order. Out: `ClassGaussians` and,
-where every class was taken apart, `ClassModes`.
+In: tensors, as `build.moments` sums them up or an artifact stores them. Out: the same, checked.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import torch
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.diffusion.layout import SCHEDULER
 from d3hr_datasets.diffusion.loading import find_model, read_label_map
 from d3hr_datasets.diffusion.untrusted_models import check_config
 from d3hr_datasets.errors import ModelFormatError
@@ -33,7 +34,7 @@ def check_described(folder: Path, info: ArtifactInfo) -> None:
         ArtifactFormatError: A configuration is no JSON object.
         ModelFormatError: A number in it is too large, or not the artifact's.
     """
-    paths = [folder / "transformer" / "config.json", folder / "scheduler" / "scheduler_config.json"]
+    paths = [folder / "transformer" / "config.json", folder / SCHEDULER]
     transformer, scheduler = (check_config(path) if is_file(path) else {} for path in paths)
     channels, side, _ = info.latent_shape
     for config, key, expected in (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from d3hr_datasets.build.build_settings import SET_BY_REFERENCE, BuildSettings, ClassOptions
 from d3hr_datasets.cli_common import build_options as of_build
 from d3hr_datasets.cli_common.artifact_options import (
     AllowBinOption,
@@ -26,9 +27,12 @@ from d3hr_datasets.cli_common.artifact_options import (
 from d3hr_datasets.cli_common.command_group import command_group
 from d3hr_datasets.cli_common.error_lines import OTHER_NAMES
 from d3hr_datasets.cli_common.output import JsonOption
+from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
+
+DEFAULT = BuildSettings()
 
 if TYPE_CHECKING:
-    from d3hr_datasets.build.build_settings import ModelOptions
+    from d3hr_datasets.build.model_options import ModelOptions
 
 
 def build(
@@ -46,21 +50,21 @@ def build(
     class_map: of_build.ClassMapOption = None,
     class_order: of_build.ClassOrderOption = "match",
     timesteps: of_build.TimestepsOption = None,
-    steps: of_build.StepsOption = 50,
-    guidance_scale: of_build.GuidanceOption = 1.0,
-    inversion: of_build.InversionOption = "fixed_point",
-    evaluations_per_step: of_build.EvaluationsOption = 1,
-    noise_timestep: of_build.NoiseTimestepOption = "source",
-    latent: of_build.LatentOption = "mean",
-    seed: of_build.SeedOption = 0,
+    steps: of_build.StepsOption = DEFAULT.num_inference_steps,
+    guidance_scale: of_build.GuidanceOption = DEFAULT.guidance_scale,
+    inversion: of_build.InversionOption = DEFAULT.method,
+    evaluations_per_step: of_build.EvaluationsOption = DEFAULT.evaluations_per_step,
+    noise_timestep: of_build.NoiseTimestepOption = DEFAULT.noise_timestep,
+    latent: of_build.LatentOption = DEFAULT.latent,
+    seed: of_build.SeedOption = DEFAULT.seed,
     modes: of_build.ModesOption = None,
     decode_timestep: DecodeTimestepOption = None,
-    decode_guidance_scale: DecodeGuidanceOption = 4.0,
+    decode_guidance_scale: DecodeGuidanceOption = DEFAULT.decode_guidance_scale,
     image_size: of_build.ImageSizeOption = None,
     work: of_build.WorkOption = None,
-    batch_size: of_build.BatchSizeOption = 256,
-    chunk_size: of_build.ChunkSizeOption = 2048,
-    readers: of_build.ReadersOption = 4,
+    batch_size: of_build.BatchSizeOption = BUILD_BATCH_SIZE,
+    chunk_size: of_build.ChunkSizeOption = CHUNK_SIZE,
+    readers: of_build.ReadersOption = NUM_READERS,
     skip_unreadable: of_build.SkipUnreadableOption = 0,
     device: of_build.DeviceOption = None,
     dtype: of_build.DtypeOption = "float32",
@@ -75,13 +79,13 @@ def build(
     Goes on where it was interrupted. Under `accelerate launch -m d3hr_datasets.build` all processes share the
     work.
     """
-    from d3hr_datasets.build import BuildSettings, ClassOptions, join_processes, plan_build
+    from d3hr_datasets.build import join_processes, plan_build
     from d3hr_datasets.sources.opening import SourceOptions
 
     if reference_code:
         _check_alone(context)
     settings = BuildSettings(
-        timesteps=tuple(timesteps or (600,)),
+        timesteps=tuple(timesteps or DEFAULT.timesteps),
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         method=inversion,
@@ -126,7 +130,6 @@ def _model_options(device: str | None, dtype: str, allow_bin: bool, compiled: bo
 
 def _check_alone(context: typer.Context) -> None:
     """Refuse options beside --reference that it would overrule, also where they say what is meant anyway."""
-    from d3hr_datasets.build.build_settings import SET_BY_REFERENCE
     from d3hr_datasets.errors import ConfigError
 
     names = [

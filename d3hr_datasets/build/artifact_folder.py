@@ -13,21 +13,14 @@ from pathlib import Path
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import METADATA
+from d3hr_datasets.artifact.facts import CARD
 from d3hr_datasets.build.model_facts import model_reference
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.diffusion.loading import INDEX, WEIGHTS
+from d3hr_datasets.diffusion.layout import INDEX, PARTS
 from d3hr_datasets.errors import ArtifactIntegrityError, ForeignFileError, ModelFormatError
-from d3hr_datasets.io.atomic import completed_folder
+from d3hr_datasets.io.atomic import completed_folder, renewed_folder
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.untrusted_files import check_file, path_inside
-
-# What diffusers writes of a model and reads; a folder may hold anything else, which is nobody's business.
-PARTS = {
-    "transformer": ("config.json", f"{WEIGHTS}.safetensors", f"{WEIGHTS}.safetensors.index.json"),
-    "vae": ("config.json", f"{WEIGHTS}.safetensors", f"{WEIGHTS}.safetensors.index.json"),
-    "scheduler": ("scheduler_config.json",),
-}
-CARD = "README.md"  # it says which licence the model has
 
 
 @contextlib.contextmanager
@@ -71,18 +64,11 @@ def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
     source, target = expand_user(model), output / "model"
     if source.resolve() == target.resolve():
         return
-    new, old = output / ".model-new", output / ".model-old"  # those of a killed run go, too
-    if old.exists() and not target.exists():  # killed between the two renames below
-        old.rename(target)
-    for folder in (new, old):
-        if folder.is_symlink():
-            folder.unlink()
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        for part, patterns in PARTS.items():
-            (new / part).mkdir(parents=True)
-            for pattern in patterns:
-                for path in sorted((source / part).glob(pattern)):
+    with renewed_folder(target) as new:
+        for part, names in PARTS.items():
+            (new / part).mkdir()
+            for name in names:
+                for path in sorted((source / part).glob(name)):
                     _copy(source, f"{part}/{path.name}", new)
         for part, module in (("transformer", diffusion.transformer), ("vae", diffusion.vae)):
             if not list((new / part).glob("*.safetensors")):
@@ -90,16 +76,6 @@ def copy_model(model: str, diffusion: LatentDiffusion, output: Path) -> None:
         for name in (INDEX, CARD):
             if (source / name).exists():
                 _copy(source, name, new)
-        if target.is_symlink():
-            target.unlink()
-        elif target.exists():
-            target.rename(old)
-        new.rename(target)
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _copy(source: Path, name: str, target: Path) -> None:

@@ -24,13 +24,15 @@ from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.model import check_fits
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.clustering import find_centroids
-from d3hr_datasets.build.joined_processes import _wait, join_processes
+from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.mode_count import images_for_modes
 from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.build.progress import BuildProgress
 from d3hr_datasets.config.checks import check_int
+from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, StatisticsError, UnreadableImageError
+from d3hr_datasets.io.atomic import replace_text
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.records import Images
@@ -44,12 +46,12 @@ def build_artifact(
     output: str | Path,
     info: ArtifactInfo,
     work: str | Path,
-    batch_size: int = 256,
-    chunk_size: int = 2048,
+    batch_size: int = BUILD_BATCH_SIZE,
+    chunk_size: int = CHUNK_SIZE,
     progress: bool = True,
     *,
     skip_unreadable: int = 0,
-    num_readers: int = 4,
+    num_readers: int = NUM_READERS,
 ) -> Artifact:
     """Invert every image of `source` and save the class Gaussians.
 
@@ -145,8 +147,8 @@ def _open_work(work: Path, key: str, info: ArtifactInfo, processes: Any) -> Path
         raise ConfigError(f"the folder {work} for finished chunks cannot be made: {error}") from error
     description = work / f"{key}.json"
     if processes.is_main_process:
-        description.write_text(json.dumps(info.to_dict(), indent=1), encoding="utf-8")
-    _wait(processes)
+        replace_text(description, json.dumps(info.to_dict(), indent=1))
+    wait_for_processes(processes)
     if not description.is_file():
         raise ConfigError(f"{work} is not the folder of the first process; give one that all machines share")
     return work / key
@@ -177,14 +179,14 @@ def _make_chunks(build: ChunkBuilder, processes: Any, progress: bool) -> None:
     with BuildProgress(build.count_finished, build.images.num_images, show) as progress_bar:
         for _ in build.chunks(processes.process_index, processes.num_processes, progress_bar.advance):
             pass
-        _wait(processes)
+        wait_for_processes(processes)
 
 
 def _merge_once(build: ChunkBuilder, output: Path, processes: Any) -> Artifact:
     """Return the artifact of all chunks, which the first process writes."""
     if processes.is_main_process:
         _merge(build, output)
-    _wait(processes)
+    wait_for_processes(processes)
     return Artifact.load(output)
 
 

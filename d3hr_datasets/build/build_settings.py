@@ -1,4 +1,4 @@
-"""What is asked of a build: settings of the artifact, of its classes and of the model.
+"""What is asked of a build: settings of the artifact and of its classes.
 
 In: values as people give them. Out: settings that are validated, with the defaults of `d3hr build`; those of
 inversion and decoding are made of them where the model's schedule is known.
@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from d3hr_datasets.artifact.info import MAX_TEXT
 from d3hr_datasets.config.checks import check_int, check_number
@@ -138,20 +136,3 @@ class ClassOptions:
     class_list: str | None = None
     class_map: Mapping[str, Any] | str | Path | None = None
     same_order: bool = False
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """How the diffusion model is loaded and run.
-
-    Args:
-        device: As in PyTorch; by default a GPU of this process.
-        torch_dtype: Precision.
-        allow_bin: Also load a folder's .bin weights, with `weights_only`.
-        torch_compile: Use torch.compile; on a CPU it needs g++.
-    """
-
-    device: torch.device | str | None = None
-    torch_dtype: torch.dtype = torch.float32
-    allow_bin: bool = False
-    torch_compile: bool = False

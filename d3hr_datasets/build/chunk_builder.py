@@ -25,6 +25,7 @@ from d3hr_datasets.build.chunks import (
 )
 from d3hr_datasets.build.clustering import nearest_mode
 from d3hr_datasets.build.reading_ahead import Item, halve_on_out_of_memory, read_ahead
+from d3hr_datasets.config.defaults import NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import UnreadableImageError
 from d3hr_datasets.io.text import printable
@@ -59,7 +60,7 @@ class ChunkBuilder:
         batch_size: int,
         chunk_size: int,
         skip_unreadable: int = 0,
-        num_readers: int = 4,
+        num_readers: int = NUM_READERS,
         centroids: torch.Tensor | None = None,
     ) -> None:
         self.images = images

@@ -50,7 +50,12 @@ def join_processes() -> Any:
     return state
 
 
-def _wait(processes: Any) -> None:
+def wait_for_processes(processes: Any) -> None:
+    """Wait until every process of a build is here.
+
+    Raises:
+        BuildError: One has ended before.
+    """
     try:
         processes.wait_for_everyone()
     except RuntimeError as error:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from d3hr_datasets.artifact.d3hr_json import METADATA, STATISTICS
+from d3hr_datasets.artifact.facts import CARD
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.untrusted_files import is_folder
 
 # What an artifact's folder may hold before it is built.
-EXPECTED = {"d3hr.json", "statistics.safetensors", "model", "README.md", ".gitattributes", ".gitignore"}
+EXPECTED = {METADATA, STATISTICS, "model", CARD, ".gitattributes", ".gitignore"}
 
 
 @dataclass(frozen=True)

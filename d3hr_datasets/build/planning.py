@@ -16,8 +16,8 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.build.artifact_folder import written_folder
 from d3hr_datasets.build.build import build_artifact
-from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, ModelOptions
-from d3hr_datasets.build.joined_processes import join_processes
+from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
+from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.mode_count import choose_num_modes
 from d3hr_datasets.build.model_facts import (
     describe_artifact,
@@ -26,10 +26,12 @@ from d3hr_datasets.build.model_facts import (
     model_place,
     model_reference,
 )
+from d3hr_datasets.build.model_options import ModelOptions
 from d3hr_datasets.build.output_folders import choose_places
 from d3hr_datasets.build.reference_import import as_reference
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import match_classes, read_class_map
+from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source
@@ -65,12 +67,12 @@ class BuildPlan:
     @neutral()
     def run(
         self,
-        batch_size: int = 256,
-        chunk_size: int = 2048,
+        batch_size: int = BUILD_BATCH_SIZE,
+        chunk_size: int = CHUNK_SIZE,
         progress: bool = True,
         *,
         skip_unreadable: int = 0,
-        num_readers: int = 4,
+        num_readers: int = NUM_READERS,
     ) -> Artifact:
         """Build the artifact; goes on from finished chunks. Arguments and errors as `build_artifact`.
 
@@ -92,7 +94,7 @@ class BuildPlan:
                 skip_unreadable=skip_unreadable,
                 num_readers=num_readers,
             )
-        processes.wait_for_everyone()
+        wait_for_processes(processes)
         return Artifact.load(self.output)
 
 

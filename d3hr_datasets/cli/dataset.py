@@ -13,7 +13,8 @@ import typer
 from d3hr_datasets.cli.dataset_options import SetArguments, describe, make_dataset
 from d3hr_datasets.cli.shared_options import merge_options
 from d3hr_datasets.cli_common.output import JsonOption, print_json
-from d3hr_datasets.dataset.options import BATCH_SIZE, SHARD_SIZE
+from d3hr_datasets.config.defaults import BATCH_SIZE
+from d3hr_datasets.dataset.options import SHARD_SIZE
 
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Use torch.compile, which takes a minute: for large sets.")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from d3hr_datasets.build.build_settings import BuildSettings
 from d3hr_datasets.cli_common.artifact_options import (
     AllowBinOption,
     ClassListOption,
@@ -23,6 +24,8 @@ from d3hr_datasets.cli_common.artifact_options import (
 )
 from d3hr_datasets.cli_common.output import JsonOption
 from d3hr_datasets.version import __version__
+
+DEFAULT = BuildSettings()
 
 
 def import_statistics(
@@ -38,18 +41,17 @@ def import_statistics(
         list[int] | None, typer.Option("--timestep", help="Timestep to keep, 480 to 760; repeat it. [600]")
     ] = None,
     decode_timestep: DecodeTimestepOption = None,
-    decode_guidance_scale: DecodeGuidanceOption = 4.0,
+    decode_guidance_scale: DecodeGuidanceOption = DEFAULT.decode_guidance_scale,
     license_name: LicenseOption = None,
     allow_bin: AllowBinOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make an artifact of statistics in the reference code's format, and print its folder."""
-    from d3hr_datasets.build import BuildSettings
     from d3hr_datasets.build.reference_import import import_artifact
     from d3hr_datasets.io.untrusted_files import read_json_argument
 
     settings = BuildSettings(
-        timesteps=tuple(timesteps or (600,)),
+        timesteps=tuple(timesteps or DEFAULT.timesteps),
         decode_timestep=decode_timestep,
         decode_guidance_scale=decode_guidance_scale,
         name=name,

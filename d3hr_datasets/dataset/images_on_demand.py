@@ -20,10 +20,10 @@ from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.cache.files import default_root
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.checks import check_int
+from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.generation_settings import resolve_settings
 from d3hr_datasets.dataset.image_generator import ImageGenerator
-from d3hr_datasets.dataset.options import BATCH_SIZE
 from d3hr_datasets.errors import CacheError
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.numerics.torch_settings import neutral

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from d3hr_datasets.artifact.artifact import Artifact
     from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 
-BATCH_SIZE = 64  # images in the model at a time
 SHARD_SIZE = 10_000  # images in a shard of WebDataset
 
 

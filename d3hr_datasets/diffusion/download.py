@@ -11,13 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from d3hr_datasets.diffusion.layout import SCHEDULER, WEIGHTS, WEIGHTS_INDEX
 from d3hr_datasets.diffusion.untrusted_models import BYTES_PER_PARAMETER, MAX_SHARDS, count_parameters
 from d3hr_datasets.errors import ArtifactFormatError, ModelFormatError
 from d3hr_datasets.io.hub_files import fetch_file
 from d3hr_datasets.io.untrusted_files import MAX_CONFIG_BYTES, MAX_HEADER_BYTES, is_safe_name, read_json
-
-SCHEDULER = "scheduler/scheduler_config.json"
-WEIGHTS = "diffusion_pytorch_model"
 
 
 def download_model(
@@ -67,7 +65,7 @@ def download_model(
             fetch(f"{part}/{WEIGHTS}.safetensors", limit)
         except EntryNotFoundError:
             try:
-                index = fetch(f"{part}/{WEIGHTS}.safetensors.index.json", MAX_CONFIG_BYTES)
+                index = fetch(f"{part}/{WEIGHTS_INDEX}", MAX_CONFIG_BYTES)
             except EntryNotFoundError:
                 fetch(f"{part}/{WEIGHTS}.bin", limit)
             else:

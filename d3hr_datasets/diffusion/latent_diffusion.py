@@ -1,6 +1,6 @@
 """The latent diffusion model: images <-> latents <-> inverted latents.
 
-The only module that knows scaling factors, the [-1, 1] range, the null class, dtype and device. It
+The only module that knows scaling factors, the null class, dtype and device; `pixel_range` knows pixels. It
 takes diffusers' models as `loading` loads them from a folder or the Hub.
 
 Models predict noise or v on a schedule of betas, as DDIM takes them. Flow matching is refused: diffusers has
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from d3hr_datasets.config.checks import check_compiler
+from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
 from d3hr_datasets.config.timesteps import CLEAN, check_on_grid, timestep_grid
 from d3hr_datasets.diffusion.ddim import denoise_latents, invert_latents
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
 # Latents, or images, in the model at a time unless told otherwise: memory does not grow with groups.
-CHUNK = 64
+CHUNK = BATCH_SIZE
 
 
 class LatentDiffusion:

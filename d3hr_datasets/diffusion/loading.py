@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from d3hr_datasets.diffusion.download import SCHEDULER, download_model
+from d3hr_datasets.diffusion.download import download_model
+from d3hr_datasets.diffusion.layout import INDEX, SCHEDULER, WEIGHTS
 from d3hr_datasets.diffusion.untrusted_models import check_config, check_size
 from d3hr_datasets.errors import ArtifactFormatError, ModelFormatError, ModelNotFoundError
 from d3hr_datasets.io.hub_files import fetch_file
@@ -26,8 +27,6 @@ from d3hr_datasets.io.untrusted_files import is_folder as _is_folder
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
-WEIGHTS = "diffusion_pytorch_model*"
-INDEX = "model_index.json"
 # In it: the black frame, in pixels, around the images that the model was trained on. diffusers passes over
 # names with "_" where it loads a pipeline, and does not write them again where it saves one.
 PADDING = "_padding"
@@ -230,13 +229,13 @@ def _check_folder(folder: Path, revision: str | None, allow_bin: bool) -> None:
             f"{folder} at revision {revision} is on the Hub, but a folder of that name hides it; leave "
             "out the revision to use the folder, or move it, or run in another folder"
         )
-    weights = WEIGHTS + (".*" if allow_bin else ".safetensors")
+    weights = f"{WEIGHTS}*" + (".*" if allow_bin else ".safetensors")
     for pattern in (
         "transformer/config.json",
         f"transformer/{weights}",
         "vae/config.json",
         f"vae/{weights}",
-        "scheduler/scheduler_config.json",
+        SCHEDULER,
     ):
         if not list(folder.glob(pattern)):
             raise ModelNotFoundError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from d3hr_datasets.diffusion.layout import WEIGHTS
 from d3hr_datasets.errors import ArtifactFormatError, ForeignFileError, ModelFormatError
 from d3hr_datasets.io.untrusted_files import MAX_CONFIG_BYTES, check_file, open_file, read_header, read_json
 
@@ -65,7 +66,7 @@ def check_size(kind: Any, folder: Path) -> None:
         ModelFormatError: It is larger than its weights.
     """
     config = check_config(folder / "config.json")
-    weights = sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
+    weights = sorted(folder.glob(f"{WEIGHTS}*.safetensors"))
     for index in folder.glob("*.index.json"):
         names = {str(name) for name in (read_json(index).get("weight_map") or {}).values()}
         if not names <= {path.name for path in weights}:
@@ -80,7 +81,7 @@ def check_size(kind: Any, folder: Path) -> None:
                     f"{folder}: {key} = {config[key]}, the weights have {num_tensors} tensors"
                 )
     else:
-        weights = sorted(folder.glob("diffusion_pytorch_model*.bin"))
+        weights = sorted(folder.glob(f"{WEIGHTS}*.bin"))
         for path in weights:
             check_torch_file(path)
     room = sum(check_file(path).st_size for path in weights)

@@ -5,6 +5,7 @@ was there before. A process that is killed leaves `.NAME.*.tmp` beside it, at mo
 
 - `replace_file`, `replace_text`: a file.
 - `replaced_folder`, `completed_folder`: a folder that may be there, with what stays of it.
+- `renewed_folder`: the same, and nothing of it stays.
 - `added_folder`: a folder that must not be there yet.
 - `write_synced`, `sync`: the pieces, for what gets its name otherwise (groups of the image cache).
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import logging
 import os
 import shutil
@@ -122,6 +124,30 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
                 kept = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.old")
                 new.rename(kept)
                 logger.warning("%s was changed while it was replaced; what was there is in %s", folder, kept)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def renewed_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of another, or of a link, if nothing is raised.
+
+    Args:
+        folder: The folder; it may be missing. What a link leads to stays as it is. What killed processes left
+            of such folders goes.
+    """
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    new = _temporary(folder)
+    try:
+        new.mkdir(parents=True)
+        yield new
+        if folder.is_symlink():
+            folder.unlink()
+        if folder.exists():
+            exchange(new, folder)
+        else:
+            new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

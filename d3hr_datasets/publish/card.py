@@ -6,7 +6,6 @@ In: an artifact in a folder, with its model. Out: `README.md`, `contact-sheet.pn
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,7 +22,7 @@ from d3hr_datasets.dataset.named_datasets import named_dataset
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.atomic import replace_file, replaced_folder
 from d3hr_datasets.io.markdown import format_score, markdown, markdown_table
-from d3hr_datasets.io.untrusted_files import MAX_JSON_BYTES, read_file
+from d3hr_datasets.io.untrusted_files import read_json_argument
 from d3hr_datasets.publish.earlier_card import ACCURACY, NOTES, kept_accuracies, preview_ipc_of, split_notes
 
 SHEET, PREVIEW = "contact-sheet.png", "preview/train-00000-of-00001.parquet"
@@ -158,7 +157,7 @@ def accuracy_section(path: Path) -> str:
         ConfigError: The file is none of that recipe's.
     """
     try:
-        rows = json.loads(read_file(path, MAX_JSON_BYTES))["rows"]
+        rows = read_json_argument(path, "file of results")["rows"]
         cells = [[row["name"], format_score(row["top1"])] for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(

@@ -9,6 +9,7 @@ from d3hr_datasets.artifact.facts import MAX_CARD_BYTES
 from d3hr_datasets.io.untrusted_files import is_file, read_file
 
 ACCURACY = "## Accuracy"
+NOTES = "<!-- notes: what follows is yours and stays when the card is written again -->"
 
 
 def kept_accuracies(text: str) -> str | None:
@@ -26,9 +27,6 @@ def preview_ipc_of(path: Path, num_classes: int) -> int | None:
     except (OSError, ArrowException):
         return None
     return num_images // num_classes or None
-
-
-NOTES = "<!-- notes: what follows is yours and stays when the card is written again -->"
 
 
 def split_notes(card: Path) -> tuple[str, str]:

@@ -39,6 +39,8 @@ class RealImages:
         self._images, labels = opened.images, opened.images.labels
         if labels is None:
             raise ConfigError(f"{opened.description['name']} has no `targets`: its labels are not known")
+        if not labels:
+            raise ConfigError(f"{opened.description['name']} has no images")
         self._members: dict[int, list[int]] = {}
         matched = _match(opened.classes or list(map(str, range(max(labels) + 1))), class_list)
         for index, label in enumerate(labels):

@@ -11,6 +11,7 @@ import torch
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
+from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.config.timesteps import CLEAN, timestep_grid
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.diffusion.pixel_range import to_model_range
@@ -19,7 +20,6 @@ from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.report.images import RealImages
 from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
 
-BATCH = 64
 TIMESTEPS = 8  # over which normality is shown, besides those of the artifact
 DRAWN_CLASSES = 10  # in the figure of points; more could not be told apart
 SHOWN_IMAGES = 10  # of each class
@@ -148,7 +148,7 @@ def _invert(dataset: D3HRDataset, pixels: torch.Tensor, class_label: int) -> dic
     chosen = {CLEAN, *info.inversion.timesteps, *grid[:: -(-len(grid) // TIMESTEPS)]}
     inversion = dataclasses.replace(info.inversion, timesteps=tuple(sorted(chosen)))
     parts: dict[int, list[torch.Tensor]] = {timestep: [] for timestep in inversion.timesteps}
-    for first, batch in zip(range(0, len(pixels), BATCH), pixels.split(BATCH), strict=True):
+    for first, batch in zip(range(0, len(pixels), BATCH_SIZE), pixels.split(BATCH_SIZE), strict=True):
         generators = None
         if inversion.latent == "sample":
             seeds = [derive_seed(inversion.seed, first + i, "report") for i in range(len(batch))]
@@ -168,4 +168,4 @@ def _group(dataset: D3HRDataset, label: int, timestep: int) -> torch.Tensor:
     images = [dataset[index][0] for index in range(first, first + dataset.ipc)]
     pixels = torch.stack([pil_to_tensor(image) for image in images])
     info, model = dataset.artifact.info, dataset.model()
-    return torch.cat([model.encode(to_model_range(p, info.padding)).cpu() for p in pixels.split(BATCH)])
+    return torch.cat([model.encode(to_model_range(p, info.padding)).cpu() for p in pixels.split(BATCH_SIZE)])

@@ -49,7 +49,8 @@ def write_report(
         The page, `index.html` in `output`.
 
     Raises:
-        ConfigError: matplotlib or scikit-learn is missing, or the images are not of the artifact's classes.
+        MissingExtraError: matplotlib or scikit-learn is missing.
+        ConfigError: The images are not of the artifact's classes.
         SourceError: There are no such images.
         ExportError: `output` holds something, or cannot be written.
         UnreadableImageError: A real image cannot be read.

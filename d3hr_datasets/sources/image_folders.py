@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 from d3hr_datasets.errors import SourceError
 from d3hr_datasets.sources.image_files import open_image
 from d3hr_datasets.sources.records import Images
-from d3hr_datasets.sources.user_datasets import as_images
+from d3hr_datasets.sources.user_datasets import as_images, class_names
 
 
 def open_image_folder(folder: Path) -> tuple[Images, tuple[str, ...]]:
@@ -31,7 +31,7 @@ def open_image_folder(folder: Path) -> tuple[Images, tuple[str, ...]]:
         if isinstance(error, SourceError):
             raise
         raise SourceError(f"{folder} is no folder of images, with one folder per class: {error}") from error
-    return as_images(found), tuple(found.classes)
+    return as_images(found), class_names(found) or ()
 
 
 def load_image(path: str) -> Image.Image:

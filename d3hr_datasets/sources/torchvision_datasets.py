@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -47,8 +48,11 @@ def open_torchvision(
         ) from error
     images = indexed_images(dataset, LABELS)
     images = dataclasses.replace(images, identity=identity_of_pixels(dataset) or images.identity)
-    if isinstance(dataset, datasets.DatasetFolder):  # its own loader reads any format that Pillow knows
-        images = dataclasses.replace(images, read=partial(_read_sample, dataset.samples))
+    is_folder = issubclass(
+        kind, datasets.DatasetFolder
+    )  # whose own loader reads any format that Pillow knows
+    if is_folder and images.files is not None and images.labels is not None:
+        images = dataclasses.replace(images, read=partial(_read_file, images.files, images.labels))
     return images, class_names(dataset)
 
 
@@ -71,6 +75,5 @@ def _arguments(kind: type, split: str, download: bool) -> dict[str, Any]:
     return values
 
 
-def _read_sample(samples: Sequence[tuple[str, int]], number: int) -> tuple[Image.Image, int]:
-    path, label = samples[number]
-    return load_image(path), label
+def _read_file(files: Sequence[str | Path], labels: Sequence[int], number: int) -> tuple[Image.Image, int]:
+    return load_image(str(files[number])), labels[number]

@@ -94,9 +94,10 @@ def indexed_images(dataset: TorchvisionLike, labels: Sequence[str]) -> IndexedIm
 
 def class_names(dataset: object) -> tuple[str, ...] | None:
     """Return the names of the classes of a data set in the order of its labels; None where it has none."""
-    names = getattr(dataset, "wnids", None) or getattr(dataset, "classes", None) or ()
-    named = len(names) > 0 and all(isinstance(name, str) for name in names)
-    return tuple(names) if named else None
+    for names in (getattr(dataset, "wnids", None), getattr(dataset, "classes", None)):
+        if isinstance(names, Sequence | np.ndarray) and len(names) > 0:
+            return tuple(map(str, names)) if all(isinstance(name, str) for name in names) else None
+    return None
 
 
 def identity_of_pixels(dataset: object) -> str:

@@ -7,7 +7,7 @@ Needs the extra "train" (timm); multi-process and mixed-precision training needs
 - `protocol`: the constants of a training, as one frozen dataclass
 - `views`: augmented views of images, reproducible from seed, epoch and index
 - `teachers`, `labels`: soft labels, on the fly or stored
-- `losses`, `training`: what is minimised, and the loop
+- `losses`, `training`: what is minimised, and the loop; `accelerator`: where it runs
 - `evaluation`: accuracy on a test set, and a teacher's outputs
 - `selection`: subsets of real images in a feature space, for baselines
 - `scores`: mean and spread, LRS and ARS

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from d3hr_datasets.io.extras import needs_extra
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
 def default_accelerator() -> Accelerator:
-    """Return accelerate's choice: CUDA if there is one, else the CPU."""
-    from accelerate import Accelerator
+    """Return accelerate's choice: CUDA if there is one, else the CPU.
 
+    Raises:
+        MissingExtraError: accelerate is not installed.
+    """
+    with needs_extra("train", "students are trained with accelerate"):
+        from accelerate import Accelerator
     return Accelerator()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import torch
-from timm.layers import create_act_layer
 from torch import nn
 from torch.nn import functional as F
 
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.io.extras import needs_extra
+
+with needs_extra("train", "students are networks of timm's registry"):
+    from timm.layers import create_act_layer
 
 IMAGENET_SIZE = 224
 POOLS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}

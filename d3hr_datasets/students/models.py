@@ -9,13 +9,16 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-import timm
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.students.convnet import IMAGENET_SIZE, ConvNet
 from d3hr_datasets.students.resnets import ModifiedResNet, ResNetAP
+
+with needs_extra("train", "students are networks of timm's registry"):
+    import timm
+    from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 
 def _cfg(**values: Any) -> dict[str, Any]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 from torch.nn import functional as F
 
+from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.students.convnet import IMAGENET_SIZE, normalization
+
+with needs_extra("train", "students are networks of timm's registry"):
+    from timm.models.resnet import BasicBlock, ResNet
 
 
 class AveragePoolBlock(nn.Module):

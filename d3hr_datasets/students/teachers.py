@@ -11,19 +11,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.data import ImageNetInfo, infer_imagenet_subset
-from timm.models import load_state_dict
 from torch import nn
 from torch.nn import functional as F
 
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.dataset.teacher_check import find_outputs, label_names
 from d3hr_datasets.errors import TeacherError
+from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.io.untrusted_files import check_file
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.students import models  # registers the students, which can be teachers too
+
+with needs_extra("train", "teachers are networks of timm's registry"):
+    import timm
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+    from timm.models import load_state_dict
 
 __all__ = ["Teacher", "load_teacher", "models"]
 

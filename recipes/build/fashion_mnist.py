@@ -17,9 +17,8 @@ from torch.utils.data import Subset
 
 from d3hr_datasets import Artifact, __version__
 from d3hr_datasets.build import BuildPlan, BuildSettings, ClassOptions, ModelOptions, plan_build
-from d3hr_datasets.build.artifact_folder import PARTS
 from d3hr_datasets.config.settings import InversionMethod
-from d3hr_datasets.diffusion.loading import INDEX
+from d3hr_datasets.diffusion.layout import INDEX, PARTS
 from d3hr_datasets.io.atomic import replace_file, replaced_folder
 from d3hr_datasets.sources.user_datasets import TorchvisionLike
 from recipes.common.prerequisites import need, training_of

@@ -29,7 +29,7 @@ from d3hr_datasets.build import BuildSettings, plan_build
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.sources.image_files import open_image
 from recipes.common.program import program
-from recipes.common.results import write_results
+from recipes.common.results import read_results, write_results
 from recipes.data.images import load_images
 from recipes.train import diffusion as train_dit
 from recipes.train import vae as train_vae
@@ -188,7 +188,7 @@ def main() -> None:
     }
     before = {}
     if arguments.results.exists():
-        before = json.loads(arguments.results.read_text(encoding="utf-8"))["results"]
+        before = read_results(arguments.results)["results"]
     write_results(arguments.results, {"ipc": 10, "timestep": 600}, {**before, arguments.name: results})
 
 

@@ -1,4 +1,4 @@
-"""What is measured -> files of results, with their settings and command."""
+"""What is measured -> files of results, with their settings and command; and back."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def write_results(path: str | Path, settings: dict[str, Any], results: dict[str,
     """Write a results file of `results_document`."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     replace_text(Path(path), json.dumps(results_document(settings, results), indent=2) + "\n")
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """Return what a results file, or that of a table, says."""
+    document: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return document
 
 
 def results_document(settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

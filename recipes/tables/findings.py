@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from d3hr_datasets.io.markdown import markdown_table as table
+from recipes.common.results import read_results
 from recipes.tables import result_tables
 
 # Tables in which students of modes and of random real images differ in nothing else.
@@ -30,7 +31,7 @@ def comparisons() -> str:
     """Return students of distilled images beside those of equally many random real ones."""
     rows = []
     for name in COMPARED:
-        document = json.loads((result_tables.RESULTS / "tables" / f"{name}.json").read_text(encoding="utf-8"))
+        document = read_results(result_tables.RESULTS / "tables" / f"{name}.json")
         title = f"[{document['title']}]({(result_tables.RESULTS / 'tables').as_posix()}/{name}.md)"
         distilled = _by_training(document["rows"], "modes")
         for key, real in _by_training(document["rows"], "random_real").items():
@@ -65,7 +66,7 @@ def _compared(real: dict[str, Any], distilled: dict[str, Any]) -> list[str]:
 
 def inversion_methods() -> str:
     """Return how close inversions of equal cost come to being undone."""
-    document = json.loads((result_tables.RESULTS / "inversion_methods.json").read_text(encoding="utf-8"))
+    document = read_results(result_tables.RESULTS / "inversion_methods.json")
     results, settings = document["results"], document["settings"]
     steps = settings["num_inference_steps"]
     fixed = results[f"fixed_point, {steps} steps x 1"]
@@ -84,9 +85,7 @@ def inversion_methods() -> str:
 
 def ranks() -> str:
     """Return how well small sets rank architectures as the whole set does."""
-    found = json.loads(
-        (result_tables.RESULTS / "tables" / "architectures-ranks.json").read_text(encoding="utf-8")
-    )
+    found = read_results(result_tables.RESULTS / "tables" / "architectures-ranks.json")
     rows = [
         [name.replace("_", " "), values["architectures"], values["spearman"], values["kendall"]]
         for name, values in found.items()

@@ -21,6 +21,7 @@ from d3hr_datasets.io.atomic import replace_text
 from recipes.common.errors import RecipeError
 from recipes.common.prerequisites import need
 from recipes.common.program import program
+from recipes.common.results import read_results
 
 
 def correlations(rows: list[dict[str, Any]], reference: str = "whole") -> dict[str, dict[str, float]]:
@@ -62,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     table = f"recipes/configs/tables/{arguments.table.stem}.yaml"
     need(arguments.table, f"python -m recipes.tables.students {table}")
-    found = correlations(json.loads(arguments.table.read_text(encoding="utf-8"))["rows"])
+    found = correlations(read_results(arguments.table)["rows"])
     text = json.dumps(found, indent=2)
     output = arguments.table.with_name(f"{arguments.table.stem}-ranks.json")
     replace_text(output, text + "\n")

@@ -6,13 +6,13 @@ Every figure of the README, the cards and docs/ is made here or in `recipes.tabl
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.io.markdown import format_cell, format_score
 from d3hr_datasets.io.markdown import markdown_table as table
+from recipes.common.results import read_results
 from recipes.tables.student_rows import load_table
 from recipes.tables.student_table import markdown
 
@@ -32,7 +32,7 @@ INVERSION_METHODS = {  # columns
 
 def read(name: str) -> dict[str, Any]:
     """Return the results of one script."""
-    results: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["results"]
+    results: dict[str, Any] = read_results(RESULTS / f"{name}.json")["results"]
     return results
 
 
@@ -144,7 +144,7 @@ def counts_tables() -> str:
     """Return the counts of the fault campaigns, every promise of which was kept."""
     campaigns: dict[str, Any] = {}
     for name in ("faults", "hostile"):
-        campaigns |= json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        campaigns |= read_results(RESULTS / f"{name}.json")
     tables = []
     for name, campaign in campaigns.items():
         rounds = campaign["settings"].get("rounds")
@@ -174,7 +174,7 @@ def table_texts() -> dict[str, str]:
     """Return the tables of `recipes.tables.students` by name, as it writes them from their JSON."""
     texts = {}
     for path in sorted((RESULTS / "tables").glob("*.json")):
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_results(path)
         if "rows" in document:
             settings = load_table(CONFIGS / f"{path.stem}.yaml", [])
             own = dataclasses.replace(settings, title=document["title"])

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from d3hr_datasets.config.checks import check_compiler
 from d3hr_datasets.config.settings import DecodeConfig
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.layout import WEIGHTS
 from d3hr_datasets.diffusion.loading import PADDING
 from d3hr_datasets.diffusion.pixel_range import to_model_range
 from d3hr_datasets.io.untrusted_files import file_sha256
@@ -101,7 +102,7 @@ def latents_to_train_on(settings: DiTSettings, vae: AutoencoderKL, folder: Path,
     images, targets, classes = load_images(
         settings.source, settings.split, settings.image_size, vae.config.in_channels, download
     )
-    weights_of_vae = file_sha256(Path(settings.vae) / "diffusion_pytorch_model.safetensors")
+    weights_of_vae = file_sha256(Path(settings.vae) / f"{WEIGHTS}.safetensors")
     encoded = cached_tensors(
         folder / f"latents-{weights_of_vae[:16]}.safetensors",
         lambda: {"mean": encode_all(vae, images, settings.padding)},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -38,6 +39,22 @@ def test_a_source_without_datasets_says_what_to_install(
         open_dataset(str(tmp_path), "train")
 
 
+@pytest.mark.parametrize("module", ["models", "teachers", "accelerator"])
+def test_students_without_their_libraries_say_what_to_install(module: str) -> None:
+    code = f"""
+import sys
+sys.modules.update(timm=None, accelerate=None)
+from d3hr_datasets.errors import MissingExtraError
+try:
+    import d3hr_datasets.students.{module} as students
+    students.default_accelerator()
+except MissingExtraError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'd3hr-datasets[train]'" in done.stdout
+
+
 def test_other_errors_of_the_import_are_not_taken_for_a_missing_library() -> None:
     with pytest.raises(OSError, match="libcuda"), needs_extra("build", "building needs Accelerate"):
         raise OSError("libcuda.so: cannot open shared object file")
@@ -51,4 +68,4 @@ def test_the_extras_that_messages_name_exist() -> None:
     named = {
         line.split('"')[1] for text in sources for line in text.split("\n") if "with needs_extra(" in line
     }
-    assert named == {"build", "export", "report"} and named <= set(extras)
+    assert named == {"build", "export", "report", "train"} and named <= set(extras)

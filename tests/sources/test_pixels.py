@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.sources.opening import SourceOptions, open_source
+from d3hr_datasets.sources.relabel import relabel
 from d3hr_datasets.sources.resizing import resize_and_crop
+from tests.support.tiny import tiny_info, tiny_model
 
 
 def test_small_images_are_framed_without_resizing() -> None:
@@ -43,3 +49,10 @@ def test_images_of_any_mode_are_converted(mode: str) -> None:
     for wanted, channels in (("L", 1), ("RGB", 3)):
         found = resize_and_crop(image, 4, wanted)
         assert found.shape == (channels, 4, 4) and (found > 248).all()
+
+
+def test_images_of_sixteen_bits_are_not_clipped(image_folder: Path) -> None:
+    Image.fromarray(np.full((14, 14), 300, dtype=np.uint16)).save(image_folder / "ant" / "00.png")
+    source = relabel(open_source(str(image_folder), SourceOptions()).images, {0: 0, 1: 1, 2: 2})
+    with pytest.raises(ValueError, match=r"ant/00\.png.*8 bits per channel"):
+        build_artifact(source, tiny_model(), image_folder / "out", tiny_info(), image_folder.parent / "work")

@@ -28,7 +28,8 @@ from d3hr_datasets import (
     sample_group,
 )
 from d3hr_datasets.build.build import build_artifact
-from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, ModelOptions
+from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
+from d3hr_datasets.build.model_options import ModelOptions
 from d3hr_datasets.build.planning import plan_build
 from d3hr_datasets.build.reference_import import TIMESTEPS as IMPORTED
 from d3hr_datasets.build.reference_import import import_statistics

@@ -1,0 +1,24 @@
+"""How a build loads and runs the diffusion model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How the diffusion model is loaded and run.
+
+    Args:
+        device: As in PyTorch; by default a GPU of this process.
+        torch_dtype: Precision.
+        allow_bin: Also load a folder's .bin weights, with `weights_only`.
+        torch_compile: Use torch.compile; on a CPU it needs g++.
+    """
+
+    device: torch.device | str | None = None
+    torch_dtype: torch.dtype = torch.float32
+    allow_bin: bool = False
+    torch_compile: bool = False
