@@ -72,7 +72,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """
     from huggingface_hub import close_session, constants
 
-    from tests.support.hub_server import TOKEN, HubServer
+    from tests.support.hub_answers import TOKEN
+    from tests.support.hub_server import HubServer
 
     with HubServer() as server:
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"

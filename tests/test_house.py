@@ -33,6 +33,14 @@ def test_a_file_and_its_functions_are_short(path: Path) -> None:
             assert length <= LINES_OF_A_FUNCTION or name in COMMANDS, f"{name} has {length} lines"
 
 
+def test_files_of_tests_are_short() -> None:
+    """A function of theirs may be long: it is one case."""
+    paths = sorted((ROOT / "tests").rglob("*.py"))
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+    assert Path(__file__) in lengths
+    assert {path: length for path, length in lengths.items() if length > LINES_OF_A_FILE} == {}
+
+
 def _packages() -> set[str]:
     found = {path.stem for path in PACKAGE.glob("*.py")} | {
         path.parent.name for path in PACKAGE.glob("*/__init__.py")

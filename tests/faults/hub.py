@@ -27,7 +27,8 @@ from d3hr_datasets.artifact.download import download_artifact
 from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError, D3HRError, PublishError
 from d3hr_datasets.io import hub
 from tests.faults.record import record
-from tests.support.hub_server import Fault, HubServer, environment
+from tests.support.hub_server import HubServer, environment
+from tests.support.hub_state import Fault
 
 EMBEDDED = Path(__file__).resolve().parent.parent.parent / "hub" / "d3hr-fashion-mnist"
 KINDS = ("reset", "cut", "slow", "corrupt", "truncate", 401, 404, 412, 500)

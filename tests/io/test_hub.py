@@ -11,7 +11,9 @@ import pytest
 from d3hr_datasets import Artifact, D3HRDataset, __version__
 from d3hr_datasets.artifact.d3hr_json import METADATA, STATISTICS
 from d3hr_datasets.errors import ArtifactIntegrityError, ArtifactNotFoundError, ConfigError
-from tests.support.hub_server import TOKEN, Fault, HubServer
+from tests.support.hub_answers import TOKEN
+from tests.support.hub_server import HubServer
+from tests.support.hub_state import Fault
 from tests.support.tampering import flip_byte
 from tests.support.workers import file_digests
 

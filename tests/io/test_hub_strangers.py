@@ -12,7 +12,8 @@ import pytest
 from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.d3hr_json import METADATA, STATISTICS
 from d3hr_datasets.errors import ArtifactIntegrityError, D3HRError
-from tests.support.hub_server import Fault, HubServer
+from tests.support.hub_server import HubServer
+from tests.support.hub_state import Fault
 from tests.support.workers import file_digests
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

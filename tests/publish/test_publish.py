@@ -29,7 +29,8 @@ from d3hr_datasets.publish.earlier_card import NOTES
 from d3hr_datasets.publish.upload import plan_artifact, publish_artifact
 from recipes import release
 from tests.support.hub_card import card_errors
-from tests.support.hub_server import Fault, HubServer
+from tests.support.hub_server import HubServer
+from tests.support.hub_state import Fault
 from tests.support.tampering import change_info, flip_byte, truncate
 from tests.support.tiny import CLASSES
 from tests.support.workers import file_digests
