@@ -47,7 +47,7 @@ def test_from_pretrained_records_the_commit(hub: HubServer, commit: str, tmp_pat
     artifact.verify()
     dataset = D3HRDataset("org/tiny", tmp_path / "root", 1, device="cpu")
     assert dataset.cache.settings["artifact_revision"] == commit
-    agents = {agent for _, path, agent in hub.requests if path.startswith(("/api/", "/datasets/"))}
+    agents = {agent for _, path, agent in hub.requests if path.startswith(("/api/datasets/", "/datasets/"))}
     assert all(f"d3hr-datasets/{__version__}; hf_hub/" in agent for agent in agents), agents
 
 
