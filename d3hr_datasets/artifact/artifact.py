@@ -249,9 +249,5 @@ class Artifact(CheckedFiles):
         """
         self.info.check_stored(timestep)
         self.info.check_class_label(class_label)
-        if self.info.num_modes == 1:
-            raise ConfigError(
-                f"the artifact {self.info.name} stores no modes; use 'moment_matched' or 'search', or build "
-                "one with modes"
-            )
+        self.info.check_modes()
         return read_modes(self.check(STATISTICS), self.info, timestep, class_label)

@@ -121,6 +121,14 @@ class ArtifactInfo:
         if timestep not in self.inversion.timesteps:
             raise ConfigError(f"{name} {timestep} is not stored; stored: {list(self.inversion.timesteps)}")
 
+    def check_modes(self) -> None:
+        """Raise `ConfigError` unless modes are stored."""
+        if self.num_modes == 1:
+            raise ConfigError(
+                f"the artifact {self.name} stores no modes; use the method 'moment_matched' or 'search', or "
+                "build one with modes"
+            )
+
     def check_class_label(self, class_label: int | None) -> None:
         """Raise `ConfigError` unless there is such a class; None stands for all."""
         if class_label is not None:

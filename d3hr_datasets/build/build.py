@@ -90,7 +90,7 @@ def build_artifact(
     check_fits(model, info)
     processes = join_processes()
     images = as_images(source)
-    _check_images(images, info)
+    check_images(images, info)
     work, output = expand_user(work), expand_user(output)
     prefix = _open_work(work, _chunk_key(images, model, info, chunk_size), info, processes)
     centroids = _find_modes(prefix, images, model, info, batch_size, num_readers, skip_unreadable, processes)
@@ -101,8 +101,13 @@ def build_artifact(
     return _merge_once(build, output, processes)
 
 
-def _check_images(images: Images, info: ArtifactInfo) -> None:
-    """Check before hours of work what is known of the images without reading them."""
+def check_images(images: Images, info: ArtifactInfo) -> None:
+    """Check before hours of work what is known of the images without reading them.
+
+    Raises:
+        ConfigError: A label is none of the model's, or modes are asked of a stream.
+        StatisticsError: A class has fewer than two images.
+    """
     if info.num_modes > 1 and not images.has_random_access:
         raise ConfigError(
             f"num_modes={info.num_modes} needs images in random order, which a stream cannot give; build "

@@ -88,6 +88,8 @@ class BuildSettings:
         if self.decode_timestep is not None:
             check_int("decode_timestep", self.decode_timestep, -1)
         check_number("decode_guidance_scale", self.decode_guidance_scale, 0.0)
+        if self.image_size is not None:
+            check_int("image_size", self.image_size, 1)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         given = [name for name in SET_BY_REFERENCE if getattr(self, name) != defaults[name]]
         if self.reference and given:
@@ -136,3 +138,11 @@ class ClassOptions:
     class_list: str | None = None
     class_map: Mapping[str, Any] | str | Path | None = None
     same_order: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.same_order, bool):
+            raise ConfigError(f"same_order must be a bool, not {self.same_order!r:.80}")
+        if self.class_list is not None and not isinstance(self.class_list, str):
+            raise ConfigError(f"class_list must name a list or a file, not {self.class_list!r:.80}")
+        if self.class_map is not None and not isinstance(self.class_map, Mapping | str | Path):
+            raise ConfigError(f"class_map must be a mapping or a file, not {self.class_map!r:.80}")

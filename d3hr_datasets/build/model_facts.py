@@ -14,10 +14,12 @@ from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import parse_class_list, read_class_list
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig, ModelReference
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.layout import PARTS
 from d3hr_datasets.diffusion.loading import read_label_map, read_padding
 from d3hr_datasets.errors import ConfigError, ModelNotFoundError
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.untrusted_files import is_folder
+from d3hr_datasets.sources.image_files import file_state
 
 
 def model_reference(model: str) -> ModelReference:
@@ -36,6 +38,26 @@ def model_reference(model: str) -> ModelReference:
             "on the Hub, with all 40 digits of the commit"
         )
     return ModelReference(repo_id, revision)
+
+
+def whole_name(model: str | Path) -> str:
+    """Return the whole path of a model's folder, which names it from any folder; one on the Hub as it is.
+
+    Raises:
+        ModelNotFoundError: As `model_reference`; likewise `ConfigError`.
+    """
+    is_local = model_reference(str(model)).path is not None
+    return str(expand_user(model).absolute()) if is_local else str(model)
+
+
+def model_state(model: str) -> str:
+    """Return what tells the files of a model's folder from ones that replace them; "" for one on the Hub."""
+    if model_reference(model).path is None:
+        return ""
+    folder = expand_user(model)
+    names = [f"{part}/{name}" for part, patterns in PARTS.items() for name in patterns]
+    files = sorted(path for name in names for path in folder.glob(name))
+    return "\n".join(f"{path.relative_to(folder)} {file_state(path)}" for path in files)
 
 
 def model_place(model: str) -> tuple[Path | str, str | None]:
@@ -66,8 +88,8 @@ def model_classes(model: str, class_list: str | None) -> ClassList | None:
     return classes
 
 
-def image_frame(model: str, sample_size: int, image_size: int | None = None) -> tuple[int, int, str | None]:
-    """Return image size and frame to build with: those the model was trained with, unless a size is given.
+def image_frame(model: str, sample_size: int, image_size: int | None = None) -> tuple[int, str | None]:
+    """Return the black frame to build with: those the model was trained with, unless a size is given.
 
     Args:
         model: The model.
@@ -75,7 +97,7 @@ def image_frame(model: str, sample_size: int, image_size: int | None = None) -> 
         image_size: Side to use whatever the model says.
 
     Returns:
-        Image size, padding, and what to tell the user where the model says otherwise, else None.
+        Padding, and what to tell the user where the model says otherwise, else None.
 
     Raises:
         ConfigError: No frame makes images of `image_size` those of the model.
@@ -85,7 +107,7 @@ def image_frame(model: str, sample_size: int, image_size: int | None = None) -> 
     trained = read_padding(*model_place(model), sample_size)
     if image_size is None:
         padding = trained or 0
-        return sample_size - 2 * padding, padding, None
+        return padding, None
     if image_size > sample_size or (sample_size - image_size) % 2:
         raise ConfigError(
             f"images of {image_size} pixels do not fit the model's {sample_size} with an even frame; give "
@@ -93,9 +115,8 @@ def image_frame(model: str, sample_size: int, image_size: int | None = None) -> 
         )
     padding = (sample_size - image_size) // 2
     if trained is None or trained == padding:
-        return image_size, padding, None
+        return padding, None
     return (
-        image_size,
         padding,
         f"--image-size {image_size} makes a frame of {padding} pixels, but the model was trained with one "
         f"of {trained}, on images of {sample_size - 2 * trained} pixels; leave it out to build on these",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from d3hr_datasets.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class ModelOptions:
@@ -16,9 +18,16 @@ class ModelOptions:
         torch_dtype: Precision.
         allow_bin: Also load a folder's .bin weights, with `weights_only`.
         torch_compile: Use torch.compile; on a CPU it needs g++.
+
+    Raises:
+        ConfigError: `torch_dtype` is none of PyTorch's for such numbers.
     """
 
     device: torch.device | str | None = None
     torch_dtype: torch.dtype = torch.float32
     allow_bin: bool = False
     torch_compile: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.torch_dtype, torch.dtype) or not self.torch_dtype.is_floating_point:
+            raise ConfigError(f"torch_dtype must be one such as torch.float32, not {self.torch_dtype!r:.80}")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from d3hr_datasets.artifact.artifact import Artifact
-from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
 from d3hr_datasets.build.artifact_folder import written_folder
-from d3hr_datasets.build.build import build_artifact
+from d3hr_datasets.build.build import build_artifact, check_images
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.mode_count import choose_num_modes
@@ -25,14 +25,19 @@ from d3hr_datasets.build.model_facts import (
     model_classes,
     model_place,
     model_reference,
+    model_state,
+    whole_name,
 )
 from d3hr_datasets.build.model_options import ModelOptions
-from d3hr_datasets.build.output_folders import choose_places
+from d3hr_datasets.build.output_folders import check_places, choose_places
 from d3hr_datasets.build.reference_import import as_reference
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import match_classes, read_class_map
+from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.io.text import check_text
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source
 from d3hr_datasets.sources.records import Images
@@ -63,6 +68,19 @@ class BuildPlan:
     work: Path
     license_name: str | None = None
     notes: tuple[str, ...] = ()
+    _model_state: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", Path(self.output))
+        object.__setattr__(self, "work", Path(self.work))
+        object.__setattr__(self, "_model_state", model_state(self.model))
+        if self.license_name is not None:
+            check_text("license_name", self.license_name, MAX_TEXT)  # before hours of work
+        if model_reference(self.model) != self.info.model:
+            raise ConfigError(
+                f"the plan's model is {self.model!r:.300}, and its info says {self.info.model}; plan anew "
+                "to build with another model"
+            )
 
     @neutral()
     def run(
@@ -79,6 +97,13 @@ class BuildPlan:
         An artifact that is at `output` stays as it is until the new one is finished. Under
         `accelerate launch` or `torchrun` every process calls this, and the first one writes.
         """
+        check_int("batch_size", batch_size, 1)
+        check_int("chunk_size", chunk_size, 1)
+        check_int("skip_unreadable", skip_unreadable, 0)
+        check_int("num_readers", num_readers, 1)
+        check_places(self.output, self.work, self.model)
+        if self._model_state != model_state(self.model):
+            raise ConfigError(f"the model {self.model} has changed since the build was planned; plan it anew")
         processes = join_processes()
         writing = written_folder(self.output, self.model, self.diffusion, self.license_name)
         with writing if processes.is_main_process else nullcontext(self.output) as place:
@@ -116,8 +141,7 @@ def plan_build(
 
     Args:
         source: A folder with one folder per class, "torchvision:NAME[:ROOT]", or "datasets:NAME"; or a data
-            set of (PIL image, label), as torchvision's: where it does not name its classes, its labels are
-            the model's.
+            set of (PIL image, label), whose labels are the model's where it does not name its classes.
         model: Diffusion model: a folder in diffusers' layout, or "ORG/NAME@COMMIT" on the Hub.
         output: Folder of the artifact.
         settings: What is built.
@@ -137,14 +161,14 @@ def plan_build(
         >>> print(plan.info.inversion, *plan.notes)
         >>> artifact = plan.run()
     """
-    settings, model = settings or BuildSettings(), str(model)
-    model_reference(model)  # before anything is opened
+    _check_kinds(settings, source_options, class_options, model_options)
+    settings, model = settings or BuildSettings(), whole_name(model)  # before anything is opened
     named = str(source) if isinstance(source, str | Path) else None
-    places = choose_places(named, output, work)
+    places = choose_places(named, output, work, model)
     opened = _open(source, source_options or SourceOptions())
     diffusion = _load(model, model_options or ModelOptions())
     classes, images = _match(opened, model, diffusion, class_options or ClassOptions(), named is not None)
-    _, padding, disagreement = image_frame(model, diffusion.sample_size, settings.image_size)
+    padding, disagreement = image_frame(model, diffusion.sample_size, settings.image_size)
     info = describe_artifact(
         model,
         diffusion,
@@ -156,9 +180,18 @@ def plan_build(
         source=opened.description,
         producer=settings.producer,
     )
+    check_images(images, info)
     info, why = _complete(info, images, settings)
-    notes = tuple(note for note in (disagreement, why) if note is not None)
+    notes = tuple(filter(None, (disagreement, why)))
     return BuildPlan(images, model, diffusion, info, places.output, places.work, settings.license_name, notes)
+
+
+def _check_kinds(*options: object) -> None:
+    """Check that options are of the classes that have checked them."""
+    kinds = (BuildSettings, SourceOptions, ClassOptions, ModelOptions)
+    for given, kind in zip(options, kinds, strict=True):
+        if given is not None and not isinstance(given, kind):
+            raise ConfigError(f"{given!r:.80} is no {kind.__name__}; accepted: {kind.__name__}(...), or None")
 
 
 def _open(source: str | Path | TorchvisionLike | ImageStream, options: SourceOptions) -> OpenedSource:
@@ -187,6 +220,8 @@ def _match(
     class_map = options.class_map
     if isinstance(class_map, str | Path):
         class_map = read_class_map(class_map)
+    elif class_map is not None:
+        class_map = {str(name): label for name, label in class_map.items()}  # as JSON has them
     classes, labels = match_classes(
         opened.classes,
         model_classes(model, options.class_list),

@@ -79,7 +79,7 @@ def import_artifact(
         model,
         diffusion,
         classes,
-        image_frame(model, diffusion.sample_size)[1],
+        image_frame(model, diffusion.sample_size)[0],
         imported_inversion(settings.timesteps, len(diffusion.scheduler.alphas_cumprod)),
         settings.decode(),
         name=settings.name_of(output),

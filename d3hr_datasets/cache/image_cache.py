@@ -178,16 +178,21 @@ class ImageCache:
         """Have the groups of several classes on disk: all that are missing are made by one call.
 
         Args:
-            labels: The classes. They must ascend, so that no two processes wait for each other.
+            labels: The classes, in any order.
             make: Takes the labels that are missing, whose locks are held, and returns the images of each.
 
         Raises:
             CacheError: As of `ensure`.
         """
         with contextlib.ExitStack() as locks:
-            holds = ((label, locks.enter_context(self._claim(label))) for label in labels)
+            # In one order, so that no two processes wait for each other.
+            holds = ((label, locks.enter_context(self._claim(label))) for label in sorted(set(labels)))
             claimed = {label: hold for label, hold in holds if hold is not None}
             images = make(list(claimed)) if claimed else {}
+            for label in claimed:
+                made = len(images.get(label, ()))
+                if made != self.ipc:
+                    raise CacheError(f"{made} images were made of class {label}, a group has {self.ipc}")
             for label, hold in claimed.items():
                 self._write(label, images[label], hold)
 

@@ -7,7 +7,6 @@ import dataclasses
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.config.timesteps import check_on_grid
-from d3hr_datasets.errors import ConfigError
 
 
 def resolve_settings(
@@ -23,8 +22,6 @@ def resolve_settings(
     info.check_stored(decode.timestep)
     default = GroupSamplingConfig("modes" if info.num_modes > 1 else "moment_matched")
     sampling = dataclasses.replace(sampling or default, seed=seed)
-    if sampling.method == "modes" and info.num_modes == 1:
-        raise ConfigError(
-            f"the artifact {info.name} stores no modes; use the method 'moment_matched' or 'search'"
-        )
+    if sampling.method == "modes":
+        info.check_modes()
     return sampling, decode

@@ -19,12 +19,14 @@ import glob
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from d3hr_datasets.errors import ConfigError
 
+LEFT_SECONDS = 3600  # without a change, after which nobody writes a folder any more
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
 _CANNOT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
@@ -134,10 +136,12 @@ def renewed_folder(folder: Path) -> Iterator[Path]:
 
     Args:
         folder: The folder; it may be missing. What a link leads to stays as it is. What killed processes left
-            of such folders goes.
+            of such folders goes when it is an hour old.
     """
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process removes it, too
+            if time.time() - left.stat().st_mtime > LEFT_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
     new = _temporary(folder)
     try:
         new.mkdir(parents=True)

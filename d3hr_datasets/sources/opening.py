@@ -23,6 +23,7 @@ from d3hr_datasets.sources.user_datasets import (
     TorchvisionLike,
     as_images,
     class_names,
+    told_apart,
 )
 
 FORMS = "a folder with one folder per class, 'torchvision:NAME[:ROOT]', or 'datasets:NAME_OR_FOLDER'"
@@ -66,6 +67,17 @@ class OpenedSource:
     description: dict[str, Any]
 
 
+def folder_of(name: str) -> Path | None:
+    """Return the folder that a source of this name is read from; None where it is none of this machine."""
+    kind, _, rest = name.partition(":")
+    if kind == "torchvision" and rest:
+        rest = rest.partition(":")[2] or ROOT
+    elif kind != "datasets" or not rest:
+        rest = name
+    folder = expand_user(rest)
+    return folder if is_folder(folder) else None
+
+
 def open_source(
     where: str | Path | TorchvisionLike | ImageStream, options: SourceOptions = DEFAULT
 ) -> OpenedSource:
@@ -74,7 +86,8 @@ def open_source(
     Args:
         where: A folder with one folder per class; "torchvision:NAME", whose files are in "data", or
             "torchvision:NAME:ROOT"; or "datasets:" and a name on the Hub (with "@REVISION" if wished), a
-            folder, or a Parquet or tar file. A data set of (PIL image, label) is taken as it is.
+            folder, or a Parquet or tar file. A data set of (PIL image, label) is taken as it is;
+            `user_datasets.told_apart` says what it is known by.
         options: How to open it, where it is not open.
 
     Raises:
@@ -82,7 +95,8 @@ def open_source(
         ConfigError: It is neither a name nor a data set.
     """
     if not isinstance(where, str | Path):
-        return OpenedSource(as_images(where, LABELS), class_names(where), {"name": type(where).__name__})
+        description = {"name": type(where).__name__}
+        return OpenedSource(told_apart(as_images(where, LABELS)), class_names(where), description)
     kind, _, name = str(where).partition(":")
     if kind == "torchvision" and name:
         name, _, root = name.partition(":")

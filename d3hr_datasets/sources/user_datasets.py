@@ -15,6 +15,7 @@ nowhere else, and none is ever written:
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +27,7 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.sources.records import ImageRecord, Images, IndexedImages, StreamedImages
 
 LABELS = ("targets", "labels", "_labels")
+LOOKED_AT = 64  # images whose pixels tell a data set from others
 
 
 class TorchvisionLike(Protocol):
@@ -92,10 +94,28 @@ def indexed_images(dataset: TorchvisionLike, labels: Sequence[str]) -> IndexedIm
     )
 
 
+def told_apart(images: Images) -> Images:
+    """Return images that are known by some of their pixels, where nothing else tells them from others.
+
+    `LOOKED_AT` images are read, at equal distances. Data sets that differ only between these, and have the
+    same number of images and labels, need an `identity` of their own, or another folder of chunks.
+    """
+    if not isinstance(images, IndexedImages) or images.identity:
+        return images
+    digest = hashlib.sha256()
+    for place in range(min(LOOKED_AT, images.num_images)):
+        try:
+            image, label = images.read(place * images.num_images // min(LOOKED_AT, images.num_images))
+            digest.update(f"{image.mode} {image.size} {label!r} ".encode() + image.tobytes())
+        except Exception as error:  # whatever a data set raises: the build will say so, or leave it out
+            digest.update(type(error).__name__.encode())
+    return dataclasses.replace(images, identity=digest.hexdigest())
+
+
 def class_names(dataset: object) -> tuple[str, ...] | None:
     """Return the names of the classes of a data set in the order of its labels; None where it has none."""
     for names in (getattr(dataset, "wnids", None), getattr(dataset, "classes", None)):
-        if isinstance(names, Sequence | np.ndarray) and len(names) > 0:
+        if isinstance(names, list | tuple | np.ndarray) and len(names) > 0:
             return tuple(map(str, names)) if all(isinstance(name, str) for name in names) else None
     return None
 
@@ -109,8 +129,33 @@ def identity_of_pixels(dataset: object) -> str:
 
 
 def _known_labels(dataset: TorchvisionLike, attributes: Sequence[str]) -> list[int] | None:
+    kind, others = type(dataset).__name__, {}
     for attribute in attributes:
         labels = getattr(dataset, attribute, None)
-        if labels is not None and len(labels) == len(dataset):
-            return [int(label) for label in labels]
+        if labels is None:
+            continue
+        try:
+            known = list(labels)
+        except TypeError as error:
+            raise ConfigError(f"`{attribute}` of {kind} is no list of labels") from error
+        if len(known) != len(dataset):
+            others[attribute] = len(known)
+        elif not any(isinstance(label, str) for label in known):
+            return [_number(label, f"`{attribute}` of {kind}") for label in known]
+    if "targets" in others:
+        raise ConfigError(
+            f"`targets` of {kind} has {others['targets']} labels for {len(dataset)} images; give each one"
+        )
     return None
+
+
+def _number(label: Any, where: str) -> int:
+    try:
+        number = int(label)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ConfigError(
+            f"{where} has {label!r:.40}, which is no class label; accepted: integers"
+        ) from error
+    if not -(2**63) <= number < 2**63:
+        raise ConfigError(f"{where} has {label!r:.40}; accepted: 0 to the number of classes - 1")
+    return number

@@ -9,6 +9,7 @@ from PIL import Image
 
 from d3hr_datasets.cache.image_cache import ImageCache
 from d3hr_datasets.cache.locks import Hold, group_lock
+from d3hr_datasets.errors import CacheError
 
 IPC = 2
 
@@ -80,3 +81,23 @@ def test_a_group_that_another_process_made_meanwhile_is_neither_made_nor_held(
     monkeypatch.setattr("d3hr_datasets.cache.image_cache.group_lock", locked)
     cache.ensure_together([0, 1, 2], make)
     assert taken == ["000", "001", "002"] and all(cache.is_complete(label) for label in range(3))
+
+
+def test_labels_may_come_in_any_order_and_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("d3hr_datasets.cache.image_cache.LOCK_TIMEOUT", 0.1)
+    cache, calls = _cache(tmp_path), []
+
+    def make(labels: list[int]) -> dict[int, list[Image.Image]]:
+        calls.append((labels, _held(tmp_path)))
+        return _images(labels)
+
+    cache.ensure_together([2, 1, 1, 2], make)
+    assert calls == [([1, 2], [1, 2])] and cache.is_complete(1) and cache.is_complete(2)
+
+
+@pytest.mark.parametrize("made", [0, 1, 3])
+def test_a_group_of_another_size_is_not_written(made: int, tmp_path: Path) -> None:
+    image = Image.new("L", (4, 4))
+    with pytest.raises(CacheError, match=f"{made} images were made of class 1, a group has 2"):
+        _cache(tmp_path).ensure_together([0, 1], lambda _: {**_images([0]), 1: [image] * made})
+    assert not _cache(tmp_path).folder.exists() and _held(tmp_path) == []

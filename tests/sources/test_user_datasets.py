@@ -80,7 +80,8 @@ def test_labels_are_those_of_targets() -> None:
             vars(self).update(attributes)
 
     assert as_images(Known(targets=np.array(LABELS))).labels == LABELS
-    assert as_images(Known(targets=LABELS[:5])).labels is None  # whatever they are, not those of the images
+    with pytest.raises(ConfigError, match="`targets` of Known has 5 labels for 12 images"):
+        as_images(Known(targets=LABELS[:5]))
     # Chunks are named by labels that a build finds; names of torchvision's own data sets are no part of it.
     assert as_images(Known(labels=LABELS)).labels is None
     for attributes in ({"labels": LABELS}, {"_labels": LABELS}, {"targets": [0], "labels": LABELS}):
