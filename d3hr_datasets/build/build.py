@@ -84,9 +84,7 @@ def build_artifact(
         StatisticsError: A class has fewer than two images, or a latent is not finite.
         BuildError: Another process has ended before its work was done.
     """
-    check_int("skip_unreadable", skip_unreadable, 0)
-    for name, size in (("batch_size", batch_size), ("chunk_size", chunk_size), ("num_readers", num_readers)):
-        check_int(name, size, 1)
+    check_sizes(batch_size, chunk_size, skip_unreadable, num_readers)
     check_fits(model, info)
     processes = join_processes()
     images = as_images(source)
@@ -99,6 +97,13 @@ def build_artifact(
     )
     _make_chunks(build, processes, progress)
     return _merge_once(build, output, processes)
+
+
+def check_sizes(batch_size: int, chunk_size: int, skip_unreadable: int, num_readers: int) -> None:
+    """Check how a build is to run; arguments and errors as of `build_artifact`."""
+    check_int("skip_unreadable", skip_unreadable, 0)
+    for name, size in (("batch_size", batch_size), ("chunk_size", chunk_size), ("num_readers", num_readers)):
+        check_int(name, size, 1)
 
 
 def check_images(images: Images, info: ArtifactInfo) -> None:

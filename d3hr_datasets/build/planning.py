@@ -15,7 +15,7 @@ from pathlib import Path
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
 from d3hr_datasets.build.artifact_folder import written_folder
-from d3hr_datasets.build.build import build_artifact, check_images
+from d3hr_datasets.build.build import build_artifact, check_images, check_sizes
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.mode_count import choose_num_modes
@@ -33,7 +33,6 @@ from d3hr_datasets.build.output_folders import check_places, choose_places
 from d3hr_datasets.build.reference_import import as_reference
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import match_classes, read_class_map
-from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
@@ -42,7 +41,7 @@ from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source
 from d3hr_datasets.sources.records import Images
 from d3hr_datasets.sources.relabel import relabel
-from d3hr_datasets.sources.user_datasets import ImageStream, TorchvisionLike
+from d3hr_datasets.sources.user_datasets import ImageStream, TorchvisionLike, told_apart
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,7 @@ class BuildPlan:
         An artifact that is at `output` stays as it is until the new one is finished. Under
         `accelerate launch` or `torchrun` every process calls this, and the first one writes.
         """
-        check_int("batch_size", batch_size, 1)
-        check_int("chunk_size", chunk_size, 1)
-        check_int("skip_unreadable", skip_unreadable, 0)
-        check_int("num_readers", num_readers, 1)
+        check_sizes(batch_size, chunk_size, skip_unreadable, num_readers)
         check_places(self.output, self.work, self.model)
         if self._model_state != model_state(self.model):
             raise ConfigError(f"the model {self.model} has changed since the build was planned; plan it anew")
@@ -196,7 +192,10 @@ def _check_kinds(*options: object) -> None:
 
 def _open(source: str | Path | TorchvisionLike | ImageStream, options: SourceOptions) -> OpenedSource:
     with join_processes().main_process_first():  # it may download
-        return open_source(source, options)
+        opened = open_source(source, options)
+    if isinstance(source, str | Path):
+        return opened
+    return dataclasses.replace(opened, images=told_apart(opened.images))
 
 
 def _load(model: str, options: ModelOptions) -> LatentDiffusion:

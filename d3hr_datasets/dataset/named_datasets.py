@@ -1,4 +1,4 @@
-"""The named data sets. They differ by their row in `registry.py` and their class list only.
+"""The named data sets. They differ by their row in `artifact_registry` and their class list only.
 
 Those that torchvision has with a `train` argument also take its arguments in its order, and have its `data`.
 """

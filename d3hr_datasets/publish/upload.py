@@ -96,7 +96,7 @@ def publish_artifact(
 
 
 def registry_row(artifact: Artifact, published: hub.Published) -> str:
-    """Return the line of `registry.py` that pins what was published."""
+    """Return the line of `artifact_registry` that pins what was published."""
     info = artifact.info
     return (
         f'RegistryRow("{info.name}", repo_id="{published.repo_id}", revision="{published.revision}", '

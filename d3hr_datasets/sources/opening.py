@@ -23,7 +23,6 @@ from d3hr_datasets.sources.user_datasets import (
     TorchvisionLike,
     as_images,
     class_names,
-    told_apart,
 )
 
 FORMS = "a folder with one folder per class, 'torchvision:NAME[:ROOT]', or 'datasets:NAME_OR_FOLDER'"
@@ -86,8 +85,7 @@ def open_source(
     Args:
         where: A folder with one folder per class; "torchvision:NAME", whose files are in "data", or
             "torchvision:NAME:ROOT"; or "datasets:" and a name on the Hub (with "@REVISION" if wished), a
-            folder, or a Parquet or tar file. A data set of (PIL image, label) is taken as it is;
-            `user_datasets.told_apart` says what it is known by.
+            folder, or a Parquet or tar file. A data set of (PIL image, label) is taken as it is.
         options: How to open it, where it is not open.
 
     Raises:
@@ -95,8 +93,7 @@ def open_source(
         ConfigError: It is neither a name nor a data set.
     """
     if not isinstance(where, str | Path):
-        description = {"name": type(where).__name__}
-        return OpenedSource(told_apart(as_images(where, LABELS)), class_names(where), description)
+        return OpenedSource(as_images(where, LABELS), class_names(where), {"name": type(where).__name__})
     kind, _, name = str(where).partition(":")
     if kind == "torchvision" and name:
         name, _, root = name.partition(":")
