@@ -179,8 +179,8 @@ def test_what_cannot_be_written_leaves_the_artifact_without_a_licence(scene: Pat
     assert Artifact.load(output).info.source["license"] == "MIT"
 
 
-def test_the_readme_plans_a_build(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_guide_plans_a_build(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs/guides/build.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (block,) = (found for found in blocks if "plan_build" in found)
     names: dict[str, Any] = {}
@@ -188,6 +188,6 @@ def test_the_readme_plans_a_build(scene: Path, tmp_path: Path, monkeypatch: pyte
     index = {"id2label": dict(enumerate(CLASSES)), "_padding": 1}
     (tmp_path / "MODEL" / "model_index.json").write_text(json.dumps(index))
     monkeypatch.chdir(tmp_path)
-    code = block.replace("torchvision:CIFAR10", str(scene / "images")).replace("num_modes=10", "num_modes=1")
+    code = block.replace("IMAGES", str(scene / "images"))
     exec(code, names)
-    assert names["artifact"].info.counts == (4, 4, 4) and (tmp_path / "my-cifar10" / METADATA).is_file()
+    assert names["artifact"].info.counts == (4, 4, 4) and (tmp_path / "my-planned-set" / METADATA).is_file()
