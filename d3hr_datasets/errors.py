@@ -55,6 +55,10 @@ class SourceError(D3HRError, ValueError):
     """Real images could not be opened."""
 
 
+class ImagesNotFoundError(SourceError, RuntimeError):
+    """The real images of a data set are not on this machine; the message says how to get them."""
+
+
 class UnreadableImageError(D3HRError, ValueError):
     """An image of the source data could not be read. Not an `OSError`: timm skips those silently."""
 

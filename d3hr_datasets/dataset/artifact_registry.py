@@ -107,6 +107,20 @@ def embedded_artifact(name: str) -> Path:
     )
 
 
+def embedded_teacher(name: str) -> Path:
+    """Return the folder of the teacher of a named data set that ships with this package.
+
+    Raises:
+        ArtifactNotFoundError: None does.
+    """
+    package = Path(__file__).resolve().parent.parent
+    places = [base / "hub" / f"{name}-teacher" for base in (package, package.parent)]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise ArtifactNotFoundError(f"no teacher of {name} ships with this package; looked in {places}")
+
+
 def _row(name: str) -> RegistryRow:
     if name not in REGISTRY:
         raise ArtifactNotFoundError(f"no data set is named {name!r}; known: {sorted(REGISTRY)}")

@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets import Artifact, D3HRFashionMNIST
 from d3hr_datasets.dataset.artifact_registry import embedded_artifact
-from recipes.common.generated_images import dataset_tensors
+from d3hr_datasets.image_sets.generated_images import dataset_tensors
 
 ROOT = Path(__file__).parents[2]
 MEANS = Path(__file__).parents[1] / "data" / "fashion_mnist_class_means.png"

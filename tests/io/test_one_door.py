@@ -33,6 +33,7 @@ OPENING = {
 }
 OWN = "a file of this package"
 CACHE = "a file of the cache, which has a door of its own: `cache.files.read_bytes`"
+RUN = "a file of a run, which this library has written"
 ASKED = "`check_file` or `read_header` has looked at it in the lines before"
 ALLOWED = {
     ("io.untrusted_files", "fdopen", "open_file"): "the door",
@@ -66,6 +67,14 @@ ALLOWED = {
     ("dataset.export", "read_bytes", "_png"): CACHE,
     ("students.training", "load_state_dict", "__init__"): "tensors in memory",
     ("dataset.export", "open", "export_webdataset"): "written, not read",
+    ("runs.settings_files", "read_text", "read_yaml"): ASKED,
+    ("runs.run_folder", "load", "load_checkpoint"): ASKED,
+    ("runs.run_folder", "read_text", "__init__"): RUN,
+    ("runs.run_folder", "open", "log"): RUN,
+    ("runs.run_folder", "open", "write"): RUN,
+    ("runs.run_folder", "open", "replace_metrics"): RUN,
+    ("experiments.student_run", "read_text", "_finished"): RUN,
+    ("image_sets.real_images", "open", "provide_fashion_mnist"): "a file of the system's package",
 }
 
 
