@@ -54,14 +54,36 @@ def packaged_files(protocol: str) -> list[PackagedFile]:
     return sorted(found, key=lambda file: (file.dataset, file.ipc))
 
 
-def student_settings(
-    protocol: str, dataset: str, ipc: int, changes: dict[str, Any]
-) -> tuple[StudentSettings, list[str]]:
-    """Return the settings of a student by a packaged protocol.
+@dataclass(frozen=True)
+class ProtocolChoice:
+    """What a protocol says of a data set and a number of images per class.
+
+    Args:
+        path: The packaged settings file.
+        changes: Settings that differ from the file.
+        notes: Sentences that say what was taken over from where.
+    """
+
+    path: Path
+    changes: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def settings(self) -> StudentSettings:
+        """Return the settings of a student.
+
+        Raises:
+            ConfigError: A setting is unknown, or has a value that is not accepted.
+        """
+        overrides = [f"{key}={json.dumps(value)}" for key, value in self.changes.items()]
+        return load_settings(StudentSettings, self.path, overrides)
+
+
+def choose_protocol(protocol: str, dataset: str, ipc: int, changes: dict[str, Any]) -> ProtocolChoice:
+    """Return what a packaged protocol says of a data set and a number of images per class.
 
     For a number of images without a file, the settings of the next smaller one are taken (of the smallest, if
     there is none); for a folder of real images, those of the data set whose images are nearest in size, with
-    image size, channels, mean and standard deviation of the folder's own images.
+    image size, channels, mean and standard deviation of the folder's own images, and no teacher.
 
     Args:
         protocol: "dc", "dsa", "rded", "d3hr", "minimax", "igd", "soft" or "teacher".
@@ -70,39 +92,47 @@ def student_settings(
         ipc: Images per class; 0 for the whole set.
         changes: Settings to change, as fields of `StudentSettings`.
 
-    Returns:
-        The settings, and sentences that say what was taken over from where.
-
     Raises:
-        ConfigError: There is no such protocol or data set, or a setting is not accepted.
+        ConfigError: There is no such protocol or data set.
+        SourceError: The folder has no images.
     """
-    files, notes, own = packaged_files(protocol), [], {}
+    files = packaged_files(protocol)
     known = sorted({file.dataset for file in files})
+    own: dict[str, Any] = {}
+    notes, named = [], dataset
     if dataset not in known:
-        if not Path(dataset).expanduser().is_dir():
+        folder = Path(dataset).expanduser()
+        if not folder.is_dir():
             raise ConfigError(
                 f"protocol {protocol!r} has no settings for {dataset!r}; accepted: {', '.join(known)}, or a "
                 "folder with train/ and val/, each with one folder per class"
             )
-        own = {"dataset": dataset, "teacher": "", "subset": "", **measure_images(Path(dataset).expanduser())}
-        shipped = {file.dataset: read_yaml(file.path) for file in files}
-        wanted = changes.get("image_size", own["image_size"])
-        known_as = min(shipped, key=lambda name: (abs(shipped[name]["image_size"] - wanted), name))
-        if shipped[known_as].get("resize"):
-            own["resize"] = wanted // 7 * 8  # as all protocols that have it do
+        named, own = _of_own_images(files, folder, changes)
         notes.append(
-            f"{dataset}: settings of {known_as}, with images of {wanted} x {wanted} pixels, channels "
-            f"({own['channels']}), mean and standard deviation as measured on them"
+            f"{dataset}: settings of {named}; image size ({changes.get('image_size', own['image_size'])}), "
+            f"channels ({own['channels']}), mean and standard deviation are those of its own images"
         )
-    else:
-        known_as = dataset
-    of_set = [file for file in files if file.dataset == known_as]
+    of_set = [file for file in files if file.dataset == named]
     file = max((file for file in of_set if file.ipc <= ipc), key=lambda file: file.ipc, default=of_set[0])
-    if file.ipc not in {ipc, 0}:
+    if file.ipc and file.ipc != ipc and ipc:
         notes.append(
-            f"protocol {protocol!r} has no settings for {ipc} images per class of {known_as}; those of "
+            f"protocol {protocol!r} has no settings for {ipc} images per class of {named}; those of "
             f"{file.ipc} are taken"
         )
-    values = {**own, **({"ipc": ipc} if file.ipc else {}), **changes}
-    overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    return load_settings(StudentSettings, file.path, overrides), notes
+    number = {"ipc": ipc} if file.ipc else {}
+    return ProtocolChoice(file.path, {**own, **number, **changes}, tuple(notes))
+
+
+def _of_own_images(
+    files: list[PackagedFile], folder: Path, changes: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Return the data set whose images are nearest in size, and what is the folder's own."""
+    own: dict[str, Any] = {"dataset": str(folder), "teacher": "", "subset": "", **measure_images(folder)}
+    shipped = {file.dataset: read_yaml(file.path) for file in files}
+    size = changes.get("image_size", own["image_size"])
+    named = min(shipped, key=lambda name: (abs(shipped[name]["image_size"] - size), name))
+    if shipped[named].get("resize"):
+        own["resize"] = size // 7 * 8  # as in all protocols that resize test images
+    if shipped[named].get("export"):
+        own["export"] = f"runs/teachers/{folder.name}"
+    return named, own

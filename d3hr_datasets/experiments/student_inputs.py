@@ -17,7 +17,9 @@ import torch
 
 from d3hr_datasets.dataset.artifact_registry import embedded_teacher
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.experiments.own_images import PREFIX, own_images
 from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
+from d3hr_datasets.image_sets.channels import with_channels
 from d3hr_datasets.image_sets.image_set import ImageSet
 from d3hr_datasets.image_sets.training_sets import (
     REAL,
@@ -27,6 +29,7 @@ from d3hr_datasets.image_sets.training_sets import (
     real_images,
     training_set,
 )
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.untrusted_files import file_sha256
 from d3hr_datasets.students.evaluation import teacher_outputs
 from d3hr_datasets.students.soft_labels import SoftLabels, images_digest
@@ -54,20 +57,19 @@ def check_inputs(settings: StudentSettings) -> None:
             f"{settings.dataset} --export {place}`"
         )
     check_real_images(settings)
-    if settings.source.startswith("folder:") and not Path(settings.source.removeprefix("folder:")).exists():
-        raise ConfigError(
-            f"there are no images at {settings.source.removeprefix('folder:')!r}; `d3hr export --format "
-            "image-folder` writes a folder of them"
-        )
 
 
 def fingerprints(settings: StudentSettings) -> dict[str, str]:
     """Return what tells the inputs of a student beside its settings: artifact, teacher, folder of images."""
     found = {}
-    if settings.source.startswith("folder:"):
-        folder = Path(settings.source.removeprefix("folder:"))
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        listed = [[name, files[name].stat().st_size] for name in sorted(files)]
+    if settings.source.startswith(PREFIX):
+        place = expand_user(settings.source.removeprefix(PREFIX).removeprefix("hfds/"))
+        files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+        listed = [
+            [path.relative_to(place).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
+            for path in files
+            if path.is_file()
+        ]
         found["images"] = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
     elif settings.source not in REAL or settings.source == "reconstructed":
         # Statistics and, where it is inside, the model.
@@ -132,8 +134,13 @@ def gather_inputs(settings: StudentSettings, folder: Path, accelerator: Accelera
         teacher = make_teacher(settings, real_images(settings, train=True), accelerator.device)
         if teacher is not None:
             features = partial(teacher_outputs, teacher, settings, features=True)
-    images = training_set(settings, Path(settings.output) / "images", features)
-    testing = images_to_test_on(settings, images)
+    images: ImageSet
+    if settings.source.startswith(PREFIX):
+        images = own_images(settings)
+    else:
+        images = training_set(settings, Path(settings.output) / "images", features)
+    testing = with_channels(images_to_test_on(settings, images), settings.channels)
+    images = with_channels(images, settings.channels)
     teacher = teacher or make_teacher(settings, images, accelerator.device)
     labels = None
     if settings.labels == "stored" and teacher is not None:

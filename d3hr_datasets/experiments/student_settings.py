@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from d3hr_datasets.image_sets.class_order import ClassOrder
 from d3hr_datasets.image_sets.training_sets import TrainingSet
 from d3hr_datasets.students.protocol import Protocol
 
@@ -14,6 +15,8 @@ class StudentSettings(Protocol, TrainingSet):
     """Settings of one student: its protocol, its images, and these.
 
     Args:
+        class_order: Of images of anybody's (`source="images:SET"`), as `open_image_set` takes it.
+        normalized: Their tensors were normalised by `mean` and `std`.
         teacher: As `load_teacher` takes it; empty for none. Also chooses images for "herding" and "k_center".
         teacher_weights: A local file of weights; empty for pretrained ones of timm or the Hub.
         teacher_args: Further arguments of the teacher.
@@ -27,6 +30,8 @@ class StudentSettings(Protocol, TrainingSet):
         minutes_between_checkpoints: While training.
     """
 
+    class_order: ClassOrder = "name"
+    normalized: bool = False
     teacher: str = ""
     teacher_weights: str = ""
     teacher_args: dict[str, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.table_rows import Table
 from d3hr_datasets.io.atomic import replace_file, replace_text
 from d3hr_datasets.io.extras import needs_extra
+from d3hr_datasets.io.markdown import markdown as markdown_text
 from d3hr_datasets.io.markdown import markdown_table
 from d3hr_datasets.students.scores import augmentation_robust_score, label_robust_score
 
@@ -29,8 +30,13 @@ SCORES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
 
 
 def pick(rows: list[dict[str, Any]], where: dict[str, Any]) -> float:
-    """Return the mean accuracy, as a fraction, of the only row with these settings."""
-    found = [row for row in rows if all(row["settings"].get(key) == value for key, value in where.items())]
+    """Return the mean accuracy, as a fraction, of the only row with these settings, or this `name`."""
+    known = [{**row["settings"], "name": row["name"]} for row in rows]
+    found = [
+        row
+        for row, values in zip(rows, known, strict=True)
+        if all(values.get(key) == value for key, value in where.items())
+    ]
     if len(found) != 1:
         raise ConfigError(f"{where} must describe one row, not {[row['name'] for row in found]}")
     return float(found[0]["top1"]["mean"] / 100)
@@ -62,6 +68,7 @@ def markdown(table: Table, rows: list[dict[str, Any]], scores: list[dict[str, An
     seeds = f"mean and std of {table.seeds} seeds, of images and training alike"
     tested = f"Accuracy after the last epoch on the {rows[0]['tested_on']}"
     parts.append(f"{tested}; {'one seed' if table.seeds == 1 else seeds}.")
+    parts += ["\n".join(f"- {markdown_text(note)}" for note in table.notes)] if table.notes else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -110,14 +117,29 @@ def plot(table: Table, rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120, format="png")
 
 
-def write_table(table: Table, rows: list[dict[str, Any]], command: str) -> None:
-    """Write OUTPUT.json, OUTPUT.md and OUTPUT.png."""
+def write_table(
+    table: Table, rows: list[dict[str, Any]], command: str, further: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write OUTPUT.json, OUTPUT.md and OUTPUT.png.
+
+    Args:
+        table: The table.
+        rows: What is said of each of its rows.
+        command: That writes it.
+        further: What else the JSON says.
+
+    Returns:
+        What the JSON says.
+    """
     scores = [score(spec, rows) for spec in table.scores]
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
     document = {"title": table.title, "command": command, "machine": machine, "rows": rows, "scores": scores}
+    document |= {"notes": table.notes} if table.notes else {}
+    document |= further or {}
     output = Path(table.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     texts = {".json": json.dumps(document, indent=1) + "\n", ".md": markdown(table, rows, scores)}
     replace_file(output.with_suffix(".png"), lambda path: plot(table, rows, path))
     for ending, text in texts.items():
         replace_text(output.with_suffix(ending), text)
+    return document

@@ -14,7 +14,7 @@ from typing import Any
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.protocol_files import PROTOCOLS
 from d3hr_datasets.experiments.student_settings import StudentSettings
-from d3hr_datasets.runs.settings_files import load_settings, parse_value
+from d3hr_datasets.runs.settings_files import load_settings, parse_override
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Table:
         set: Settings of all students.
         scores: LRS and ARS, of rows chosen by their settings.
         plot: `x` and `series`, settings.
+        notes: Sentences below the table.
     """
 
     title: str
@@ -42,11 +43,12 @@ class Table:
     set: dict[str, Any] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
     plot: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its name, what it sets, and the settings file it starts from."""
+    """A row: its name, what it sets, and the settings file it starts from, below the packaged protocols."""
 
     name: str
     settings: dict[str, Any]
@@ -103,8 +105,6 @@ def load_table(
     own += [f"output={json.dumps(str(output))}"] if output is not None else []
     table = load_settings(Table, path, own)
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {override!r} is not of the form KEY=VALUE")
-        table.set[key] = parse_value(text)
+        key, value = parse_override(override)
+        table.set[key] = value
     return table

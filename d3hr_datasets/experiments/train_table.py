@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import sys
 from concurrent.futures import ProcessPoolExecutor, wait
 from typing import Any
 
@@ -61,7 +62,7 @@ def train_all(rows: list[Row], seeds: int, jobs: int, progress: bool = True) -> 
     context = multiprocessing.get_context("spawn")
     epochs = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    bar = tqdm(total=len(tasks), unit="student", bar_format=BAR, disable=not progress)
+    bar = tqdm(total=len(tasks), unit="student", bar_format=BAR, mininterval=2, disable=not progress)
     with ProcessPoolExecutor(jobs, context, _prepare, (epochs, threads)) as pool, bar:
         waiting = {pool.submit(_train, settings): key for key, settings in tasks.items()}
         try:
@@ -71,7 +72,8 @@ def train_all(rows: list[Row], seeds: int, jobs: int, progress: bool = True) -> 
                 for future in done:
                     key = waiting.pop(future)
                     results[key] = future.result()
-                    bar.write(f"{key[0]}, seed {key[1]}: {results[key]['top1']:.2f} %", file=bar.fp)
+                    if progress:
+                        bar.write(f"{key[0]}, seed {key[1]}: {results[key]['top1']:.2f} %", file=sys.stderr)
                     bar.n = max(bar.n, len(results))
                     bar.refresh()
         except BaseException:
@@ -96,14 +98,16 @@ def _train(settings: StudentSettings) -> dict[str, Any]:
 
 def _advance(bar: Any, epochs: Any, finished: int) -> None:
     """Add what workers have done since to a bar, which counts students."""
+    before = bar.n
     while True:
         try:
-            share = epochs.get_nowait()
+            bar.n = min(bar.n + epochs.get_nowait(), bar.total)
         except queue.Empty:
             break
-        bar.n = min(bar.n + share, bar.total)
     bar.n = max(bar.n, finished)
-    bar.refresh()
+    bar.update(0)  # shows it where that is due
+    if bar.n - before >= 1:
+        bar.refresh()
 
 
 def summarize(row: Row, seeds: int, results: Results) -> dict[str, Any]:

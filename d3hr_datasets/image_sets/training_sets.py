@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.classes.class_list import packaged_subset
-from d3hr_datasets.classes.folders import plain_name, without_number
+from d3hr_datasets.classes.folders import without_number
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.dataset.artifact_registry import REGISTRY, registered_artifact
@@ -55,13 +55,13 @@ class TrainingSet:
     Args:
         dataset: "fashion-mnist", "cifar10", "cifar100" (torchvision's, below `data_root`), or a folder with
             `train` and `val` or `test`, each with one folder per class.
-        source: One of `SOURCES`, or "folder:PATH" for images with one folder per class. "whole" is the real
-            training set, "random_real", "herding" and "k_center" (the last two in the teacher's features)
-            are subsets of it, "reconstructed" is "random_real" through the VAE; "raw_diffusion" samples the
-            model from noise; "vae_gaussians" draws from class Gaussians in VAE space (timestep -1);
-            "independent" draws from those at the artifact's timestep; "search", "moment_matched" and "modes"
-            are group sampling, and "default" is what the artifact does by default.
-        ipc: Images per class; 0 for "whole", and for folders where it is not to be checked.
+        source: One of `SOURCES`. "whole" is the real training set, "random_real", "herding" and "k_center"
+            (the last two in the teacher's features) are subsets of it, "reconstructed" is "random_real"
+            through the VAE; "raw_diffusion" samples the model from noise; "vae_gaussians" draws from class
+            Gaussians in VAE space (timestep -1); "independent" draws from those at the artifact's timestep;
+            "search", "moment_matched" and "modes" are group sampling, and "default" is what the artifact
+            does by default.
+        ipc: Images per class; 0 for "whole".
         seed: Of the images and of the training.
         artifact: Folder of the artifact, or "ORG/NAME" on the Hub; empty for that of the data set.
         subset: A usual subset of ImageNet: "imagenette", "imagewoof", "imagenet100".
@@ -134,10 +134,8 @@ def training_set(settings: TrainingSet, root: str | Path, features: Features | N
         ConfigError: The source is unknown, or needs `ipc` or `features`.
     """
     source = settings.source
-    if source.startswith("folder:"):
-        return _folder_to_train_on(settings, Path(source.removeprefix("folder:")))
     if source not in SOURCES:
-        raise ConfigError(f"source = {source!r} must be one of {list(SOURCES)} or folder:PATH")
+        raise ConfigError(f"source = {source!r} must be one of {list(SOURCES)}, or images:SET")
     if (settings.ipc == 0) != (source == "whole"):
         raise ConfigError(f"source {source!r} and ipc {settings.ipc} do not go together; 'whole' has ipc 0")
     if source in REAL:
@@ -155,23 +153,6 @@ def training_set(settings: TrainingSet, root: str | Path, features: Features | N
     if len(dataset) <= IN_MEMORY:
         images_of = TensorImages(*dataset_tensors(dataset), dataset.classes)
     return ImageSet(images_of, dataset.classes, dataset.wnids or None)
-
-
-def _folder_to_train_on(settings: TrainingSet, path: Path) -> ImageSet:
-    """Return an image folder with the classes of the real images, where its folders are named after them."""
-    found = _folder(path, settings.subset)
-    targets: list[int] = found.images.targets  # type: ignore[attr-defined]
-    counts = torch.tensor(targets).bincount(minlength=len(found.classes))
-    if settings.ipc and set(counts.tolist()) != {settings.ipc}:
-        raise ConfigError(
-            f"{path} has {int(counts.min())} to {int(counts.max())} images per class, not ipc "
-            f"{settings.ipc}; set ipc to that number, or to 0"
-        )
-    real = real_images(settings, train=False)
-    named = [plain_name(name) for name in real.classes]
-    if found.classes == named and real.wnids is None:
-        return dataclasses.replace(found, classes=real.classes)
-    return found
 
 
 def images_to_test_on(settings: TrainingSet, training: ImageSet) -> ImageSet:

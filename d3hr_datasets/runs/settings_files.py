@@ -29,10 +29,8 @@ def load_settings(cls: type[Settings], path: str | Path, overrides: list[str]) -
     """
     values = read_yaml(Path(path))
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {override!r} is not of the form KEY=VALUE")
-        values[key] = parse_value(text)
+        key, value = parse_override(override)
+        values[key] = value
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -50,10 +48,17 @@ def load_settings(cls: type[Settings], path: str | Path, overrides: list[str]) -
     return cls(**{key: _convert(path, key, value, hints[key]) for key, value in values.items()})
 
 
-def parse_value(text: str) -> Any:
-    """Return the value of a `KEY=VALUE` override, read as YAML."""
+def parse_override(override: str) -> tuple[str, Any]:
+    """Return key and value of `KEY=VALUE`; the value is read as YAML.
+
+    Raises:
+        ConfigError: It is of another form.
+    """
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {override!r} is not of the form KEY=VALUE")
     try:
-        return yaml.safe_load(text)
+        return key, yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{text!r} is no value in YAML: {error}") from error
 

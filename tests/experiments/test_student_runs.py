@@ -107,7 +107,7 @@ def test_changed_images_are_another_student(real: Path, tiny_artifact: Path, tmp
         assert fingerprints(settings) != before
     images = tmp_path / "images"
     shutil.copytree(real / "train", images)
-    settings = student(real, tmp_path, source=f"folder:{images}", ipc=0)
+    settings = student(real, tmp_path, source=f"images:{images}", ipc=0)
     before = fingerprints(settings)
     next(images.rglob("*.png")).unlink()
     assert fingerprints(settings) != before

@@ -24,6 +24,7 @@ from d3hr_datasets.image_sets.training_sets import (
 from d3hr_datasets.students.models import create_student
 from recipes.tables.rank_architectures import correlations
 from tests.recipes.tiny_trainings import TABLES
+from tests.support.pools import PoolHere
 from tests.support.tiny_students import student
 
 
@@ -88,7 +89,7 @@ def test_a_table_is_trained_and_written(
     results = {
         (row.name, seed): run_student(row.student(seed), progress=False) for row in rows for seed in (0, 1)
     }
-    monkeypatch.setattr(train_table, "ProcessPoolExecutor", _Here)
+    monkeypatch.setattr(train_table, "ProcessPoolExecutor", PoolHere)
     assert train_all(rows, 2, 1) == results  # found, not trained again
     write_table(table, [summarize(row, 2, results) for row in rows], "command")
     output = Path(table.output)
@@ -104,25 +105,6 @@ def test_a_table_is_trained_and_written(
     assert lrs["value"] == pytest.approx((math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1)))
     text = output.with_suffix(".md").read_text()
     assert f"| random real, ipc 2 | {sum(two) / 2:.1f} ± " in text and "two (LRS)" in text
-
-
-class _Here:
-    """A pool that works in this process."""
-
-    def __init__(self, jobs: int, context: Any, prepare: Any, arguments: Any) -> None:
-        train_table._epochs = arguments[0]
-
-    def __enter__(self) -> _Here:
-        return self
-
-    def __exit__(self, *_: Any) -> None: ...
-
-    def submit(self, function: Any, *arguments: Any) -> Any:
-        from concurrent.futures import Future
-
-        future: Future[Any] = Future()
-        future.set_result(function(*arguments))
-        return future
 
 
 def test_tables_are_checked(table_file: Path, tmp_path: Path) -> None:

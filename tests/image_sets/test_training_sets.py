@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from d3hr_datasets.image_sets.training_sets import (
     TrainingSet,
     images_to_test_on,
     open_artifact,
-    real_images,
     training_set,
 )
 from tests.support.tiny_students import CLASSES
@@ -90,21 +88,3 @@ def test_training_sets_are_checked(real: Path, tiny_artifact: Path, tmp_path: Pa
     settings = TrainingSet(dataset=str(real), source="default", ipc=1, artifact=str(tiny_artifact))
     with pytest.raises(ConfigError, match=r"\['ant', 'bee', 'cat'\].*\['ant', 'bee/wasp', 'cat'\]"):
         images_to_test_on(settings, training_set(settings, tmp_path))
-
-
-def test_exported_folders_have_the_classes_of_the_real_images(
-    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for label, name in enumerate(CLASSES):
-        shutil.copytree(real / "train" / name, tmp_path / "out" / f"{label:03d}-{name}_or_so")
-    classes = [f"{name}/or so" for name in CLASSES]
-    testing = real_images(TrainingSet(dataset=str(real), source="whole"), train=False)
-    monkeypatch.setattr(
-        "d3hr_datasets.image_sets.training_sets.real_images",
-        lambda *_, **__: dataclasses.replace(testing, classes=classes),
-    )
-    settings = TrainingSet(dataset=str(real), source=f"folder:{tmp_path / 'out'}", ipc=4)
-    images = training_set(settings, tmp_path)
-    assert images.classes == images_to_test_on(settings, images).classes == classes
-    with pytest.raises(ConfigError, match="4 to 4 images per class, not ipc 3"):
-        training_set(dataclasses.replace(settings, ipc=3), tmp_path)
