@@ -43,6 +43,7 @@ ALLOWED = {
     ("students.soft_labels", "safe_open", "load"): ASKED,
     ("students.teachers", "load_state_dict", "_load_weights"): ASKED,
     ("build.reference_import", "load", "_load"): "of what the door has opened",
+    ("dataset.tiny_imagenet", "open", "loader"): "of what the door has opened, with formats",
     ("sources.image_files", "open", "open_image"): "of what the door has opened, with formats",
     ("sources.image_files", "load", "open_image"): "pixels of an image that is open",
     (
