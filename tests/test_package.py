@@ -33,6 +33,24 @@ def test_import_and_construction_are_light(tiny_artifact: Path, tmp_path: Path) 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_windows_is_refused_by_name() -> None:
+    code = """
+import sys
+sys.platform = "win32"
+try:
+    import d3hr_datasets
+except ImportError as error:
+    bases = [kind.__name__ for kind in type(error).__mro__]
+    print(bases, "torch" in sys.modules, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert "'UnsupportedPlatformError', 'D3HRError', 'ImportError'" in done.stdout
+    assert "False d3hr-datasets does not run on Windows" in done.stdout and "WSL" in done.stdout
+    assert "flock" in done.stdout
+
+
 def test_public_names_exist() -> None:
     names = vars(d3hr_datasets)["__all__"]
     assert len(set(names)) == len(names) and "D3HRDataset" in names
@@ -58,6 +76,8 @@ def test_public_names_exist() -> None:
         (errors.BuildError, RuntimeError),
         (errors.SourceError, ValueError),
         (errors.UnreadableImageError, ValueError),
+        (errors.RealTestSetError, RuntimeError),
+        (errors.UnsupportedPlatformError, ImportError),
         (errors.CacheError, RuntimeError),
         (errors.ExportError, RuntimeError),
         (errors.CacheMissError, errors.CacheError),

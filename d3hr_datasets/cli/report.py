@@ -41,7 +41,7 @@ def report(
     """Write a page about an artifact: images, normality, samplers, sizes. Prints its path.
 
     The folder also holds its pictures as PNG files and its numbers as report.json. Needs
-    `pip install 'd3hr-datasets[report]'`.
+    the libraries of the extra 'report': matplotlib, scikit-learn and scipy.
     """
     from d3hr_datasets.report.report import NUMBERS, write_report
 

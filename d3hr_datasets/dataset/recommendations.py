@@ -23,7 +23,7 @@ class Recommendation:
     Args:
         protocol: The recipe of the students' training: "soft" (this project's own) or "d3hr" (the paper's).
         student: The student, by its name in timm's registry once `d3hr_datasets.students` is imported.
-        teacher: What gives the soft labels, as `students.load_teacher` takes it. A "local-dir:" is a folder
+        teacher: What gives the soft labels, as `students.teachers.load_teacher` takes it. A "local-dir:" is a folder
             that training a teacher (protocol "teacher") writes: no such teacher is published.
         image_size: Side in pixels of the square images that student and teacher see.
         mean: Mean of each channel, of pixels in [0, 1].
