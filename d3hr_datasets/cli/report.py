@@ -34,7 +34,7 @@ def report(
         typer.Option("--classes", metavar="CLASS", help="A class to show; repeat it. All by default."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Where to run the model; CUDA if there is one, else the CPU.")
+        str | None, typer.Option(help="Where to run the model; CUDA if there is one, else MPS, else the CPU.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -23,8 +23,8 @@ class Recommendation:
     Args:
         protocol: The recipe of the students' training: "soft" (this project's own) or "d3hr" (the paper's).
         student: The student, by its name in timm's registry once `d3hr_datasets.students` is imported.
-        teacher: What gives the soft labels, as `students.teachers.load_teacher` takes it. A "local-dir:" is a folder
-            that training a teacher (protocol "teacher") writes: no such teacher is published.
+        teacher: What gives the soft labels, as `load_teacher` of `students.teachers` takes it. A "local-dir:"
+            is a folder that training a teacher (protocol "teacher") writes: no such teacher is published.
         image_size: Side in pixels of the square images that student and teacher see.
         mean: Mean of each channel, of pixels in [0, 1].
         std: Standard deviation of each channel, of pixels in [0, 1].

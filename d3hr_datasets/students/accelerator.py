@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def default_accelerator() -> Accelerator:
-    """Return accelerate's choice: CUDA if there is one, else the CPU.
+    """Return accelerate's choice: CUDA or MPS if there is one, else the CPU.
+
+    MPS was never run by this project: its tests imitate it.
 
     Raises:
         MissingExtraError: accelerate is not installed.
