@@ -17,6 +17,7 @@ from d3hr_datasets.cli.cache import cache_app
 from d3hr_datasets.cli.dataset import export, materialize
 from d3hr_datasets.cli.evaluate import evaluate
 from d3hr_datasets.cli.import_statistics import import_statistics
+from d3hr_datasets.cli.list_datasets import list_datasets
 from d3hr_datasets.cli.publish import card, publish
 from d3hr_datasets.cli.report import report
 from d3hr_datasets.cli.train import train_app
@@ -31,6 +32,7 @@ app.add_typer(train_app, name="train")
 for command in (build, report, card, publish, info, verify, materialize, export, evaluate):
     app.command()(command)
 app.command("import")(import_statistics)
+app.command("list")(list_datasets)
 
 
 def _print_version(wanted: bool) -> None:

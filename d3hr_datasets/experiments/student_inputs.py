@@ -82,16 +82,12 @@ def fingerprints(settings: StudentSettings) -> dict[str, str]:
 
 def teacher_file(settings: StudentSettings) -> Path | None:
     """Return the file of the teacher's weights, where it is one of this machine."""
-    place = Path(settings.teacher_weights or teacher_name(settings).removeprefix("local-dir:"))
+    name = settings.teacher.removeprefix("embedded:")
+    shipped = embedded_teacher(name) if name != settings.teacher else None
+    place = shipped or Path(settings.teacher_weights or settings.teacher.removeprefix("local-dir:"))
     if place == Path() or not place.exists():
         return None
     return place / "model.safetensors" if place.is_dir() else place
-
-
-def teacher_name(settings: StudentSettings) -> str:
-    """Return the teacher as timm takes it."""
-    name = settings.teacher.removeprefix("embedded:")
-    return settings.teacher if name == settings.teacher else f"local-dir:{embedded_teacher(name)}"
 
 
 def run_folder(settings: StudentSettings, inputs: dict[str, str]) -> Path:
@@ -154,7 +150,7 @@ def make_teacher(settings: StudentSettings, classes: ImageSet, device: torch.dev
     if not settings.teacher:
         return None
     teacher = load_teacher(
-        teacher_name(settings),
+        settings.teacher,
         classes.classes,
         wnids=classes.wnids,
         weights=settings.teacher_weights or None,

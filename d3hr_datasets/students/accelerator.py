@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def default_accelerator(mixed_precision: str = "no") -> Accelerator:
-    """Return accelerate's choice: a GPU if there is one, else the CPU.
+    """Return accelerate's choice: CUDA or MPS if there is one, else the CPU.
+
+    MPS was never run by this project: its tests imitate it.
 
     Args:
         mixed_precision: "no", "bf16" or "fp16".

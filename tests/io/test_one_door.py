@@ -44,6 +44,7 @@ ALLOWED = {
     ("students.soft_labels", "safe_open", "load"): ASKED,
     ("students.teachers", "load_state_dict", "_load_weights"): ASKED,
     ("build.reference_import", "load", "_load"): "of what the door has opened",
+    ("dataset.tiny_imagenet", "open", "loader"): "of what the door has opened, with formats",
     ("sources.image_files", "open", "open_image"): "of what the door has opened, with formats",
     ("sources.image_files", "load", "open_image"): "pixels of an image that is open",
     (
@@ -67,6 +68,9 @@ ALLOWED = {
     ("dataset.export", "read_bytes", "_png"): CACHE,
     ("students.training", "load_state_dict", "__init__"): "tensors in memory",
     ("dataset.export", "open", "export_webdataset"): "written, not read",
+    ("cli.evaluate", "read_text", "evaluate"): "written by the command itself",
+    ("image_sets.tensor_files", "safe_open", "_load_safetensors"): ASKED,
+    ("image_sets.tensor_files", "load", "_load_torch"): "of what the door has opened",
     ("runs.settings_files", "read_text", "read_yaml"): ASKED,
     ("runs.run_folder", "load", "load_checkpoint"): ASKED,
     ("runs.run_folder", "read_text", "__init__"): RUN,
