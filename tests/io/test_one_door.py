@@ -40,6 +40,12 @@ ALLOWED = {
     ("io.atomic", "open", "sync"): "nothing is read of it",
     ("artifact.tensors", "safe_open", "_read"): ASKED,
     ("build.chunks", "safe_open", "load_tensors"): ASKED,
+    (
+        "image_sets.tensor_files",
+        "load",
+        "_load_torch",
+    ): "of what the door has opened, after `check_torch_file`",
+    ("image_sets.tensor_files", "safe_open", "_load_safetensors"): ASKED,
     ("students.soft_labels", "safe_open", "load"): ASKED,
     ("students.teachers", "load_state_dict", "_load_weights"): ASKED,
     ("build.reference_import", "load", "_load"): "of what the door has opened",
