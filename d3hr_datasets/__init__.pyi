@@ -13,6 +13,9 @@ from .dataset.named_datasets import D3HRCIFAR100 as D3HRCIFAR100
 from .dataset.named_datasets import D3HRFashionMNIST as D3HRFashionMNIST
 from .dataset.named_datasets import D3HRImageNet as D3HRImageNet
 from .dataset.named_datasets import D3HRTinyImageNet as D3HRTinyImageNet
+from .dataset.named_datasets import get_dataset as get_dataset
+from .dataset.named_datasets import list_datasets as list_datasets
+from .dataset.real_test_sets import real_test_set as real_test_set
 from .dataset.teacher_check import check_teacher as check_teacher
 from .errors import D3HRError as D3HRError
 from .sampling.gaussian_sampling import sample_group as sample_group

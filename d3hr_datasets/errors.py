@@ -19,6 +19,10 @@ class MissingExtraError(ConfigError, ImportError):
     """What was asked for needs libraries of an extra of this package, which are not installed."""
 
 
+class UnsupportedPlatformError(D3HRError, ImportError):
+    """This library does not run on this operating system."""
+
+
 class ForeignFileError(D3HRError, OSError):
     """A file that others wrote cannot be read: it is missing, closed to us, no regular file, or too large."""
 
@@ -53,6 +57,14 @@ class StatisticsError(D3HRError, ValueError):
 
 class SourceError(D3HRError, ValueError):
     """Real images could not be opened."""
+
+
+class ImagesNotFoundError(SourceError, RuntimeError):
+    """The real images of a data set are not on this machine; the message says how to get them."""
+
+
+class RealTestSetError(D3HRError, RuntimeError):
+    """The real test set of a named data set is missing, or its classes are not those of the distilled set."""
 
 
 class UnreadableImageError(D3HRError, ValueError):

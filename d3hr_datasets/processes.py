@@ -10,17 +10,22 @@ import torch
 from torch.utils.data import get_worker_info
 
 from d3hr_datasets.errors import CacheMissError, ConfigError
+from d3hr_datasets.numerics.devices import best_device_type
+
+_LOST_BY_FORK = {"cuda", "mps"}  # devices that a forked process cannot use any more
 
 
 def generation_device(device: torch.device | str | None) -> torch.device:
-    """Return where to generate: `device` if it is given, else CUDA if there is one, else the CPU.
+    """Return where to generate: `device` if it is given, else CUDA if there is one, else MPS, else the CPU.
 
-    Processes that `torchrun` or `accelerate launch` started take the GPU of their `LOCAL_RANK`.
+    Processes that `torchrun` or `accelerate launch` started take the GPU of their `LOCAL_RANK`. MPS, the GPU
+    of Apple's computers, was never run by this project: its tests imitate it. Latents are drawn on the CPU
+    wherever images are generated, so the same seed means the same latents on every device.
     """
     if device is not None:
         return torch.device(device)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
+    if (found := best_device_type()) != "cuda":
+        return torch.device(found)
     rank = os.environ.get("LOCAL_RANK", "")
     if rank.isdecimal() and int(rank) < torch.cuda.device_count():
         return torch.device("cuda", int(rank))
@@ -28,17 +33,20 @@ def generation_device(device: torch.device | str | None) -> torch.device:
 
 
 def check_may_generate(device: torch.device | str | None, missing: str) -> None:
-    """Check that this process can run a model: CUDA does not survive the fork of a DataLoader's worker.
+    """Check that this process can run a model: no GPU survives the fork of a DataLoader's worker.
 
     Raises:
         CacheMissError: It cannot; the message says what to do.
     """
-    if get_worker_info() is None or not _is_forked() or generation_device(device).type != "cuda":
+    if get_worker_info() is None or not _is_forked():
+        return
+    kind = generation_device(device).type
+    if kind not in _LOST_BY_FORK:
         return
     raise CacheMissError(
-        f"{missing} is not in the cache, and a forked DataLoader worker cannot use CUDA to generate it. Call "
-        "`dataset.materialize()` before the loader is iterated, or give the DataLoader num_workers=0 or "
-        'multiprocessing_context="spawn"'
+        f"{missing} is not in the cache, and a forked DataLoader worker cannot use {kind.upper()} to "
+        "generate it. Call `dataset.materialize()` before the loader is iterated, or give the DataLoader "
+        'num_workers=0 or multiprocessing_context="spawn"'
     )
 
 

@@ -15,16 +15,14 @@ from tqdm import tqdm
 
 from d3hr_datasets import D3HRFashionMNIST
 from d3hr_datasets.dataset.contact_sheet import contact_sheet
+from d3hr_datasets.errors import ImagesNotFoundError
+from d3hr_datasets.experiments.protocol_files import choose_protocol
+from d3hr_datasets.image_sets.generated_images import dataset_tensors
+from d3hr_datasets.image_sets.real_images import load_images
 from d3hr_datasets.students.evaluation import evaluate
 from d3hr_datasets.students.training import train_student
 from d3hr_datasets.students.views import TensorImages, normalized
-from recipes.common.generated_images import dataset_tensors
 from recipes.common.program import program
-from recipes.common.settings import load_settings
-from recipes.data.images import ImagesNotFoundError, load_images
-from recipes.train.student_settings import StudentSettings
-
-PROTOCOL = Path("recipes/configs/students/dc/fashion-mnist-ipc10.yaml")
 
 
 def size_of(folder: Path, pattern: str = "*") -> int:
@@ -61,7 +59,8 @@ def main() -> None:
         f"these {len(dataset)} images as PNG: {size_of(dataset.image_folder, '*.png') / 1000:.0f} kB"
     )
 
-    settings = load_settings(StudentSettings, PROTOCOL, [f"ipc={dataset.ipc}", f"epochs={arguments.epochs}"])
+    protocol = choose_protocol("dc", "fashion-mnist", dataset.ipc, {"epochs": arguments.epochs})
+    settings = protocol.settings()
     started = time.monotonic()
     with tqdm(total=settings.epochs, desc="training a student", unit="epoch") as bar:
         student = train_student(

@@ -4,7 +4,7 @@
     HF_TOKEN=... python -m recipes.release NAMESPACE
 
 A folder with `d3hr.json` is an artifact and becomes a dataset repository. One with `config.json` is a model
-of timm (a teacher, as `recipes.train.student` exports it) and becomes a model repository. All are checked
+of timm (a teacher, as `d3hr train student` exports it) and becomes a model repository. All are checked
 before the first goes up, and what is there already and the same is not changed. Prints what pins the commits:
 lines of the registry, and names of models for timm.
 """
@@ -43,7 +43,7 @@ def plan_model(folder: Path) -> list[PlannedFile]:
     if found != set(TIMM_FILES):
         raise PublishError(
             f"{folder} holds {sorted(found)}; a model of timm is exactly {list(TIMM_FILES)}: export it again "
-            "with `python -m recipes.train.student FILE --set export=FOLDER`, into an empty folder"
+            "with `d3hr train student PROTOCOL --export FOLDER`, into an empty folder"
         )
     try:
         read_json(folder / CONFIG)

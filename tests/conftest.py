@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from PIL import Image
 
 if TYPE_CHECKING:
     from tests.support.hub_server import HubServer
 
+CLASSES = ["ant", "bee", "cat"]  # of the pictures that students are trained on
 HOME = Path(tempfile.gettempdir()) / f"d3hr-tests-{os.getpid()}"
 
 
@@ -94,3 +96,43 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 def artifact_copy(tiny_artifact: Path, tmp_path: Path) -> Path:
     """Return the folder of a copy of the tiny artifact that the test may change."""
     return Path(shutil.copytree(tiny_artifact, tmp_path / "artifact"))
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Return a folder of three classes of colour pictures of different sizes, eight each."""
+    for label, name in enumerate(("red", "green", "blue")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(8):
+            colour = [20 * index] * 3
+            colour[label] = 255
+            Image.new("RGB", (20 + index, 24), tuple(colour)).save(
+                tmp_path / "images" / name / f"{index}.png"
+            )
+    return tmp_path / "images"
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of real images: train/ and val/, three classes of 12 x 12 pictures of one colour."""
+    folder = tmp_path_factory.mktemp("real")
+    for split, number in (("train", 4), ("val", 2)):
+        for label, name in enumerate(CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(number):
+                colour = [40 + 20 * index] * 3
+                colour[label] = 255
+                Image.new("RGB", (12, 12), tuple(colour)).save(folder / split / name / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def teacher(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a teacher that was trained for an epoch and exported."""
+    from d3hr_datasets.experiments.student_run import run_student
+    from tests.support.tiny_students import student
+
+    folder = tmp_path_factory.mktemp("teacher")
+    export = folder / "exported"
+    run_student(student(real, folder, source="whole", ipc=0, epochs=1, export=str(export)), progress=False)
+    return export

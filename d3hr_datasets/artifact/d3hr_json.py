@@ -25,6 +25,7 @@ from d3hr_datasets.io.untrusted_files import (
     path_inside,
     read_json,
 )
+from d3hr_datasets.version import __version__
 
 FORMAT = 1
 METADATA = "d3hr.json"
@@ -49,8 +50,8 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
         raise ArtifactFormatError(f"{path}: field 'format' is missing; accepted: {FORMAT}")
     if document["format"] != FORMAT or isinstance(document["format"], bool):
         raise ArtifactFormatError(
-            f"{path}: format = {document['format']!r}; accepted: {FORMAT}. If it is newer: "
-            "`pip install --upgrade d3hr-datasets`"
+            f"{path}: format = {document['format']!r}; accepted: {FORMAT}. If it is newer, "
+            f"upgrade this package, which has version {__version__}"
         )
     info, sha256 = document.get("info"), document.get("sha256")
     if not isinstance(info, dict) or not isinstance(sha256, dict):

@@ -41,7 +41,7 @@ class RunningMoments:
         Raises:
             StatisticsError: A latent is not finite. Nothing of the batch was added then.
         """
-        latents = latents.detach().to("cpu", torch.float64)
+        latents = latents.detach().cpu().double()  # in two steps: MPS has no float64
         finite = latents.isfinite().flatten(1).all(dim=1)
         if not finite.all():
             index = int((~finite).nonzero()[0])

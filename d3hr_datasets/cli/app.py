@@ -15,17 +15,24 @@ from d3hr_datasets.build.__main__ import build
 from d3hr_datasets.cli.artifact import info, verify
 from d3hr_datasets.cli.cache import cache_app
 from d3hr_datasets.cli.dataset import export, materialize
+from d3hr_datasets.cli.evaluate import evaluate
 from d3hr_datasets.cli.import_statistics import import_statistics
+from d3hr_datasets.cli.list_datasets import list_datasets
 from d3hr_datasets.cli.publish import card, publish
 from d3hr_datasets.cli.report import report
+from d3hr_datasets.cli.train import train_app
 from d3hr_datasets.cli_common.command_group import command_group
 from d3hr_datasets.version import __version__
 
-app = command_group("Distilled image data sets: look at artifacts, generate, keep and export their images.")
+app = command_group(
+    "Distilled image data sets: look at artifacts, generate, keep and export images, train students on them."
+)
 app.add_typer(cache_app, name="cache")
-for command in (build, report, card, publish, info, verify, materialize, export):
+app.add_typer(train_app, name="train")
+for command in (build, report, card, publish, info, verify, materialize, export, evaluate):
     app.command()(command)
 app.command("import")(import_statistics)
+app.command("list")(list_datasets)
 
 
 def _print_version(wanted: bool) -> None:

@@ -80,7 +80,7 @@ class SetArguments:
     ] = None
     device: Annotated[
         str | None,
-        typer.Option(help="Where to generate, as in PyTorch; CUDA if there is one, else the CPU."),
+        typer.Option(help="Where to generate, as in PyTorch; CUDA if there is one, else MPS, else the CPU."),
     ] = None
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the diffusion model.")

@@ -34,14 +34,14 @@ def report(
         typer.Option("--classes", metavar="CLASS", help="A class to show; repeat it. All by default."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Where to run the model; CUDA if there is one, else the CPU.")
+        str | None, typer.Option(help="Where to run the model; CUDA if there is one, else MPS, else the CPU.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a page about an artifact: images, normality, samplers, sizes. Prints its path.
 
     The folder also holds its pictures as PNG files and its numbers as report.json. Needs
-    `pip install 'd3hr-datasets[report]'`.
+    the libraries of the extra 'report': matplotlib, scikit-learn and scipy.
     """
     from d3hr_datasets.report.report import NUMBERS, write_report
 

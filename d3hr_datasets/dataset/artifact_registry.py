@@ -1,4 +1,7 @@
-"""The named data sets, one row each."""
+"""The named data sets, one row each, and what of them ships with the package.
+
+In: a name. Out: the folder of its artifact or teacher, or where on the Hub the artifact is.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from d3hr_datasets.errors import ArtifactNotFoundError, ConfigError
+from d3hr_datasets.errors import ArtifactNotFoundError, ConfigError, TeacherError
 
 # Of DiT-XL/2 at 256 pixels: `python -m recipes.evaluate.flops`. `recipes/IMAGENET.md` says more.
 FLOP_PER_EVALUATION = 237.3e9
@@ -59,6 +62,9 @@ REGISTRY = {
     )
 }
 
+# The folder under `hub/` of each teacher that ships with the package, by the data set whose classes it knows.
+EMBEDDED_TEACHERS = {"fashion-mnist": "fashion-mnist-teacher"}
+
 
 def registered_artifact(name: str) -> str | Path:
     """Return where the artifact of a named data set is: a folder, or "ORG/NAME@REVISION".
@@ -88,22 +94,43 @@ def registered_artifact(name: str) -> str | Path:
 def embedded_artifact(name: str) -> Path:
     """Return the folder of an artifact that ships with this package.
 
-    In a wheel it is `d3hr_datasets/hub/`, in a checkout `hub/` beside the package.
-
     Raises:
         ArtifactNotFoundError: There is no such data set, or the installation lacks it.
     """
     folder = _row(name).folder
     if folder is None:
         raise ArtifactNotFoundError(f"no artifact of {name} ships with this package; give artifact=FOLDER")
+    return _embedded_folder(folder, f"artifact of {name}")
+
+
+def embedded_teacher(name: str) -> Path:
+    """Return the folder of a teacher that ships with this package, as timm's "local-dir:" takes it.
+
+    Args:
+        name: A name of `EMBEDDED_TEACHERS`: that of the data set whose classes it knows.
+
+    Raises:
+        TeacherError: There is no such teacher.
+        ArtifactNotFoundError: The installation lacks it.
+    """
+    if name not in EMBEDDED_TEACHERS:
+        raise TeacherError(
+            f"no teacher of {name!r} ships with this package; accepted: "
+            f"{[f'embedded:{known}' for known in EMBEDDED_TEACHERS]}, or local-dir:FOLDER for one of your own"
+        )
+    return _embedded_folder(EMBEDDED_TEACHERS[name], f"teacher of {name}")
+
+
+def _embedded_folder(folder: str, what: str) -> Path:
+    """Return a folder of `hub/`: in a wheel `d3hr_datasets/hub/`, in a checkout beside the package."""
     package = Path(__file__).resolve().parent.parent
     places = [base / "hub" / folder for base in (package, package.parent)]
     for place in places:
         if place.is_dir():
             return place
     raise ArtifactNotFoundError(
-        f"the artifact of {name} is in none of {[str(place) for place in places]}; install the package "
-        "again: `pip install --force-reinstall d3hr-datasets`"
+        f"the {what} is in none of {[str(place) for place in places]}; install the package again, from its "
+        "wheel (`pip install --force-reinstall FILE.whl`) or in a clone (`pip install --force-reinstall .`)"
     )
 
 

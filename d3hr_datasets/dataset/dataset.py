@@ -53,7 +53,8 @@ class D3HRDataset(ImagesOnDemand, DatasetFolder):
         sampling: How groups are sampled: over the modes where the artifact stores them, else moment-matched.
             Its own seed is replaced by `seed`.
         decode: How groups are denoised, the artifact's default otherwise.
-        device: Where to generate; CUDA if there is one (that of `LOCAL_RANK`), else the CPU.
+        device: Where to generate; CUDA if there is one (that of `LOCAL_RANK`), else Apple's MPS (which was
+            never run by this project), else the CPU.
         torch_dtype: Precision of the diffusion model. Of float32, products are float32, whatever TF32 or
             bfloat16 the caller allows.
         nested: Have the first k images of each class be those of the set with `ipc` = k, so that a set can
@@ -115,7 +116,7 @@ class D3HRDataset(ImagesOnDemand, DatasetFolder):
         Raises:
             IndexError: `index` is below -len or at least len.
             TypeError: `index` is no integer.
-            CacheMissError: The image is not cached, and this is a forked worker without CUDA.
+            CacheMissError: The image is not cached, and this is a forked worker, which cannot use a GPU.
         """
         given, size = operator.index(index), len(self)
         if not -size <= given < size:

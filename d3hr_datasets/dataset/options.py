@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from d3hr_datasets.classes.class_list import packaged_subset
+from d3hr_datasets.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -42,3 +45,18 @@ def check_options(kind: type, options: Mapping[str, object]) -> None:
     for name in options:
         if name not in SetOptions.__optional_keys__:
             raise TypeError(f"{kind.__name__} got an unexpected keyword argument {name!r}")
+
+
+def chosen_classes(
+    name: str, classes: Sequence[str | int] | None, subset: str | None
+) -> Sequence[str | int] | None:
+    """Return the classes that are kept of a named data set, by `classes` or as its subset; None is all.
+
+    Raises:
+        ConfigError: Both are given, or there is no such subset.
+    """
+    if subset is None:
+        return classes
+    if classes is not None:
+        raise ConfigError(f"give classes or subset, not both: {list(classes)[:5]}, {subset!r}")
+    return packaged_subset(name, subset)

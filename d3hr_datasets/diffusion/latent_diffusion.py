@@ -25,6 +25,7 @@ from d3hr_datasets.config.timesteps import CLEAN, check_on_grid, timestep_grid
 from d3hr_datasets.diffusion.ddim import denoise_latents, invert_latents
 from d3hr_datasets.diffusion.loading import check_parts, load_parts
 from d3hr_datasets.errors import ConfigError, ModelFormatError
+from d3hr_datasets.numerics.devices import best_device_type
 from d3hr_datasets.numerics.torch_settings import neutral
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class LatentDiffusion:
         transformer: Predicts noise or v from (latents, timestep, class label).
         vae: Encodes and decodes images.
         scheduler: The noise schedule.
-        device: Where to run; CUDA if there is one, else the CPU.
+        device: Where to run; CUDA if there is one, else MPS, else the CPU.
 
     Raises:
         ModelFormatError: Transformer, VAE and schedule are not of a kind this library can use, or do not
@@ -62,7 +63,7 @@ class LatentDiffusion:
     ) -> None:
         check_parts(transformer, vae, scheduler)
         if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = best_device_type()
         try:
             self.device = torch.device(device)
             transformer.to(self.device)
@@ -71,7 +72,7 @@ class LatentDiffusion:
                 raise
             raise ConfigError(
                 f"the device {str(device)!r} cannot be used: {str(error).splitlines()[0]}; accepted: 'cpu', "
-                "and 'cuda' or such where PyTorch finds it"
+                "and 'cuda', 'mps' or such where PyTorch finds it"
             ) from error
         self.transformer = transformer.eval().requires_grad_(False)
         self.vae = vae.to(self.device).eval().requires_grad_(False)

@@ -6,6 +6,8 @@ In: the imports, as the body of a `with`. Out: the imported names, or a `Missing
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import re
 from collections.abc import Iterator
 
 from d3hr_datasets.errors import MissingExtraError
@@ -25,4 +27,27 @@ def needs_extra(extra: str, need: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise MissingExtraError(f"{need}: {error}; `pip install 'd3hr-datasets[{extra}]'`") from error
+        raise MissingExtraError(f"{need}: {error}; {_how_to_install(extra)}") from error
+
+
+def _how_to_install(extra: str) -> str:
+    """Return the command that installs the libraries of an extra.
+
+    They are named one by one: this package is on no index, where anybody could register its name.
+    """
+    libraries = _libraries(extra)
+    if not libraries:  # a source tree on PYTHONPATH
+        return f"install the libraries that pyproject.toml lists as the extra '{extra}'"
+    quoted = " ".join(f"'{library}'" for library in libraries)
+    return f"`pip install {quoted}` installs the libraries of the extra '{extra}'"
+
+
+def _libraries(extra: str) -> list[str]:
+    """Return the requirements of an extra, as the metadata of the installed package has them."""
+    try:
+        requirements = importlib.metadata.requires("d3hr-datasets") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    marker = re.compile(rf"""\s*;\s*extra\s*==\s*["']{re.escape(extra)}["']\s*""")
+    found = [marker.split(requirement) for requirement in requirements]
+    return [library for library, *rest in found if rest == [""]]

@@ -139,7 +139,7 @@ def use_section(artifact: Artifact, repo_id: str | None, num_preview: int) -> st
         raise ConfigError("the card's snippet names the repository: give repo_id='ORG/NAME'")
     mode, side = artifact.info.image_mode, artifact.info.image_size
     text = (
-        "## Use\n\n`pip install d3hr-datasets`, then\n\n```python\n"
+        "## Use\n\nInstall d3hr-datasets from its wheel or a clone (`pip install PATH`), then\n\n```python\n"
         f"from d3hr_datasets import {imported}\n\ndataset = {made}{comment}\n"
         f'image, label = dataset[0]  # PIL image, "{mode}", {side} x {side}, and an int\n```\n\n'
     )

@@ -10,12 +10,17 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def default_accelerator() -> Accelerator:
-    """Return accelerate's choice: CUDA if there is one, else the CPU.
+def default_accelerator(mixed_precision: str = "no") -> Accelerator:
+    """Return accelerate's choice: CUDA or MPS if there is one, else the CPU.
+
+    MPS was never run by this project: its tests imitate it.
+
+    Args:
+        mixed_precision: "no", "bf16" or "fp16".
 
     Raises:
         MissingExtraError: accelerate is not installed.
     """
     with needs_extra("train", "students are trained with accelerate"):
         from accelerate import Accelerator
-    return Accelerator()
+    return Accelerator(mixed_precision=mixed_precision)

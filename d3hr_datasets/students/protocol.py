@@ -1,6 +1,6 @@
 """The constants of a training, as one frozen dataclass that is checked on construction.
 
-In: values, as `recipes/configs/students/` has them for the published protocols. Out: `Protocol`, and the
+In: values, as `experiments/protocols/` has them for the published protocols. Out: `Protocol`, and the
 learning-rate factor of an epoch.
 """
 

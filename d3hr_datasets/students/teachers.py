@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.dataset.artifact_registry import embedded_teacher
 from d3hr_datasets.dataset.teacher_check import find_outputs, label_names
 from d3hr_datasets.errors import TeacherError
 from d3hr_datasets.io.extras import needs_extra
@@ -27,6 +28,8 @@ with needs_extra("train", "teachers are networks of timm's registry"):
     import timm
     from timm.data import ImageNetInfo, infer_imagenet_subset
     from timm.models import load_state_dict
+
+EMBEDDED = "embedded:"
 
 __all__ = ["Teacher", "load_teacher", "models"]
 
@@ -94,7 +97,8 @@ def load_teacher(
 
     Args:
         name: A model as `timm.create_model` takes it: an architecture with pretrained weights
-            ("resnet18.tv_in1k"), "hf-hub:ORG/NAME", "local-dir:FOLDER"; or with `weights` an architecture.
+            ("resnet18.tv_in1k"), "hf-hub:ORG/NAME", "local-dir:FOLDER"; or with `weights` an architecture; or
+            "embedded:fashion-mnist", the teacher that ships with this package.
         classes: Class names of the data set, by label.
         wnids: WordNet IDs of the data set, by label.
         weights: A local file of weights (safetensors, or a checkpoint that PyTorch reads with
@@ -105,14 +109,19 @@ def load_teacher(
 
     Raises:
         TeacherError: It cannot be loaded, tells no class names, or does not have all classes.
+        ArtifactNotFoundError: The installation lacks the embedded teacher.
     """
+    source = name
+    if name.startswith(EMBEDDED):
+        source = f"local-dir:{embedded_teacher(name.removeprefix(EMBEDDED))}"
     try:
         with torch.random.fork_rng(devices=[]):  # timm draws weights before it reads them
-            model: nn.Module = timm.create_model(name, pretrained=weights is None, **arguments)
+            model: nn.Module = timm.create_model(source, pretrained=weights is None, **arguments)
     except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise TeacherError(
             f"the teacher {name!r} cannot be made: {error}. Accepted: an architecture with pretrained "
-            "weights of timm, hf-hub:ORG/NAME, local-dir:FOLDER, or an architecture and a file of weights"
+            "weights of timm, hf-hub:ORG/NAME, local-dir:FOLDER, embedded:fashion-mnist, or an architecture "
+            "and a file of weights"
         ) from error
     if weights is not None:
         _load_weights(model, weights)

@@ -71,7 +71,7 @@ def train_student(
         seed: Of the network, the order and the views.
         teacher: Gives soft labels of every view, for `labels="soft"`.
         soft_labels: Of the plain images, for `labels="stored"`.
-        accelerator: Where to run; by default CUDA if there is one, else the CPU.
+        accelerator: Where to run; by default CUDA or MPS if there is one, else the CPU.
         state: Of the `EpochReport` to go on after.
         on_epoch: Called after every epoch, in every process, under the same settings as the training.
         workers: Processes that read images.
@@ -198,6 +198,11 @@ def make_optimizer(protocol: Protocol, model: nn.Module) -> torch.optim.Optimize
 @contextlib.contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the global generators, and restore them."""
+    on_mps = torch.mps.get_rng_state() if device.type == "mps" else None  # `fork_rng` does not know it
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        yield
+        try:
+            yield
+        finally:
+            if on_mps is not None:
+                torch.mps.set_rng_state(on_mps)

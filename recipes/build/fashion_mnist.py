@@ -19,11 +19,11 @@ from d3hr_datasets import Artifact, __version__
 from d3hr_datasets.build import BuildPlan, BuildSettings, ClassOptions, ModelOptions, plan_build
 from d3hr_datasets.config.settings import InversionMethod
 from d3hr_datasets.diffusion.layout import INDEX, PARTS
+from d3hr_datasets.image_sets.real_images import HELD_OUT, fashion_mnist, split_indices
 from d3hr_datasets.io.atomic import replace_file, replaced_folder
 from d3hr_datasets.sources.user_datasets import TorchvisionLike
 from recipes.common.prerequisites import need, training_of
 from recipes.common.program import program
-from recipes.data.images import HELD_OUT, fashion_mnist, split_indices
 
 
 def put_model(source: Path, target: Path) -> None:

@@ -27,10 +27,10 @@ from PIL import Image
 
 from d3hr_datasets.build import BuildSettings, plan_build
 from d3hr_datasets.cli.app import app
+from d3hr_datasets.image_sets.real_images import load_images
 from d3hr_datasets.sources.image_files import open_image
 from recipes.common.program import program
 from recipes.common.results import read_results, write_results
-from recipes.data.images import load_images
 from recipes.train import diffusion as train_dit
 from recipes.train import vae as train_vae
 from recipes.train.diffusion import DiTSettings

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from d3hr_datasets.image_sets.real_images import load_images
 from recipes.common.batches import shuffled_batches
 from recipes.common.learning_rates import one_cycle
 from recipes.common.tensor_cache import cached_tensors
-from recipes.data.images import load_images
 
 MEAN, STD = 0.2861, 0.3530  # of Fashion-MNIST's training images
 CLASSIFIER = Path("runs/classifier-fashion-mnist/classifier.safetensors")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from d3hr_datasets.runs.settings_files import read_yaml
 from recipes.common.errors import RecipeError
-from recipes.common.settings import read_yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 EMBEDDED = "python -m recipes.build.fashion_mnist"  # makes hub/d3hr-fashion-mnist

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from d3hr_datasets.errors import D3HRError
 from recipes.common.errors import RecipeError
-from recipes.data.images import ImagesNotFoundError
 
 
 def program(main: Callable[[], None]) -> Callable[[], None]:
@@ -17,7 +16,7 @@ def program(main: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         try:
             main()
-        except (RecipeError, ImagesNotFoundError, D3HRError) as error:
+        except (RecipeError, D3HRError) as error:
             raise SystemExit(f"error: {error}") from error
 
     return run

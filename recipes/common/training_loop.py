@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
+from d3hr_datasets.runs.run_folder import RunFolder
+from d3hr_datasets.runs.timer import Every
 from recipes.common.batches import shuffled_batches
 from recipes.common.ema import averaged_weights, restore_average, weight_average
-from recipes.common.run_folder import RunFolder
-from recipes.common.timer import Every
 
 
 @dataclass(frozen=True, kw_only=True)

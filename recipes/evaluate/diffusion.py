@@ -19,13 +19,13 @@ import torch
 from d3hr_datasets import D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.config.settings import GroupSamplingMethod
+from d3hr_datasets.image_sets.generated_images import dataset_tensors, raw_samples
+from d3hr_datasets.image_sets.real_images import load_images
 from d3hr_datasets.students.selection import random_per_class
 from recipes.common.classifier import Classifier, accuracy, features_of, real_classifier
-from recipes.common.generated_images import dataset_tensors, raw_samples
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
 from recipes.common.results import write_results
-from recipes.data.images import load_images
 from recipes.evaluate.metrics import frechet_distance, recall_and_coverage
 
 

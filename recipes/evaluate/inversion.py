@@ -17,10 +17,10 @@ from tqdm import tqdm
 from d3hr_datasets import DecodeConfig, InversionConfig
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.image_sets.real_images import load_images
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
 from recipes.common.results import write_results
-from recipes.data.images import load_images
 
 PADDING = 2
 TIMESTEPS = (-1, 0, 200, 400, 600, 800, 960)

@@ -28,10 +28,10 @@ from d3hr_datasets.config.timesteps import CLEAN, timestep_grid
 from d3hr_datasets.diffusion.ddim import alpha_cumprod, ddim_step, predict_noise
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.image_sets.real_images import load_images
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
 from recipes.common.results import write_results
-from recipes.data.images import load_images
 from recipes.evaluate.inversion import normality
 
 Invert = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

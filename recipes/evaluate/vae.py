@@ -13,12 +13,12 @@ import torch
 
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.image_sets.generated_images import reconstruct
+from d3hr_datasets.image_sets.real_images import load_images
 from recipes.common.classifier import accuracy, real_classifier
-from recipes.common.generated_images import reconstruct
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
 from recipes.common.results import write_results
-from recipes.data.images import load_images
 from recipes.train.vae import psnr
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from d3hr_datasets.experiments.table_files import markdown
+from d3hr_datasets.experiments.table_rows import load_table
 from d3hr_datasets.io.markdown import format_cell, format_score
 from d3hr_datasets.io.markdown import markdown_table as table
 from recipes.common.results import read_results
-from recipes.tables.student_rows import load_table
-from recipes.tables.student_table import markdown
 
 RESULTS = Path("hub/results")
 CONFIGS = Path("recipes/configs/tables")

@@ -25,16 +25,17 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.layout import WEIGHTS
 from d3hr_datasets.diffusion.loading import PADDING
 from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.image_sets.real_images import load_images
 from d3hr_datasets.io.untrusted_files import file_sha256
+from d3hr_datasets.runs.run_folder import RunFolder
+from d3hr_datasets.runs.settings_files import load_settings
+from d3hr_datasets.runs.timer import Every
 from recipes.common.learning_rates import one_cycle, warmup_stable_decay
 from recipes.common.prerequisites import need, training_of
 from recipes.common.program import program
-from recipes.common.run_folder import RunFolder
-from recipes.common.settings import load_settings, settings_parser
+from recipes.common.settings import settings_parser
 from recipes.common.tensor_cache import cached_tensors
-from recipes.common.timer import Every
 from recipes.common.training_loop import TrainingLoop, TrainingSettings
-from recipes.data.images import load_images
 
 WARMUP_STEPS = 1000  # of a run with `decay_share`
 VALIDATION_IMAGES = 4096  # enough for three digits of the error

@@ -22,13 +22,14 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid, save_image
 
 from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.image_sets.real_images import load_images
+from d3hr_datasets.runs.run_folder import RunFolder
+from d3hr_datasets.runs.settings_files import load_settings
 from recipes.common.learning_rates import one_cycle
 from recipes.common.prerequisites import need, training_of
 from recipes.common.program import program
-from recipes.common.run_folder import RunFolder
-from recipes.common.settings import load_settings, settings_parser
+from recipes.common.settings import settings_parser
 from recipes.common.training_loop import TrainingLoop, TrainingSettings
-from recipes.data.images import load_images
 from recipes.train.perceptual import PerceptualDistance
 
 

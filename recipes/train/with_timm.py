@@ -6,7 +6,7 @@
     d3hr export --format parquet --output exported-parquet --ipc 50
     python -m recipes.train.with_timm hfds/exported-parquet --model resnet18 --img-size 28 --channels 1
 
-Hard labels and timm's augmentation: no published protocol (that is `recipes.train.student`). timm's training
+Hard labels and timm's augmentation: no published protocol (that is `d3hr train student`). timm's training
 script, which its package does not ship, takes the same data: `train.py --data-dir exported --train-split ""`,
 or `train.py --dataset hfds/exported-parquet`.
 """

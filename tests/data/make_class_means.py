@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
-from recipes.data.images import load_images
+from d3hr_datasets.image_sets.real_images import load_images
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets import Artifact, D3HRFashionMNIST
 from d3hr_datasets.dataset.artifact_registry import embedded_artifact
-from recipes.common.generated_images import dataset_tensors
+from d3hr_datasets.image_sets.generated_images import dataset_tensors
 
 ROOT = Path(__file__).parents[2]
 MEANS = Path(__file__).parents[1] / "data" / "fashion_mnist_class_means.png"
@@ -107,13 +107,19 @@ def test_the_wheel_works_elsewhere(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
+        teacher = [Path(name).name for name in archive.namelist() if "/hub/fashion-mnist-teacher/" in name]
         archive.extractall(tmp_path / "site")
+    assert set(teacher) == {"README.md", "config.json", "model.safetensors"}
     code = """
 import sys
 from d3hr_datasets import D3HRFashionMNIST
 dataset = D3HRFashionMNIST(root=sys.argv[1], ipc=1)
 print(dataset.artifact.folder)
 print(dataset[9][0].tobytes().hex())
+from d3hr_datasets.students.teachers import load_teacher
+load_teacher("embedded:fashion-mnist", dataset.classes)
+from d3hr_datasets.dataset.artifact_registry import embedded_teacher
+print(embedded_teacher("fashion-mnist"))
 """
     result = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "cache")],
@@ -123,7 +129,8 @@ print(dataset[9][0].tobytes().hex())
         cwd=tmp_path,
         env={"PYTHONPATH": str(tmp_path / "site")},
     )
-    folder, pixels = result.stdout.split()
+    folder, pixels, teacher_folder = result.stdout.split()
     assert Path(folder).is_relative_to(tmp_path / "site")
+    assert Path(teacher_folder) == tmp_path / "site" / "d3hr_datasets" / "hub" / "fashion-mnist-teacher"
     here = D3HRFashionMNIST(root=tmp_path / "here", ipc=1)[9][0]
     assert np.array_equal(np.frombuffer(bytes.fromhex(pixels), np.uint8), np.asarray(here).ravel())

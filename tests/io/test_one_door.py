@@ -33,6 +33,7 @@ OPENING = {
 }
 OWN = "a file of this package"
 CACHE = "a file of the cache, which has a door of its own: `cache.files.read_bytes`"
+RUN = "a file of a run, which this library has written"
 ASKED = "`check_file` or `read_header` has looked at it in the lines before"
 ALLOWED = {
     ("io.untrusted_files", "fdopen", "open_file"): "the door",
@@ -40,9 +41,16 @@ ALLOWED = {
     ("io.atomic", "open", "sync"): "nothing is read of it",
     ("artifact.tensors", "safe_open", "_read"): ASKED,
     ("build.chunks", "safe_open", "load_tensors"): ASKED,
+    (
+        "image_sets.tensor_files",
+        "load",
+        "_load_torch",
+    ): "of what the door has opened, after `check_torch_file`",
+    ("image_sets.tensor_files", "safe_open", "_load_safetensors"): ASKED,
     ("students.soft_labels", "safe_open", "load"): ASKED,
     ("students.teachers", "load_state_dict", "_load_weights"): ASKED,
     ("build.reference_import", "load", "_load"): "of what the door has opened",
+    ("dataset.tiny_imagenet", "open", "loader"): "of what the door has opened, with formats",
     ("sources.image_files", "open", "open_image"): "of what the door has opened, with formats",
     ("sources.image_files", "load", "open_image"): "pixels of an image that is open",
     (
@@ -66,6 +74,15 @@ ALLOWED = {
     ("dataset.export", "read_bytes", "_png"): CACHE,
     ("students.training", "load_state_dict", "__init__"): "tensors in memory",
     ("dataset.export", "open", "export_webdataset"): "written, not read",
+    ("cli.evaluate", "read_text", "evaluate"): "written by the command itself",
+    ("runs.settings_files", "read_text", "read_yaml"): ASKED,
+    ("runs.run_folder", "load", "load_checkpoint"): ASKED,
+    ("runs.run_folder", "read_text", "__init__"): RUN,
+    ("runs.run_folder", "open", "log"): RUN,
+    ("runs.run_folder", "open", "write"): RUN,
+    ("runs.run_folder", "open", "replace_metrics"): RUN,
+    ("experiments.student_run", "read_text", "_finished"): RUN,
+    ("image_sets.real_images", "open", "provide_fashion_mnist"): "a file of the system's package",
 }
 
 

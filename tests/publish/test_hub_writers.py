@@ -18,16 +18,16 @@ import torch
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.errors import ExportError
+from d3hr_datasets.experiments import student_export, train_table
+from d3hr_datasets.experiments.protocol_files import PROTOCOLS
+from d3hr_datasets.experiments.student_settings import StudentSettings
 from d3hr_datasets.io import atomic
 from d3hr_datasets.io.atomic import replaced_folder
 from d3hr_datasets.publish import card
 from d3hr_datasets.publish.card import write_card
+from d3hr_datasets.runs.settings_files import load_settings
 from recipes.build import fashion_mnist as build_fashion_mnist
-from recipes.common.settings import load_settings
 from recipes.evaluate import dit_xl
-from recipes.tables import students as evaluate_table
-from recipes.train import student_export
-from recipes.train.student_settings import StudentSettings
 from tests.support.workers import file_digests
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def _no_processes(patch: pytest.MonkeyPatch) -> None:
         raise subprocess.CalledProcessError(1, "python")
 
     patch.setattr(subprocess, "run", fail)
-    patch.setattr(evaluate_table, "ProcessPoolExecutor", fail)
+    patch.setattr(train_table, "ProcessPoolExecutor", fail)
 
 
 def _no_memory(patch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,6 @@ def _unmarked_card(_: pytest.MonkeyPatch) -> None:
 STATISTICS = str(ARTIFACT / "statistics.safetensors")
 TRANSFORMER = str(ARTIFACT / "model/transformer/diffusion_pytorch_model.safetensors")
 VAE = str(ARTIFACT / "model/vae/config.json")
-TEACHER = "recipes/configs/students/teacher/fashion-mnist.yaml"
 # Each recipe that may write to `hub/`, its arguments, and what is missing.
 CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("build.fashion_mnist", [], _nothing),
@@ -111,19 +110,14 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("release", ["org", "--dry-run"], _remove(STATISTICS)),
     ("evaluate.benchmarks", [], _no_processes),
     ("tables.trainings", [], _nothing),
-    ("train.student", [TEACHER, "--set", "export=hub/fashion-mnist-teacher"], _nothing),
     ("tables.write_cards", [], _remove("hub/results/tables/hard-labels.md")),
     ("tables.write_cards", [], _remove(TRANSFORMER)),
     ("tables.write_cards", [], _unmarked_card),
 ]
 HELPERS = {
     "common.results",
-    "common.run_folder",
     "tables.result_tables",
     "tables.findings",
-    "tables.student_table",
-    "train.student_export",
-    "train.training_sets",
 }  # of the others
 
 
@@ -135,7 +129,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(REPOSITORY / "recipes" / "configs", folder / "recipes" / "configs")
     shutil.copy(REPOSITORY / "README.md", folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("recipes.data.images.DEBIAN_FASHION_MNIST", folder / "nowhere")
+    monkeypatch.setattr("d3hr_datasets.image_sets.real_images.DEBIAN_FASHION_MNIST", folder / "nowhere")
     return folder
 
 
@@ -205,7 +199,9 @@ def test_a_teacher_is_exported_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     for name in ("config.json", "model.safetensors", "README.md", "mine.txt"):
         (folder / name).write_text(name)
     before = _state(folder)
-    settings = load_settings(StudentSettings, REPOSITORY / TEACHER, [f"export={folder}"])
+    settings = load_settings(
+        StudentSettings, PROTOCOLS / "teacher" / "fashion-mnist.yaml", [f"export={folder}"]
+    )
     result = {"top1": 1.0, "tested_on": "test set", "num_test_images": 1, "num_images": 1}
     model = torch.nn.Linear(1, 1)
     model.pretrained_cfg = {}  # type: ignore[assignment]

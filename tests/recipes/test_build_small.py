@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from d3hr_datasets.image_sets.real_images import load_images
 from recipes.build import small as build_small
-from recipes.data.images import load_images
 
 
 def test_images_of_other_packages_become_image_folders(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from d3hr_datasets.runs.run_folder import RunFolder
 from recipes.common.ema import averaged_weights, restore_average, weight_average
-from recipes.common.run_folder import RunFolder
 from recipes.common.training_loop import TrainingLoop, TrainingSettings
 
 

@@ -23,7 +23,7 @@ SOURCES = {
         "0.3530": "their standard deviation",
     },
     "docs/reference-differences.md": {"0.18215": "the VAE's scaling factor in the reference code"},
-    "hub/fashion-mnist-teacher/README.md": {"92.75": "recipes.train.student, which writes this card"},
+    "hub/fashion-mnist-teacher/README.md": {"92.75": "d3hr train student, which writes this card"},
 }
 NUMBERS = "half|one|two|three|four|five|six|seven|eight|nine|ten"
 FIGURE = re.compile(

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from d3hr_datasets.build.model_facts import image_frame, model_classes
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.runs.run_folder import RunFolder
 from d3hr_datasets.students.convnet import ConvNet
 from d3hr_datasets.students.models import create_student
-from recipes.common.errors import RecipeError
-from recipes.common.run_folder import RunFolder
 from recipes.train import diffusion as train_dit
 from recipes.train import vae as train_vae
 from recipes.train.perceptual import PerceptualDistance
@@ -141,5 +141,5 @@ def test_a_run_refuses_other_settings(image_folder: Path, tmp_path: Path) -> Non
     settings = vae_settings(image_folder, tmp_path / "run")
     RunFolder(settings.output, settings)
     RunFolder(settings.output, dataclasses.replace(settings, epochs=5))
-    with pytest.raises(RecipeError, match="learning_rate"):
+    with pytest.raises(ConfigError, match="learning_rate"):
         RunFolder(settings.output, dataclasses.replace(settings, learning_rate=0.5))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import recipes
+from d3hr_datasets.image_sets import real_images
 from recipes.common import program as common
 from recipes.common.errors import RecipeError
 from recipes.common.prerequisites import need, need_artifact, training_of
-from recipes.data import images as data
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "configs"
@@ -22,7 +22,6 @@ BUILD = "python -m recipes.build.fashion_mnist"
 VAE = "python -m recipes.train.vae recipes/configs/vae_fashion_mnist.yaml"
 DECODER = "python -m recipes.train.vae recipes/configs/decoder_fashion_mnist.yaml"
 DIT = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml"
-TEACHER = "python -m recipes.train.student recipes/configs/students/teacher/FILE"
 # Arguments of a recipe, and the command that it names in a folder where there is nothing.
 NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "build.fashion_mnist": [([], DIT)],
@@ -31,7 +30,9 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "evaluate.inversion_methods": [([], BUILD)],
     "evaluate.precision": [([], VAE)],
     "evaluate.storage": [([], BUILD)],
-    "tables.students": [([str(CONFIGS / "tables" / "hard-labels.yaml")], BUILD)],
+    "tables.students": [
+        ([str(CONFIGS / "tables" / "hard-labels.yaml")], "apt-get install dataset-fashion-mnist")
+    ],
     "evaluate.vae": [([], BUILD)],
     "tables.rank_architectures": [
         (
@@ -48,15 +49,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
             [str(CONFIGS / "dit_fashion_mnist.yaml"), "--set", "vae=runs/my-vae/vae"],
             "python -m recipes.train.vae CONFIG --set output=runs/my-vae",
         ),
-        (["nowhere.yaml"], "recipes/configs/"),
-    ],
-    "train.student": [
-        ([str(CONFIGS / "students" / "dc" / "fashion-mnist-ipc1.yaml")], BUILD),
-        ([str(CONFIGS / "students" / "soft" / "fashion-mnist-ipc1.yaml")], TEACHER),
-        (
-            [str(CONFIGS / "students" / "dc" / "fashion-mnist-ipc1.yaml"), "--set", "source=folder:images"],
-            "d3hr export --format image-folder --output images",
-        ),
+        (["nowhere.yaml"], "there is no settings file nowhere.yaml"),
     ],
     "train.vae": [
         ([str(CONFIGS / "decoder_fashion_mnist.yaml")], VAE),
@@ -89,11 +82,9 @@ def test_what_is_missing_is_said_in_a_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(data, "DEBIAN_FASHION_MNIST", tmp_path / "no-package")
+    monkeypatch.setattr(real_images, "DEBIAN_FASHION_MNIST", tmp_path / "no-package")
     monkeypatch.setattr("sys.argv", [name, *arguments])
     recipe = importlib.import_module(f"recipes.{name}")
-    if name == "tables.students":
-        monkeypatch.setattr("recipes.tables.student_rows.STUDENTS", CONFIGS / "students")
     with pytest.raises(SystemExit) as raised:
         recipe.main()
     message = str(raised.value.code)

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from recipes.train.diffusion import DiTSettings
-from recipes.train.student_settings import StudentSettings
 from recipes.train.vae import VAESettings
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
-STUDENTS = CONFIGS / "students"
 TABLES = CONFIGS / "tables"
-CLASSES = ["ant", "bee", "cat"]
 
 
 def vae_settings(image_folder: Path, output: Path, **changes: Any) -> VAESettings:
@@ -59,28 +56,3 @@ def dit_settings(image_folder: Path, output: Path, vae: Path, **changes: Any) ->
         "minutes_between_samples": 60.0,
     }
     return DiTSettings(**{**values, **changes})
-
-
-def student(real: Path, output: Path, **changes: Any) -> StudentSettings:
-    values: dict[str, Any] = {
-        "student": "convnet3",
-        "student_args": {"width": 4},
-        "image_size": 12,
-        "channels": 3,
-        "mean": [0.5] * 3,
-        "std": [0.25] * 3,
-        "epochs": 4,
-        "batch_size": 4,
-        "optimizer": "sgd",
-        "learning_rate": 0.01,
-        "weight_decay": 5e-4,
-        "schedule": "step",
-        "milestones": [0.5],
-        "labels": "hard",
-        "dataset": str(real),
-        "source": "random_real",
-        "ipc": 2,
-        "output": str(output),
-        "minutes_between_checkpoints": 0.0,
-    }
-    return StudentSettings(**{**values, **changes})

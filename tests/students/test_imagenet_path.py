@@ -18,15 +18,16 @@ from timm.data import create_transform
 
 from d3hr_datasets.classes.class_list import ClassList, packaged_subset
 from d3hr_datasets.dataset.named_datasets import D3HRImageNet
+from d3hr_datasets.experiments.protocol_files import PROTOCOLS
+from d3hr_datasets.experiments.student_settings import StudentSettings
+from d3hr_datasets.runs.settings_files import load_settings
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.teachers import Teacher, load_teacher
 from d3hr_datasets.students.training import EpochReport, train_student
 from d3hr_datasets.students.views import EpochBatches, Views, train_transform
-from recipes.common.settings import load_settings
-from recipes.train.student_settings import StudentSettings
 from tests.support.tiny import save_untrained_artifact
 
-CONFIG = Path(__file__).parents[2] / "recipes/configs/students/d3hr/imagewoof-ipc10.yaml"
+CONFIG = PROTOCOLS / "d3hr" / "imagewoof-ipc10.yaml"
 ARCHITECTURE = "tf_efficientnet_lite0"
 
 

@@ -10,7 +10,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from d3hr_datasets.errors import TeacherError
+from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.dataset.artifact_registry import EMBEDDED_TEACHERS, embedded_teacher
+from d3hr_datasets.errors import ArtifactNotFoundError, TeacherError
 from d3hr_datasets.students.teachers import load_teacher
 from d3hr_datasets.students.views import (
     TensorImages,
@@ -48,3 +50,20 @@ def test_teachers_of_other_classes_are_refused(teacher_folder: Path, tmp_path: P
             load_teacher(name, CLASSES)
     with pytest.raises(TeacherError, match="cannot be read"):
         load_teacher("convnet3", CLASSES, weights=tmp_path / "none.pth", class_names=CLASSES, **arguments)
+
+
+def test_the_embedded_teacher_knows_fashion_mnist() -> None:
+    names = list(ClassList.packaged("fashion-mnist").names)
+    teacher = load_teacher("embedded:fashion-mnist", names[::-1])
+    assert (teacher.name, teacher.columns.tolist()) == ("embedded:fashion-mnist", [*reversed(range(10))])
+    by_folder = load_teacher(f"local-dir:{embedded_teacher('fashion-mnist')}", names)
+    images = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(teacher(images), by_folder(images).flip(1))
+
+
+def test_other_teachers_are_not_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TeacherError, match=r"no teacher of 'cifar10' .*'embedded:fashion-mnist'.*local-dir"):
+        load_teacher("embedded:cifar10", ["cat"])
+    monkeypatch.setitem(EMBEDDED_TEACHERS, "fashion-mnist", "not-there")
+    with pytest.raises(ArtifactNotFoundError, match=r"the teacher of fashion-mnist .*not-there.*FILE\.whl"):
+        load_teacher("embedded:fashion-mnist", ["Bag"])

@@ -1,0 +1,22 @@
+"""Images with labels, and what the labels mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from d3hr_datasets.students.views import Images
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with labels, and what the labels mean.
+
+    Args:
+        images: The images, as a student's views are made of.
+        classes: Class names, by label.
+        wnids: WordNet IDs, by label, where they are known.
+    """
+
+    images: Images
+    classes: list[str]
+    wnids: list[str] | None = None

@@ -1,0 +1,135 @@
+"""Real images: Fashion-MNIST through torchvision, or any folder of class folders.
+
+In: a name or a folder, and a split. Out: `images` as uint8 tensors (N, C, H, W) and `targets` as int64,
+both in memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision import datasets
+from tqdm import tqdm
+
+from d3hr_datasets.errors import ConfigError, ImagesNotFoundError
+from d3hr_datasets.io.atomic import replace_file
+from d3hr_datasets.sources.image_folders import open_image_folder
+from d3hr_datasets.sources.records import Images
+from d3hr_datasets.sources.resizing import resize_and_crop
+
+# Where Debian's package dataset-fashion-mnist puts the IDX files.
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+HELD_OUT = 10_000  # of the 60,000 training images, for every choice; the test set only fills tables
+
+
+class FolderImages(Dataset[tuple[Image.Image, int]]):
+    """Images of class folders as a data set: in RGB, each read when it is asked for.
+
+    Args:
+        images: Of `open_image_folder`, perhaps with other labels.
+    """
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self.targets = list(images.labels or ())
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        image, label = next(self._images.records(0, index)).read()
+        return image.convert("RGB"), label
+
+
+def fashion_mnist(train: bool, root: str | Path = "data", download: bool = False) -> datasets.FashionMNIST:
+    """Return torchvision's Fashion-MNIST, from `root`, from Debian's package, or by download.
+
+    Raises:
+        ImagesNotFoundError: It is in neither place and `download` is False.
+    """
+    if not download:
+        provide_fashion_mnist(root)
+    return datasets.FashionMNIST(str(root), train=train, download=download)
+
+
+def provide_fashion_mnist(root: str | Path = "data") -> None:
+    """Have the files of torchvision's Fashion-MNIST in `root`: unpacked from Debian's package if need be.
+
+    Raises:
+        ImagesNotFoundError: They are in neither place.
+    """
+    raw = Path(root) / "FashionMNIST" / "raw"
+    names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    if all((raw / name).exists() for name in names):
+        return
+    if not all((DEBIAN_FASHION_MNIST / f"{name}.gz").exists() for name in names):
+        raise ImagesNotFoundError(
+            f"Fashion-MNIST is not in {raw} nor in {DEBIAN_FASHION_MNIST}. On Debian or Ubuntu: "
+            '`apt-get install dataset-fashion-mnist`; elsewhere `python -c "from torchvision.datasets import '
+            f'FashionMNIST; FashionMNIST({str(root)!r}, download=True)"`'
+        )
+    raw.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with gzip.open(DEBIAN_FASHION_MNIST / f"{name}.gz") as source:
+            data = source.read()
+        replace_file(raw / name, lambda path, data=data: path.write_bytes(data))  # type: ignore[misc]
+
+
+def split_indices(count: int, held_out: int, split: str) -> torch.Tensor:
+    """Return the ascending indices of "train" or "held-out", a fixed random split of `count` images."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return (order[:held_out] if split == "held-out" else order[held_out:]).sort().values
+
+
+def load_images(
+    source: str,
+    split: str,
+    image_size: int,
+    channels: int,
+    download: bool = False,
+    root: str | Path = "data",
+) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Return (images, targets, class names) of one split.
+
+    Args:
+        source: "fashion-mnist", or a folder with one folder per class.
+        split: "train" (without the held-out part), "held-out", "train+held-out" or "test". A folder is
+            split by a fixed seed, one sixth held out, and has no "test".
+        image_size: Side in pixels. Fashion-MNIST is 28; a folder is resized and centre-cropped to it.
+        channels: 1 (grey) or 3 (RGB).
+        download: Let torchvision fetch Fashion-MNIST.
+        root: Of torchvision's files of Fashion-MNIST.
+
+    Returns:
+        Images as uint8 (N, channels, image_size, image_size), targets as int64 (N,), and names.
+    """
+    if split not in {"train", "held-out", "train+held-out", "test"}:
+        raise ConfigError(f"split {split!r} must be train, held-out, train+held-out or test")
+    if source == "fashion-mnist":
+        data = fashion_mnist(split != "test", root, download)
+        images, targets, names = data.data[:, None], data.targets, list(data.classes)
+        if image_size != images.shape[-1]:
+            raise ConfigError(f"Fashion-MNIST images are 28 x 28, image_size is {image_size}")
+        images = images.expand(-1, channels, -1, -1)
+        held_out = HELD_OUT
+    else:
+        if split == "test":
+            raise ConfigError(f"{source} has no test split; use held-out")
+        found, classes = open_image_folder(Path(source))
+        folder, mode = FolderImages(found), "L" if channels == 1 else "RGB"
+        images = torch.stack(
+            [
+                resize_and_crop(image, image_size, mode)
+                for image, _ in tqdm((folder[i] for i in range(len(folder))), "reading images", len(folder))
+            ]
+        )
+        targets, names = torch.tensor(folder.targets), list(classes)
+        held_out = len(images) // 6
+    if split in {"train", "held-out"}:
+        index = split_indices(len(images), held_out, split)
+        images, targets = images[index], targets[index]
+    return images, targets, names

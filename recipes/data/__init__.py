@@ -1,1 +1,0 @@
-"""Real images for the recipes."""

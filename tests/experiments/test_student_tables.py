@@ -1,0 +1,158 @@
+"""Tables of students are trained, checked and written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.experiments import table_rows, train_table
+from d3hr_datasets.experiments.student_run import run_student
+from d3hr_datasets.experiments.student_settings import StudentSettings
+from d3hr_datasets.experiments.table_files import markdown, pick, score, write_table
+from d3hr_datasets.experiments.table_rows import expand, load_table
+from d3hr_datasets.experiments.train_table import summarize, train_all
+from d3hr_datasets.image_sets.training_sets import (
+    SOURCES,
+)
+from d3hr_datasets.students.models import create_student
+from recipes.tables.rank_architectures import correlations
+from tests.recipes.tiny_trainings import TABLES
+from tests.support.pools import PoolHere
+from tests.support.tiny_students import student
+
+
+@pytest.fixture
+def table_file(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a table of three rows and two seeds on tiny images."""
+    values = dataclasses.asdict(student(real, tmp_path / "runs"))
+    (tmp_path / "student.yaml").write_text(yaml.safe_dump({**values, "epochs": 1}))
+    monkeypatch.setattr(table_rows, "PROTOCOLS", tmp_path)
+    table = {
+        "title": "A table",
+        "config": "student.yaml",
+        "seeds": 2,
+        "output": str(tmp_path / "results" / "table"),
+        "rows": [
+            {"grid": {"source": ["random_real"], "ipc": [1, 2]}},
+            {"name": "everything", "set": {"source": "whole", "ipc": 0}},
+        ],
+        "scores": [
+            {
+                "name": "two",
+                "kind": "lrs",
+                "real_hard": {"source": "whole"},
+                "random_any": {"ipc": 1},
+                "distilled_hard": {"ipc": 2},
+                "distilled_any": {"ipc": 2},
+            }
+        ],
+        "plot": {"x": "ipc", "series": "source"},
+    }
+    path = tmp_path / "table.yaml"
+    path.write_text(yaml.safe_dump(table, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(TABLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_tables_name_rows_that_can_be_trained(path: Path) -> None:
+    table = load_table(path, [])
+    rows = [row.student(0) for row in expand(table)]
+    assert rows and all(row.source in SOURCES for row in rows)
+    models = {json.dumps([row.student, row.channels, row.image_size, row.student_args]) for row in rows}
+    for name, channels, image_size, arguments in map(json.loads, models):
+        create_student(name, 10, channels, image_size, arguments)  # refuses what the model does not take
+    summaries = [
+        {"name": row.name, "settings": dataclasses.asdict(row.student(0)), "top1": {"mean": 50.0}}
+        for row in expand(table)
+    ]
+    for spec in table.scores:
+        assert 0 < score(spec, summaries)["value"] < 1
+    for axis in table.plot.values():
+        assert axis in {field.name for field in dataclasses.fields(StudentSettings)}
+
+
+def test_a_table_is_trained_and_written(
+    table_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = load_table(table_file, ["learning_rate=0.02"], output=tmp_path / "results" / "other")
+    rows = expand(table)
+    assert [row.name for row in rows] == ["random real, ipc 1", "random real, ipc 2", "everything"]
+    assert rows[0].student(1).learning_rate == 0.02 and rows[0].student(1).seed == 1
+    # In this process: a spawned one would import everything anew.
+    results = {
+        (row.name, seed): run_student(row.student(seed), progress=False) for row in rows for seed in (0, 1)
+    }
+    monkeypatch.setattr(train_table, "ProcessPoolExecutor", PoolHere)
+    assert train_all(rows, 2, 1) == results  # found, not trained again
+    write_table(table, [summarize(row, 2, results) for row in rows], "command")
+    output = Path(table.output)
+    assert sorted(path.name for path in output.parent.iterdir()) == ["other.json", "other.md", "other.png"]
+    document = json.loads(output.with_suffix(".json").read_text())
+    assert [row["num_images"] for row in document["rows"]] == [3, 6, 12]
+    two = [results["random real, ipc 2", seed]["top1"] for seed in (0, 1)]
+    assert document["rows"][1]["top1"]["values"] == two
+    lrs = document["scores"][0]
+    alpha = 0.5 * (lrs["distilled_any"] - lrs["random_any"]) - 0.5 * (
+        lrs["real_hard"] - lrs["distilled_hard"]
+    )
+    assert lrs["value"] == pytest.approx((math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1)))
+    text = output.with_suffix(".md").read_text()
+    assert f"| random real, ipc 2 | {sum(two) / 2:.1f} ± " in text and "two (LRS)" in text
+
+
+def test_tables_are_checked(table_file: Path, tmp_path: Path) -> None:
+    table = load_table(table_file, [], seeds=1)
+    with pytest.raises(ConfigError, match="unknown keys"):
+        expand(dataclasses.replace(table, rows=[{"sets": {}}]))
+    with pytest.raises(ConfigError, match="the same name"):
+        expand(dataclasses.replace(table, rows=[{"set": {"ipc": 1}}, {"set": {"ipc": 1}}]))
+    with pytest.raises(ConfigError, match="unknown settings"):
+        expand(dataclasses.replace(table, set={"epoch": 1}))[0].student(0)
+    with pytest.raises(ConfigError, match="must describe one row"):
+        pick([{"name": "a", "settings": {}}], {"ipc": 3})
+    rows: list[dict[str, Any]] = [
+        {
+            "name": "a",
+            "top1": {"mean": 1.0, "std": None},
+            "top5": {"mean": 2.0, "std": None},
+            "num_images": 3,
+            "label_bytes": None,
+            "teacher": "t",
+            "tested_on": "test set",
+            "settings": {"teacher": "resnet18"},
+        }
+    ]
+    assert "| a | 1.0 | 2.0 | 3 | teacher at hand |" in markdown(table, rows, [])
+    (tmp_path / "model.safetensors").write_bytes(bytes(1234))
+    rows[0]["settings"]["teacher"] = f"local-dir:{tmp_path}"
+    assert "| a | 1.0 | 2.0 | 3 | teacher, 1,234 |" in markdown(table, rows, [])
+    shown = dataclasses.replace(
+        table, rows=[{"set": {"torch_compile": True, "ipc": 3}, "grid": {"source": ["modes"]}}]
+    )
+    assert [row.name for row in expand(shown)] == ["modes, ipc 3"]
+
+
+def test_rank_correlation_of_architectures() -> None:
+    rows = [
+        {
+            "settings": {"source": source, "student": "convnet3", "student_args": {"width": width}},
+            "top1": {"mean": accuracy},
+        }
+        for source, accuracies in {
+            "whole": (90, 91, 92),
+            "modes": (70, 72, 71),
+            "random_real": (3, 2, 1),
+        }.items()
+        for width, accuracy in zip((1, 2, 3), accuracies, strict=True)
+    ]
+    found = correlations(rows)
+    assert found["modes"]["spearman"] == pytest.approx(0.5)
+    assert found["random_real"]["kendall"] == pytest.approx(-1)
+    assert found["modes"]["architectures"] == 3
