@@ -91,7 +91,7 @@ def documents() -> dict[Path, str]:
     return {
         **{
             path: filled(path.read_text(encoding="utf-8"), path)
-            for path in (README, MODEL_CARD, *DOCS.glob("*.md"))
+            for path in (README, MODEL_CARD, *sorted(DOCS.glob("**/*.md")))
         },
         ARTIFACT / CARD: artifact_card(),
         result_tables.RESULTS / "SYSTEMS.md": f"{SYSTEMS}\n{result_tables.systems()}\n",

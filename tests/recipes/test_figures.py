@@ -15,7 +15,7 @@ from recipes.common.errors import RecipeError
 from recipes.tables import result_tables, write_cards
 
 ROOT = Path(__file__).parents[2]
-WRITTEN = ("README.md", "docs/*.md", "hub/*/README.md", "hub/*/model/README.md")
+WRITTEN = ("README.md", "docs/**/*.md", "hub/*/README.md", "hub/*/model/README.md")
 # Figures that stand in no block, and where they are from.
 SOURCES = {
     "README.md": {"15 %": "the default of GroupSamplingConfig.mode_spread"},
