@@ -51,6 +51,12 @@ class Decoder:
         self.artifact, self.model = artifact, model
         self.decode: DecodeConfig = artifact.info.decode
 
+    @classmethod
+    def embedded(cls) -> Decoder:
+        """Return the decoder of the artifact that ships with the package."""
+        artifact = Artifact.load(embedded_artifact("fashion-mnist"))
+        return cls(artifact, load_model(artifact, device="cpu"))
+
     def images(self, latents: torch.Tensor, class_label: int, decode: DecodeConfig) -> list[Image.Image]:
         """Return pictures of (B, *latent) latents of one class, at the timestep of `decode`."""
         labels = torch.full((len(latents),), class_label)
@@ -116,7 +122,7 @@ def draw_groups(decoder: Decoder) -> Figure:
 
 
 def draw_spread(decoder: Decoder) -> Figure:
-    """Draw groups around the mean of a class, in the plane in which its modes, by their images, spread most."""
+    """Draw groups around the mean of a class, in the plane in which its modes spread most."""
     label = decoder.label(CLASS)
     stored = decoder.artifact.modes(decoder.decode.timestep, label)
     modes, weight = stored.mean[0].double().flatten(1), stored.count[0].double().sqrt()[:, None]
@@ -178,8 +184,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--only", choices=FIGURES, action="append", help="figures to draw; all by default")
     arguments = parser.parse_args()
-    artifact = Artifact.load(embedded_artifact("fashion-mnist"))
-    decoder = Decoder(artifact, load_model(artifact, device="cpu"))
+    decoder = Decoder.embedded()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in arguments.only or FIGURES:
         path = arguments.output / f"{name}.png"
