@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint docs bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,11 +21,14 @@ lint: $(STAMP) ## style, format, types and the direction of imports
 	$(RUN) mypy
 	$(VENV)/bin/lint-imports
 
+docs: $(STAMP) ## the documentation site, into site/
+	$(RUN) mkdocs build --strict
+
 bench: $(STAMP) ## the benchmarks
 	$(RUN) pytest tests/benchmarks --benchmark-only
 
 clean: ## remove the environment, caches and what was generated (not data, not runs)
-	rm -rf .venv demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .benchmarks
+	rm -rf .venv demo dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .benchmarks
 	find d3hr_datasets recipes tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml constraints.txt

@@ -58,7 +58,7 @@ measured before that.
 
 
 def filled(text: str, where: str | Path) -> str:
-    """Return a text with all its blocks written anew.
+    """Return a text with all its blocks written anew, their links made to lead from `where`.
 
     Raises:
         RecipeError: A block has no end, or a name that is not known.
@@ -70,9 +70,13 @@ def filled(text: str, where: str | Path) -> str:
     marks = MARK.findall(BLOCK.sub("", text))
     if marks:
         raise RecipeError(f"{where} has the mark {marks[0]!r} without its other half")
-    return BLOCK.sub(
-        lambda found: f"<!-- {found[1]} -->\n\n{BLOCKS[found[1]]()}\n\n<!-- end of {found[1]} -->", text
-    )
+    above = "../" * len(Path(where).parent.parts)
+
+    def written(found: re.Match[str]) -> str:
+        block = BLOCKS[found[1]]().replace("](hub/", f"]({above}hub/")
+        return f"<!-- {found[1]} -->\n\n{block}\n\n<!-- end of {found[1]} -->"
+
+    return BLOCK.sub(written, text)
 
 
 def artifact_card() -> str:

@@ -1,0 +1,125 @@
+"""What pages need to run that a reader has: folders of images, models, a Hub.
+
+In: an empty folder, where the page will run. Out: what its placeholders stand for. A page without a setup
+here needs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import DiTPipeline
+from huggingface_hub import close_session
+from PIL import Image
+
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
+from d3hr_datasets.image_sets.real_images import fashion_mnist
+from tests.docs.pages import ROOT
+from tests.support.hub_server import HubServer, environment
+from tests.support.tiny import CLASSES, save_tiny_artifact, tiny_pipeline
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a page runs in.
+
+    Args:
+        placeholders: Words of the page, as MODEL or ORG/NAME, and what stands for them in the test.
+        environment: Variables of its commands and of its Python, those of Hugging Face included.
+    """
+
+    placeholders: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+Setup = Callable[[Path], AbstractContextManager[Surroundings]]
+
+
+@contextmanager
+def nothing(folder: Path) -> Iterator[Surroundings]:
+    """Give a page an empty folder."""
+    assert not list(folder.iterdir())
+    yield Surroundings()
+
+
+@contextmanager
+def real_fashion_mnist(folder: Path) -> Iterator[Surroundings]:
+    """Give a page the real images in data/, where torchvision's download puts them."""
+    fashion_mnist(train=False, root=folder / "data")
+    yield Surroundings()
+
+
+@contextmanager
+def reference_model(folder: Path) -> Iterator[Surroundings]:
+    """Stand for ImageNet and DiT-XL/2: a few images of three classes and a tiny model."""
+    (folder / "classes.json").write_text(json.dumps(CLASSES))
+    save_images(folder / "images")
+    tiny_pipeline(channels=3).save_pretrained(folder / "model")
+    yield Surroundings(
+        {"IMAGENET": "images", "imagenet": "classes.json", "facebook/DiT-XL-2-256@COMMIT": "model"}
+    )
+
+
+@contextmanager
+def images_and_model(folder: Path) -> Iterator[Surroundings]:
+    """Give a page IMAGES of three classes, a tiny MODEL that names them, and STATISTICS as the reference saves.
+
+    The settings files of the recipes are where they are in a clone.
+    """
+    save_images(folder / "images")
+    names = dict(enumerate(CLASSES))
+    model = tiny_pipeline(channels=3)
+    DiTPipeline(model.transformer, model.vae, model.scheduler, id2label=names).save_pretrained(
+        folder / "model"
+    )
+    (folder / "recipes").symlink_to(ROOT / "recipes")
+    (folder / "statistics").mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for name in CLASSES:  # 15 timesteps of (3, 4, 4) latents
+        values = {key: torch.rand(15, 48, generator=generator).half() for key in ("mean", "variance")}
+        torch.save(values, folder / "statistics" / f"{name.replace('/', '_')}.pt")
+    yield Surroundings({"IMAGES": "images", "MODEL": "model", "STATISTICS": "statistics"})
+
+
+@contextmanager
+def local_hub(folder: Path) -> Iterator[Surroundings]:
+    """Give a page an artifact in FOLDER, and a Hub on this machine, which knows no repository yet."""
+    save_tiny_artifact(folder / "artifact", folder.parent / "work")
+    with HubServer() as server:
+        try:
+            yield Surroundings({"FOLDER": "artifact"}, environment(server.url, folder.parent / "home"))
+        finally:
+            close_session()
+
+
+@contextmanager
+def embedded_folder(_: Path) -> Iterator[Surroundings]:
+    """Give a page the embedded artifact as ARTIFACT."""
+    yield Surroundings({"ARTIFACT": str(embedded_artifact("fashion-mnist"))})
+
+
+def save_images(folder: Path) -> None:
+    """Save four images of 32 x 32 noise for each of the tiny model's classes, a folder each."""
+    generator = torch.Generator().manual_seed(0)
+    for name in CLASSES:
+        (folder / name.replace("/", "_")).mkdir(parents=True)
+        for number in range(4):
+            pixels = torch.randint(0, 256, (32, 32, 3), generator=generator).to(torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / name.replace("/", "_") / f"{number}.png")
+
+
+# By the path of the page below the root of the repository.
+SETUPS: dict[str, Setup] = {
+    "docs/guides/build.md": images_and_model,
+    "docs/guides/publish.md": local_hub,
+    "docs/guides/reference-code.md": images_and_model,
+    "docs/guides/scale-out.md": images_and_model,
+    "docs/guides/use.md": embedded_folder,
+    "docs/reference-differences.md": reference_model,
+    "docs/tutorials/first-set.md": real_fashion_mnist,
+}
