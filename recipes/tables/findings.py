@@ -42,6 +42,40 @@ def comparisons() -> str:
     return table(header, rows)
 
 
+# What the README shows of `comparisons`: a table, its images per class, and what students saw beside them.
+HEADLINE = {
+    "hard-labels": ("hard", (1, 10, 50)),
+    "soft-labels": ("soft", (1, 10, 50)),
+    "soft-labels-d3hr": ("soft, D3HR's own recipe", (10,)),
+}
+
+
+def headline() -> str:
+    """Return at most eight rows: students of distilled images, of random real ones, and of all real ones."""
+    rows = []
+    for name, (labels, wanted) in HEADLINE.items():
+        found = read_results(result_tables.RESULTS / "tables" / f"{name}.json")["rows"]
+        for ipc in wanted:
+            pair = [_only(found, source, ipc) for source in ("modes", "random_real")]
+            difference = pair[0]["mean"] - pair[1]["mean"]
+            rows.append([labels, ipc, *map(_score, pair), f"{difference:+.1f}"])
+    whole = _only(read_results(result_tables.RESULTS / "tables" / "hard-labels.json")["rows"], "whole", 0)
+    rows.append(["hard", "all", "", _score(whole), ""])
+    return table(["labels", "images per class", "distilled", "random real", "difference"], rows)
+
+
+def _only(rows: list[dict[str, Any]], source: str, ipc: int) -> dict[str, Any]:
+    """Return the accuracy of the only row of a source with so many images per class."""
+    found = [row for row in rows if (row["settings"]["source"], row["settings"]["ipc"]) == (source, ipc)]
+    (row,) = found
+    accuracy: dict[str, Any] = row["top1"]
+    return accuracy
+
+
+def _score(accuracy: dict[str, Any]) -> str:
+    return f"{accuracy['mean']:.1f} ± {accuracy['std']:.1f}"
+
+
 def _by_training(rows: list[dict[str, Any]], source: str) -> dict[str, dict[str, Any]]:
     """Return the rows of a source by what they were trained with."""
     found = {}

@@ -40,6 +40,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "inversion methods": result_tables.inversion_methods_table,
     "use": result_tables.dataset_table,
     "hard labels": result_tables.hard_labels_table,
+    "results": findings.headline,
     "comparisons": findings.comparisons,
     "ranks": findings.ranks,
     "round trips": findings.inversion_methods,

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from d3hr_datasets.cli.app import app
 from d3hr_datasets.version import __version__
 from tests.docs.pages import ROOT
 
@@ -95,25 +99,38 @@ def prints(shown: tuple[str, ...], printed: str) -> bool:
     return re.fullmatch("".join(parts), text) is not None
 
 
+PLAIN = re.compile(r"d3hr [^|&;<>$`*~\n]*")  # nothing in it that a shell would take for itself
+
+
 def run(command: Command, folder: Path, environment: Mapping[str, str]) -> None:
     """Run a command as a reader does, and check what it prints.
 
+    A plain `d3hr ...` runs in this process, which is in `folder` and has the environment: each process of its
+    own would import PyTorch anew.
+
     Raises:
-        AssertionError: It fails, and no line of the page shows its error; or it prints something else.
+        AssertionError: It fails, and the page does not show its error; or it prints something else.
     """
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command.line],
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=SECONDS,
-        check=False,
-    )
-    said = f"$ {command.line}\n{done.stdout}\n{done.stderr}\nexit code {done.returncode}"
-    if done.returncode:
-        says_so = any(line.strip(". ") for line in command.shown)
-        assert says_so and prints(command.shown, done.stderr), said
+    if PLAIN.fullmatch(without_comment(command.line)):
+        result = CliRunner().invoke(app, shlex.split(command.line, comments=True)[1:], prog_name="d3hr")
+        code, printed, said = result.exit_code, result.stdout, result.stderr
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+    else:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command.line],
+            cwd=folder,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=SECONDS,
+            check=False,
+        )
+        code, printed, said = done.returncode, done.stdout, done.stderr
+    report = f"$ {command.line}\n{printed}\n{said}\nexit code {code}"
+    if code:
+        is_shown = any(line.startswith(("d3hr: ", "error: ")) for line in command.shown)  # not by "..." alone
+        assert is_shown and prints(command.shown, said), report
     elif command.shown:
-        assert prints(command.shown, done.stdout), said
+        assert prints(command.shown, printed), report

@@ -58,21 +58,29 @@ def run_page(
         for block in blocks(text):
             found = dataclasses.replace(block, text=replaced(block.text, surroundings.placeholders))
             try:
-                _run_block(found, names, folder, environment)
+                _run_block(found, names, folder, environment, monkeypatch)
             except Exception as error:
                 error.add_note(f"in the block of {name}, line {block.line}")
                 raise
     return names
 
 
-def _run_block(block: Block, names: dict[str, Any], folder: Path, environment: dict[str, str]) -> None:
+def _run_block(
+    block: Block,
+    names: dict[str, Any],
+    folder: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert block.language in LANGUAGES, f"{block.language!r} is none of {sorted(LANGUAGES)}"
     if block.language == "python":
         exec(compile(block.text, f"block of line {block.line}", "exec"), names)
     elif block.language == "console":
         for command in parse(block.text):
             if EXPORT.fullmatch(command.line):
-                environment |= dict(pair.split("=", 1) for pair in command.line.split()[1:])
+                exported = dict(pair.split("=", 1) for pair in command.line.split()[1:])
+                environment |= exported
+                in_this_process(exported, monkeypatch)
             elif not only_formal(command):
                 run(command, folder, environment)
     elif block.language == "json":
