@@ -44,8 +44,8 @@ def packaged_files(protocol: str) -> list[PackagedFile]:
     """
     if protocol not in protocol_names():
         near = difflib.get_close_matches(protocol, protocol_names(), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"no protocol is named {protocol!r}{hint} Known: {', '.join(protocol_names())}")
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"no protocol is named {protocol!r}.{hint} Known: {', '.join(protocol_names())}")
     found = []
     for path in (PROTOCOLS / protocol).glob("*.yaml"):
         match = _FILE.fullmatch(path.stem)

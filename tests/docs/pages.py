@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 # Beside docs/, what is checked as its pages are; README.md is a page like them.
-MORE_PAGES: tuple[Path, ...] = ()
+MORE_PAGES = (ROOT / "README.md",)
 LANGUAGES = {"python", "console", "text", "yaml", "json"}
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
 SNIPPET = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)

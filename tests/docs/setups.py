@@ -7,6 +7,8 @@ here needs nothing.
 from __future__ import annotations
 
 import json
+import shutil
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from huggingface_hub import close_session
 from PIL import Image
 
 from d3hr_datasets.dataset.artifact_registry import embedded_artifact
-from d3hr_datasets.image_sets.real_images import fashion_mnist
+from d3hr_datasets.image_sets.real_images import provide_fashion_mnist
 from tests.docs.pages import ROOT
 from tests.support.hub_server import HubServer, environment
 from tests.support.tiny import CLASSES, save_tiny_artifact, tiny_pipeline
@@ -47,10 +49,23 @@ def nothing(folder: Path) -> Iterator[Surroundings]:
 
 
 @contextmanager
-def real_fashion_mnist(folder: Path) -> Iterator[Surroundings]:
-    """Give a page the real images in data/, where torchvision's download puts them."""
-    fashion_mnist(train=False, root=folder / "data")
+def some_of_fashion_mnist(folder: Path) -> Iterator[Surroundings]:
+    """Give a page real images in data/, where torchvision's download puts them: the first of each split."""
+    save_some_of_fashion_mnist(folder)
     yield Surroundings()
+
+
+def save_some_of_fashion_mnist(folder: Path) -> None:
+    """Save the first 1,000 training and 200 test images as torchvision's files below `folder`/data."""
+    provide_fashion_mnist(folder / "all")
+    (folder / "data" / "FashionMNIST" / "raw").mkdir(parents=True)
+    for path in sorted((folder / "all" / "FashionMNIST" / "raw").iterdir()):
+        number, data = (1000 if path.name.startswith("train") else 200), path.read_bytes()
+        header, size = (16, 784) if "images" in path.name else (8, 1)
+        head = data[:4] + struct.pack(">I", number) + data[8:header]
+        target = folder / "data" / "FashionMNIST" / "raw" / path.name
+        target.write_bytes(head + data[header : header + size * number])
+    shutil.rmtree(folder / "all")
 
 
 @contextmanager
@@ -90,14 +105,15 @@ def local_hub(folder: Path) -> Iterator[Surroundings]:
     save_tiny_artifact(folder / "artifact", folder.parent / "work")
     with HubServer() as server:
         try:
-            yield Surroundings({"FOLDER": "artifact"}, environment(server.url, folder.parent / "home"))
+            yield Surroundings(PUBLISHED, environment(server.url, folder.parent / "home"))
         finally:
             close_session()
 
 
 @contextmanager
-def embedded_folder(_: Path) -> Iterator[Surroundings]:
-    """Give a page the embedded artifact as ARTIFACT."""
+def embedded_folder(folder: Path) -> Iterator[Surroundings]:
+    """Give a page the embedded artifact as ARTIFACT, and real images in data/."""
+    save_some_of_fashion_mnist(folder)
     yield Surroundings({"ARTIFACT": str(embedded_artifact("fashion-mnist"))})
 
 
@@ -111,6 +127,7 @@ def save_images(folder: Path) -> None:
             Image.fromarray(pixels.numpy()).save(folder / name.replace("/", "_") / f"{number}.png")
 
 
+PUBLISHED = {"FOLDER": "artifact", "ORG/NAME": "org/name", "ORG/IMAGES": "org/images"}
 # By the path of the page below the root of the repository.
 SETUPS: dict[str, Setup] = {
     "docs/guides/build.md": images_and_model,
@@ -119,5 +136,8 @@ SETUPS: dict[str, Setup] = {
     "docs/guides/scale-out.md": images_and_model,
     "docs/guides/use.md": embedded_folder,
     "docs/reference-differences.md": reference_model,
-    "docs/tutorials/first-set.md": real_fashion_mnist,
+    "docs/tutorials/first-set.md": some_of_fashion_mnist,
+    "docs/guides/students.md": some_of_fashion_mnist,
+    "docs/guides/evaluate.md": some_of_fashion_mnist,
+    "README.md": some_of_fashion_mnist,
 }

@@ -32,7 +32,7 @@ def test_other_numbers_of_images_take_the_next_smaller_settings(ipc: int, epochs
 
 
 def test_what_is_not_known_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="did you mean 'rded'"):
+    with pytest.raises(ConfigError, match="Did you mean 'rded'"):
         choose_protocol("rdde", "cifar10", 10, {})
     with pytest.raises(ConfigError, match="no settings for 'mnist'; accepted: cifar10, fashion-mnist, or"):
         choose_protocol("dc", "mnist", 10, {})
