@@ -13,6 +13,7 @@ from tests.docs.runs import replaced, run_page
 TUTORIALS = DOCS / "tutorials"  # run by `test_tutorials`, which looks at what they make
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub's uploads
 @pytest.mark.parametrize("page", [page for page in pages() if page.parent != TUTORIALS], ids=name_of)
 def test_a_page_runs(page: Path, tmp_path: Path, image_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "page").mkdir()

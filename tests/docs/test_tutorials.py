@@ -28,7 +28,7 @@ def test_a_first_set(
         assert sheet.size == (10 * 30 + 2, 10 * 30 + 2)
     assert names["losses"][-1] < 0.3 < names["losses"][0]
     assert names["accuracy"] > 60
-    assert "10,000 real test images are right" in capsys.readouterr().out
+    assert "200 real test images are right" in capsys.readouterr().out
 
 
 def test_your_own_images(
