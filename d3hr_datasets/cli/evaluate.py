@@ -16,7 +16,6 @@ from d3hr_datasets.cli.dataset_options import DEFAULT_NAME
 from d3hr_datasets.cli.shared_options import merge_options
 from d3hr_datasets.cli.student_options import ProtocolOption, TrainingArguments
 from d3hr_datasets.cli_common.output import JsonOption, print_json
-from d3hr_datasets.dataset.artifact_registry import REGISTRY
 
 
 @merge_options
@@ -89,16 +88,15 @@ def evaluate(
     for name in labels or ():
         if name not in {"hard", "soft", "stored"}:
             raise typer.BadParameter(f"--labels must be hard, soft or stored, not {name!r}")
-    dataset = real or (images if images in REGISTRY else DEFAULT_NAME)
-    changes = {
-        **options.settings(dataset),
-        "output": str(output / "students"),
-        "class_order": class_order,
-        "normalized": normalized,
-    }
+    if output.exists() and not output.is_dir():
+        raise typer.BadParameter(f"--output {output} is a file; give a folder")
+    settings = {"output": str(output / "students"), "class_order": class_order, "normalized": normalized}
     if evaluated_set.is_artifact(images):
         found = evaluated_set.artifact_to_evaluate(images, real, ipc)
+        changes = {**options.settings(found.dataset), **settings}
     else:
+        dataset = real or DEFAULT_NAME
+        changes = {**options.settings(dataset), **settings}
         found = evaluated_set.images_to_evaluate(images, protocol, dataset, changes)
     for note in found.notes:
         typer.echo(note, err=True)

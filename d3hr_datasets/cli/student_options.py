@@ -24,6 +24,18 @@ ProtocolArgument = Annotated[str, typer.Argument(autocompletion=_protocols, help
 ProtocolOption = Annotated[str, typer.Option(autocompletion=_protocols, help=PROTOCOL_HELP)]
 
 
+WITH_OPTIONS = {
+    "artifact",
+    "class_order",
+    "dataset",
+    "ipc",
+    "normalized",
+    "output",
+    "seed",
+    "source",
+}  # settings that `--set` does not take
+
+
 @dataclass(frozen=True)
 class TrainingArguments:
     """What students are trained with, whatever they see: the options of a command, in their order."""
@@ -67,6 +79,11 @@ class TrainingArguments:
         from d3hr_datasets.runs.settings_files import parse_override
 
         found = dict(map(parse_override, self.changes or []))
+        twice = sorted(found.keys() & WITH_OPTIONS)
+        if twice:
+            raise typer.BadParameter(f"--set {twice[0]}=... is not taken: an option, or the set, says it")
+        if self.data is not None and Path(dataset).expanduser().is_dir():
+            raise typer.BadParameter(f"--data is for named data sets; the real images are those of {dataset}")
         if self.data is not None:
             in_torchvision = dataset in {"fashion-mnist", "cifar10", "cifar100"}
             found["data_root" if in_torchvision else "dataset"] = str(self.data)

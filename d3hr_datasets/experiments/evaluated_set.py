@@ -5,6 +5,7 @@ In: an artifact, the name of a data set, or images of anybody's. Out: its name, 
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,10 @@ def is_artifact(where: str) -> bool:
     """Say whether this is an artifact: the name of a data set, a folder of one, or ORG/NAME[@REVISION]."""
     if where in REGISTRY or (Path(where).expanduser() / METADATA).is_file():
         return True
-    return not Path(where).expanduser().exists() and _ON_THE_HUB.fullmatch(where) is not None
+    path = Path(where).expanduser()
+    is_here = path.exists() or path.parent.is_dir()  # a mistyped name beside others of this machine
+    is_file = path.suffix in {".pt", ".pth", ".safetensors", ".parquet", ".tar"}
+    return not (is_here or is_file) and _ON_THE_HUB.fullmatch(where) is not None
 
 
 def artifact_to_evaluate(where: str, dataset: str | None, ipc: int) -> EvaluatedSet:
@@ -61,8 +65,8 @@ def artifact_to_evaluate(where: str, dataset: str | None, ipc: int) -> Evaluated
         ConfigError: The real data set is not given and not known.
     """
     artifact = Artifact.from_pretrained(registered_artifact(where) if where in REGISTRY else where)
-    dataset = dataset or (where if where in REGISTRY else artifact.info.name)
-    if dataset not in REGISTRY and not Path(dataset).expanduser().is_dir():
+    given, dataset = dataset, dataset or (where if where in REGISTRY else artifact.info.name)
+    if given is None and dataset not in REGISTRY and not Path(dataset).expanduser().is_dir():
         raise ConfigError(
             f"the artifact {artifact.info.name} is of no data set known by name ({sorted(REGISTRY)}), "
             f"and {dataset!r} is no folder; say with --real where its real images are: a folder with train/ "
@@ -93,6 +97,10 @@ def images_to_evaluate(where: str, protocol: str, dataset: str, changes: dict[st
     """
     settings, images = settings_of_images(where, protocol, dataset, changes)
     place = expand_user(where.removeprefix("hfds/"))
-    files = [path for path in place.rglob("*") if path.is_file()] if place.is_dir() else [place]
-    num_bytes = {"files": sum(path.stat().st_size for path in files if path.is_file())}
+    files = [place]
+    if place.is_dir():
+        walked = os.walk(place, followlinks=True)
+        files = [Path(parent) / name for parent, _, names in walked for name in names]
+    found = [path.stat().st_size for path in files if path.is_file()]
+    num_bytes = {"files": sum(found)} if found else {}
     return EvaluatedSet(place.name or where, dataset, settings["ipc"], settings, num_bytes, images.notes)

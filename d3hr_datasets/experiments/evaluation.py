@@ -66,8 +66,9 @@ def evaluation_table(images: EvaluatedSet, how: EvaluationSettings, output: str)
     """
     chosen = choose_protocol(how.protocol, images.dataset, images.ipc, how.changes)
     default = chosen.settings()
-    students = how.students or (default.student,)
-    labels = how.labels or (default.labels,)
+    students = tuple(dict.fromkeys(how.students or (default.student,)))
+    labels = tuple(dict.fromkeys(how.labels or (default.labels,)))
+    name = images.name if images.name not in {"random real", "whole real set"} else f"set {images.name!r}"
     if how.plain and all(getattr(default, name) == value for name, value in PLAIN.items()):
         raise ConfigError(
             f"protocol {how.protocol!r} augments no images, so that plain has nothing to leave out; choose "
@@ -75,17 +76,18 @@ def evaluation_table(images: EvaluatedSet, how: EvaluationSettings, output: str)
         )
     rows, scores = [], []
 
-    def add(name: str, settings: dict[str, Any]) -> dict[str, str]:
-        rows.append(Row(name, {**chosen.changes, **settings}, str(chosen.path)))
-        return {"name": name}
+    def add(title: str, settings: dict[str, Any]) -> dict[str, str]:
+        rows.append(Row(title, {**chosen.changes, **settings}, str(chosen.path)))
+        return {"name": title}
 
     for student in students:
         found: dict[tuple[str, str, bool], dict[str, str]] = {}
-        own = {} if student == default.student else {"student": student, "student_args": {}}
+        own: dict[str, Any] = {} if student == default.student else {"student": student, "student_args": {}}
+        own |= {"student_args": how.changes["student_args"]} if own and "student_args" in how.changes else {}
         for kind, plain in itertools.product(labels, (False, True) if how.plain else (False,)):
             end = f", {student}, {kind} labels" + (", plain images" if plain else "")
             what = {**own, "labels": kind, **(PLAIN if plain else {})}
-            found["distilled", kind, plain] = add(f"{images.name}{end}", {**what, **images.settings})
+            found["distilled", kind, plain] = add(f"{name}{end}", {**what, **images.settings})
             found["random", kind, plain] = add(f"random real{end}", {**what, "source": "random_real"})
         if how.whole:
             epochs = how.whole_epochs or _epochs_of_whole(default.epochs, images, default)

@@ -74,7 +74,7 @@ class ProtocolChoice:
         Raises:
             ConfigError: A setting is unknown, or has a value that is not accepted.
         """
-        overrides = [f"{key}={json.dumps(value)}" for key, value in self.changes.items()]
+        overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.changes.items()]
         return load_settings(StudentSettings, self.path, overrides)
 
 
@@ -120,6 +120,8 @@ def choose_protocol(protocol: str, dataset: str, ipc: int, changes: dict[str, An
             f"{file.ipc} are taken"
         )
     number = {"ipc": ipc} if file.ipc else {}
+    if changes.get("student", shipped_student := read_yaml(file.path)["student"]) != shipped_student:
+        own["student_args"] = {}  # those of the protocol are of its own student
     return ProtocolChoice(file.path, {**own, **number, **changes}, tuple(notes))
 
 

@@ -45,11 +45,24 @@ def export_student(
         "interpolation": "bilinear",
         "crop_pct": 1.0,
     }
-    values = {**dataclasses.asdict(settings), **result, "images": result["num_test_images"]}
     with replaced_folder(Path(settings.export)) as folder:
         for name in ("config.json", "model.safetensors", "README.md"):
             (folder / name).unlink(missing_ok=True)
         save_for_hf(
             model.half(), str(folder), {"label_names": classes}, safe_serialization=True, data_config=data
         )
-        (folder / "README.md").write_text(CARD.format_map(values), encoding="utf-8")
+        (folder / "README.md").write_text(_card(settings, result), encoding="utf-8")
+
+
+def is_exported(settings: StudentSettings, result: dict[str, Any]) -> bool:
+    """Say whether the export that settings name is that of this student, and whole."""
+    folder = Path(settings.export)
+    card, weights = folder / "README.md", folder / "model.safetensors"
+    return (
+        weights.is_file() and card.is_file() and card.read_text(encoding="utf-8") == _card(settings, result)
+    )
+
+
+def _card(settings: StudentSettings, result: dict[str, Any]) -> str:
+    values = {**dataclasses.asdict(settings), **result, "images": result["num_test_images"]}
+    return CARD.format_map(values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,12 @@ from d3hr_datasets.image_sets.image_set import ImageSet
 from d3hr_datasets.image_sets.training_sets import (
     REAL,
     check_real_images,
+    check_splits,
     images_to_test_on,
     open_artifact,
     real_images,
     training_set,
 )
-from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.untrusted_files import file_sha256
 from d3hr_datasets.students.evaluation import teacher_outputs
 from d3hr_datasets.students.soft_labels import SoftLabels, images_digest
@@ -57,20 +58,16 @@ def check_inputs(settings: StudentSettings) -> None:
             f"{settings.dataset} --export {place}`"
         )
     check_real_images(settings)
+    check_splits(settings.dataset)
 
 
 def fingerprints(settings: StudentSettings) -> dict[str, str]:
     """Return what tells the inputs of a student beside its settings: artifact, teacher, folder of images."""
     found = {}
+    if Path(settings.dataset).expanduser().is_dir():
+        found["real images"] = _files_digest(Path(settings.dataset).expanduser())
     if settings.source.startswith(PREFIX):
-        place = expand_user(settings.source.removeprefix(PREFIX).removeprefix("hfds/"))
-        files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
-        listed = [
-            [path.relative_to(place).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
-            for path in files
-            if path.is_file()
-        ]
-        found["images"] = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+        found["images"] = images_digest(own_images(settings).images)
     elif settings.source not in REAL or settings.source == "reconstructed":
         # Statistics and, where it is inside, the model.
         found["artifact"] = open_artifact(settings, settings.output).artifact.fingerprint
@@ -78,6 +75,19 @@ def fingerprints(settings: StudentSettings) -> dict[str, str]:
     if weights is not None:
         found["teacher"] = file_sha256(weights)
     return found
+
+
+def _files_digest(folder: Path) -> str:
+    """Return a digest of names, sizes and times of change of all files below a folder, behind links too."""
+    listed = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(parent) / name
+            if path.is_file():
+                status = path.stat()
+                listed.append([path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns])
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def teacher_file(settings: StudentSettings) -> Path | None:

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.experiments.student_export import export_student
+from d3hr_datasets.experiments.student_export import export_student, is_exported
 from d3hr_datasets.experiments.student_inputs import (
     StudentInputs,
     check_inputs,
@@ -99,12 +99,12 @@ def run_student(
 
 
 def _finished(settings: StudentSettings, folder: Path) -> dict[str, Any]:
-    if settings.export and not (Path(settings.export) / "model.safetensors").exists():
+    result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    if settings.export and not is_exported(settings, result):
         raise ConfigError(
             f"this student was trained before, and its weights were not kept: remove {folder} to train "
             f"it again and export it to {settings.export}"
         )
-    result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return result
 
 

@@ -56,7 +56,7 @@ class Row:
 
     def student(self, seed: int) -> StudentSettings:
         """Return the settings of one of its students."""
-        overrides = [f"{key}={json.dumps(value)}" for key, value in self.settings.items()]
+        overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.settings.items()]
         return load_settings(StudentSettings, PROTOCOLS / self.config, [*overrides, f"seed={seed}"])
 
 

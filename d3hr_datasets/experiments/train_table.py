@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor, wait
 from typing import Any
 
@@ -89,6 +90,15 @@ def _prepare(epochs: Any, threads: int) -> None:
     global _epochs  # noqa: PLW0603 (a queue reaches a worker at its start only)
     _epochs = epochs
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone, however it ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _train(settings: StudentSettings) -> dict[str, Any]:

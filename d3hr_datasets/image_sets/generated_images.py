@@ -13,8 +13,10 @@ from d3hr_datasets.config.timesteps import timestep_grid
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_model_range, to_pil
+from d3hr_datasets.numerics.torch_settings import neutral
 
 
+@neutral()
 def dataset_tensors(dataset: D3HRDataset) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the images of a data set as uint8 (N, C, H, W) and its labels, generated if needed."""
     dataset.materialize(progress=False)
@@ -24,6 +26,7 @@ def dataset_tensors(dataset: D3HRDataset) -> tuple[torch.Tensor, torch.Tensor]:
     return tensor, torch.as_tensor(dataset.targets)
 
 
+@neutral()
 def reconstruct(model: LatentDiffusion, images: torch.Tensor) -> torch.Tensor:
     """Return uint8 images (N, 1, S, S) after encoding and decoding, as uint8."""
     padding = (model.sample_size - images.shape[-1]) // 2
@@ -34,6 +37,7 @@ def reconstruct(model: LatentDiffusion, images: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)[:, None]
 
 
+@neutral()
 def raw_samples(
     dataset: D3HRDataset, model: LatentDiffusion, ipc: int, seed: int, guidance_scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -32,6 +32,7 @@ from d3hr_datasets.image_sets.pixel_format import Channels, Normalization, tenso
 from d3hr_datasets.image_sets.tensor_files import SUFFIXES, read_tensor_file
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.untrusted_files import is_file
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions
 from d3hr_datasets.sources.relabel import relabel
 from d3hr_datasets.students.views import TensorImages
@@ -48,6 +49,7 @@ class OpenedImageSet(ImageSet):
     notes: tuple[str, ...] = ()
 
 
+@neutral()
 def open_image_set(
     where: str | Path,
     classes: ClassList,

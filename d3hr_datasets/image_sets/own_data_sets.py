@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from d3hr_datasets.errors import SourceError
+from d3hr_datasets.image_sets.real_images import to_rgb
 from d3hr_datasets.sources.image_folders import open_image_folder
 
 SAMPLE = 1000  # images that are measured, spread evenly over the set
@@ -35,9 +36,10 @@ def measure_images(folder: Path) -> dict[str, Any]:
     count = images.num_images or 0
     sides, grey, sums = [], True, np.zeros((3, 3))  # per channel: number, sum, sum of squares
     for number in sorted({number * count // min(count, SAMPLE) for number in range(min(count, SAMPLE))}):
-        image, _ = next(images.records(0, number)).read()
+        record = next(images.records(0, number))
+        image, _ = record.read()
         sides.append(min(image.size))
-        pixels = np.asarray(image.convert("RGB"), dtype=np.float64).reshape(-1, 3) / 255
+        pixels = np.asarray(to_rgb(image, record.where), dtype=np.float64).reshape(-1, 3) / 255
         grey = grey and bool((pixels == pixels[:, :1]).all())
         sums += np.stack([np.full(3, len(pixels)), pixels.sum(0), (pixels**2).sum(0)])
     mean = sums[1] / sums[0]

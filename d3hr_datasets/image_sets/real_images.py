@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 from torchvision import datasets
 from tqdm import tqdm
 
-from d3hr_datasets.errors import ConfigError, ImagesNotFoundError
+from d3hr_datasets.errors import ConfigError, ImagesNotFoundError, UnreadableImageError
 from d3hr_datasets.io.atomic import replace_file
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.image_folders import open_image_folder
 from d3hr_datasets.sources.records import Images
 from d3hr_datasets.sources.resizing import resize_and_crop
@@ -24,6 +25,19 @@ from d3hr_datasets.sources.resizing import resize_and_crop
 # Where Debian's package dataset-fashion-mnist puts the IDX files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 HELD_OUT = 10_000  # of the 60,000 training images, for every choice; the test set only fills tables
+
+
+def to_rgb(image: Image.Image, where: str) -> Image.Image:
+    """Return an image in RGB.
+
+    Raises:
+        UnreadableImageError: It has more than 8 bits per channel, which Pillow would clip.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise UnreadableImageError(
+            f"{where} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits per channel"
+        )
+    return image.convert("RGB")
 
 
 class FolderImages(Dataset[tuple[Image.Image, int]]):
@@ -41,8 +55,9 @@ class FolderImages(Dataset[tuple[Image.Image, int]]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        image, label = next(self._images.records(0, index)).read()
-        return image.convert("RGB"), label
+        record = next(self._images.records(0, index))
+        image, label = record.read()
+        return to_rgb(image, record.where), label
 
 
 def fashion_mnist(train: bool, root: str | Path = "data", download: bool = False) -> datasets.FashionMNIST:
@@ -79,12 +94,14 @@ def provide_fashion_mnist(root: str | Path = "data") -> None:
         replace_file(raw / name, lambda path, data=data: path.write_bytes(data))  # type: ignore[misc]
 
 
+@neutral()
 def split_indices(count: int, held_out: int, split: str) -> torch.Tensor:
     """Return the ascending indices of "train" or "held-out", a fixed random split of `count` images."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     return (order[:held_out] if split == "held-out" else order[held_out:]).sort().values
 
 
+@neutral()
 def load_images(
     source: str,
     split: str,

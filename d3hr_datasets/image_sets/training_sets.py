@@ -28,6 +28,7 @@ from d3hr_datasets.errors import ConfigError, ImagesNotFoundError
 from d3hr_datasets.image_sets.generated_images import dataset_tensors, raw_samples, reconstruct
 from d3hr_datasets.image_sets.image_set import ImageSet
 from d3hr_datasets.image_sets.real_images import FolderImages, load_images, provide_fashion_mnist
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.image_folders import open_image_folder
 from d3hr_datasets.sources.relabel import relabel
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
@@ -122,6 +123,7 @@ def _artifact_of(dataset: str) -> str | Path:
     return registered_artifact(name)
 
 
+@neutral()
 def training_set(settings: TrainingSet, root: str | Path, features: Features | None = None) -> ImageSet:
     """Return the images of a student.
 
@@ -155,6 +157,7 @@ def training_set(settings: TrainingSet, root: str | Path, features: Features | N
     return ImageSet(images_of, dataset.classes, dataset.wnids or None)
 
 
+@neutral()
 def images_to_test_on(settings: TrainingSet, training: ImageSet) -> ImageSet:
     """Return the real test images (with `select`: held-out training images) in the training set's labels.
 
@@ -170,6 +173,7 @@ def images_to_test_on(settings: TrainingSet, training: ImageSet) -> ImageSet:
     return real
 
 
+@neutral()
 def real_images(settings: TrainingSet, train: bool) -> ImageSet:
     """Return the real images to train on, or to test on."""
     name = settings.dataset
@@ -202,6 +206,23 @@ def check_real_images(settings: TrainingSet) -> None:
         _split_folder(settings.dataset, train=False)
     elif not settings.download:
         _cifar(settings, train=False)
+
+
+def check_splits(dataset: str) -> None:
+    """Check that a folder of real images has the same classes to train on and to test on.
+
+    Raises:
+        ConfigError: It has not. A data set of another kind is not looked at.
+    """
+    if not Path(dataset).expanduser().is_dir() or not (Path(dataset).expanduser() / "train").is_dir():
+        return
+    splits = [_split_folder(dataset, train) for train in (True, False)]
+    train, test = ({path.name for path in split.iterdir() if path.is_dir()} for split in splits)
+    if train != test:
+        raise ConfigError(
+            f"{splits[0]} and {splits[1]} have different classes: only one of them has "
+            f"{sorted(train ^ test)[:5]}; both need a folder for each class"
+        )
 
 
 def _split_folder(dataset: str, train: bool) -> Path:

@@ -45,7 +45,7 @@ class RunFolder:
             if changed:
                 raise ConfigError(
                     f"{self.path} holds a run with other settings of {changed} (what may change: "
-                    f"{', '.join(free)}); give another --set output=FOLDER, or delete that folder to start "
+                    f"{', '.join(free)}); give another output folder, or delete that folder to start "
                     "again"
                 )
         if before != resolved:  # of several processes only the first writes

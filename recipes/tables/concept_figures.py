@@ -171,7 +171,7 @@ def save(figure: Figure, path: Path) -> None:
     """Save a figure as a PNG file of few colours, which is small."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
-    with Image.open(buffer) as image:
+    with Image.open(buffer, formats=("PNG",)) as image:
         small = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
     replace_file(path, lambda place: small.save(place, "PNG", optimize=True))
 

@@ -111,3 +111,5 @@ def test_what_a_student_sees_is_said_once(real: Path) -> None:
     message = fail(2, "train", "student", "dc", "--source", "whole", "--images", real)
     assert "--source and --images" in message
     assert "need a teacher" in fail(1, "train", "student", "soft", "--dataset", real, "--ipc", 2)
+    assert "--set ipc=" in fail(2, "train", "student", "dc", "--set", "ipc=3")
+    assert "--data is for named data sets" in fail(2, "evaluate", real, "--real", real, "--data", real)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d3hr_datasets.errors import ConfigError, SourceError
+from d3hr_datasets.errors import ConfigError, SourceError, UnreadableImageError
 from d3hr_datasets.experiments.protocol_files import choose_protocol, protocol_names
 from d3hr_datasets.image_sets.own_data_sets import measure_images
 
@@ -62,3 +62,18 @@ def test_test_images_of_own_data_are_resized_as_the_protocol_does(real: Path) ->
     assert (settings.image_size, settings.resize) == (224, 256)
     teacher = choose_protocol("teacher", str(real), 0, {}).settings()
     assert teacher.export == f"runs/teachers/{real.name}"
+
+
+def test_another_student_has_arguments_of_its_own() -> None:
+    plain = choose_protocol("dc", "fashion-mnist", 10, {}).settings()
+    assert plain.student_args == {"first_padding": 3}
+    assert choose_protocol("dc", "fashion-mnist", 10, {"student": "resnet18"}).settings().student_args == {}
+    given = {"student": "convnet4", "student_args": {"width": 8}}
+    assert choose_protocol("dc", "fashion-mnist", 10, given).settings().student_args == {"width": 8}
+
+
+def test_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "train" / "a" / "0.png")
+    with pytest.raises(UnreadableImageError, match=r"a/0\.png.*more than 8 bits"):
+        measure_images(tmp_path)

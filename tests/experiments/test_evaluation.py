@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -101,8 +102,15 @@ def test_an_evaluation_says_what_its_scores_lack(real: Path, tiny_artifact: Path
         f"{found.name}, resnet10t, hard labels",
         "random real, resnet10t, hard labels",
     ]
-    assert rows[4].student(1).student_args == {} and rows[0].student(1).student_args == TINY["student_args"]
+    assert rows[4].student(1).student_args == rows[0].student(1).student_args == TINY["student_args"]
+    plain = dataclasses.replace(how, changes={"batch_size": 4})
+    assert evaluation_table(found, plain, "out")[1][4].student(1).student_args == {}
     assert any("LRS needs" in note for note in table.notes) and table.scores == []
+    twice = EvaluationSettings(labels=("hard", "hard"), changes=TINY)
+    assert len(evaluation_table(found, twice, "out")[1]) == 2
+    misnamed = dataclasses.replace(found, name="random real")
+    names = [row.name for row in evaluation_table(misnamed, twice, "out")[1]]
+    assert names == ["set 'random real', convnet3, hard labels", "random real, convnet3, hard labels"]
     with pytest.raises(ConfigError, match="augments no images"):
         evaluation_table(found, EvaluationSettings(plain=True, changes=TINY), "out")
 

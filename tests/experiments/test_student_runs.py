@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.errors import ConfigError
@@ -31,7 +32,7 @@ def test_a_student_from_settings_to_result(
 ) -> None:
     settings = student(real, tmp_path / "whole")
     result = run_student(settings, progress=False)
-    folder = run_folder(settings, {})
+    folder = run_folder(settings, fingerprints(settings))
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.csv", "result.json", "settings.yaml"]
     assert json.loads((folder / "result.json").read_text()) == result
     assert load_settings(StudentSettings, folder / "settings.yaml", []) == settings
@@ -60,7 +61,7 @@ def test_a_student_from_settings_to_result(
     interrupted = dataclasses.replace(interrupted, minutes_between_checkpoints=2.0)  # of no account
     assert run_student(interrupted, progress=False)["top1"] == result["top1"]
     losses = []
-    for path in (folder, run_folder(interrupted, {})):
+    for path in (folder, run_folder(interrupted, fingerprints(interrupted))):
         with (path / "metrics.csv").open(newline="") as file:
             losses.append([(row["epoch"], row["loss"]) for row in csv.DictReader(file)])
     assert losses[0] == losses[1] and [epoch for epoch, _ in losses[0]] == ["0", "1", "2", "3"]
@@ -90,7 +91,7 @@ def test_soft_labels_from_an_exported_teacher(real: Path, teacher: Path, tmp_pat
 def test_a_changed_teacher_is_another_student(real: Path, teacher: Path, tmp_path: Path) -> None:
     settings = student(real, tmp_path, labels="soft", teacher=f"local-dir:{teacher}")
     inputs = fingerprints(settings)
-    assert set(inputs) == {"teacher"} and len(inputs["teacher"]) == 64
+    assert set(inputs) == {"real images", "teacher"} and len(inputs["teacher"]) == 64
     assert run_folder(settings, inputs) != run_folder(settings, {"teacher": "0"})
     assert run_folder(settings, inputs) == run_folder(dataclasses.replace(settings, workers=2), inputs)
 
@@ -125,3 +126,30 @@ def test_students_are_exported_in_half_precision(real: Path, tmp_path: Path) -> 
         assert torch.allclose(tensor, before[name], atol=1e-3)
     size = (tmp_path / "exported" / "model.safetensors").stat().st_size
     assert size < 2.5 * sum(parameter.numel() for parameter in model.parameters()) + 4000
+
+
+def test_images_behind_links_and_real_images_are_part_of_a_run(real: Path, tmp_path: Path) -> None:
+    shutil.copytree(real, tmp_path / "real")
+    shutil.copytree(real / "train", tmp_path / "elsewhere")
+    (tmp_path / "linked").mkdir()
+    for name in CLASSES:
+        (tmp_path / "linked" / name).symlink_to(tmp_path / "elsewhere" / name)
+    settings = student(tmp_path / "real", tmp_path, source=f"images:{tmp_path / 'linked'}")
+    before = fingerprints(settings)
+    Image.new("RGB", (12, 12), (9, 9, 9)).save(tmp_path / "elsewhere" / "bee" / "0.png")
+    changed = fingerprints(settings)
+    assert changed["images"] != before["images"] and changed["real images"] == before["real images"]
+    Image.new("RGB", (12, 12), (9, 9, 9)).save(tmp_path / "real" / "val" / "bee" / "0.png")
+    assert fingerprints(settings)["real images"] != before["real images"]
+    shutil.rmtree(tmp_path / "real" / "val" / "cat")
+    with pytest.raises(ConfigError, match=r"different classes: .*\['cat'\]"):
+        run_student(settings, progress=False)
+
+
+def test_the_weights_of_another_student_are_not_taken_for_its_own(real: Path, tmp_path: Path) -> None:
+    export = {"export": str(tmp_path / "exported"), "epochs": 1}
+    for seed in (0, 1):
+        run_student(student(real, tmp_path, seed=seed, **export), progress=False)
+    run_student(student(real, tmp_path, seed=1, **export), progress=False)
+    with pytest.raises(ConfigError, match="its weights were not kept"):
+        run_student(student(real, tmp_path, seed=0, **export), progress=False)

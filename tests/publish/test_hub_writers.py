@@ -116,6 +116,7 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
 ]
 HELPERS = {
     "common.results",
+    "site_files",
     "tables.result_tables",
     "tables.findings",
 }  # of the others

@@ -62,6 +62,7 @@ NEED_NOTHING = {
     "build.small",
     "evaluate.flops",
     "demo",
+    "tables.concept_figures",
     "evaluate.dit_xl",
     "evaluate.build_memory",
     "evaluate.dataset",
