@@ -82,11 +82,11 @@ def evaluation_table(images: EvaluatedSet, how: EvaluationSettings, output: str)
 
     for student in students:
         found: dict[tuple[str, str, bool], dict[str, str]] = {}
-        own: dict[str, Any] = {} if student == default.student else {"student": student, "student_args": {}}
-        own |= {"student_args": how.changes["student_args"]} if own and "student_args" in how.changes else {}
+        changes = {**how.changes, "student": student}
+        chosen = choose_protocol(how.protocol, images.dataset, images.ipc, changes)
         for kind, plain in itertools.product(labels, (False, True) if how.plain else (False,)):
             end = f", {student}, {kind} labels" + (", plain images" if plain else "")
-            what = {**own, "labels": kind, **(PLAIN if plain else {})}
+            what = {"labels": kind, **(PLAIN if plain else {})}
             found["distilled", kind, plain] = add(f"{name}{end}", {**what, **images.settings})
             found["random", kind, plain] = add(f"random real{end}", {**what, "source": "random_real"})
         if how.whole:
@@ -94,11 +94,12 @@ def evaluation_table(images: EvaluatedSet, how: EvaluationSettings, output: str)
             kind = "hard" if "hard" in labels else labels[0]
             found["whole", kind, False] = add(
                 f"whole real set, {student}, {kind} labels, epochs {epochs}",
-                {**own, "labels": kind, "source": "whole", "ipc": 0, "epochs": epochs},
+                {"labels": kind, "source": "whole", "ipc": 0, "epochs": epochs},
             )
         scores += _scores(student, labels, found)
     title = f"{images.name} against {images.dataset}, {images.ipc} images per class, protocol {how.protocol}"
-    notes = [*images.notes, *chosen.notes, *_missing_scores(scores, how, labels)]
+    notes = [f"{part}: {number:,} bytes" for part, number in images.num_bytes.items()]
+    notes += [*images.notes, *chosen.notes, *_missing_scores(scores, how, labels)]
     return Table(title, "", [], output, how.seeds, scores=scores, notes=notes), rows
 
 
@@ -138,8 +139,6 @@ def _missing_scores(
     kinds, notes = {score["kind"] for score in scores}, []
     if "lrs" not in kinds and (how.whole or len(labels) > 1):
         notes.append("LRS needs hard labels, soft or stored ones, and the whole real set (--whole)")
-    if "ars" not in kinds and how.plain:
-        notes.append("ARS needs students of plain images (--plain)")
     return notes
 
 

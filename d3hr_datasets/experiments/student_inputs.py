@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,7 +64,9 @@ def fingerprints(settings: StudentSettings) -> dict[str, str]:
     """Return what tells the inputs of a student beside its settings: artifact, teacher, folder of images."""
     found = {}
     if Path(settings.dataset).expanduser().is_dir():
-        found["real images"] = _files_digest(Path(settings.dataset).expanduser())
+        for train in (False, True) if settings.source in REAL else (False,):
+            images = real_images(settings, train).images
+            found["real train" if train else "real test"] = images.identity()  # type: ignore[attr-defined]
     if settings.source.startswith(PREFIX):
         found["images"] = images_digest(own_images(settings).images)
     elif settings.source not in REAL or settings.source == "reconstructed":
@@ -75,19 +76,6 @@ def fingerprints(settings: StudentSettings) -> dict[str, str]:
     if weights is not None:
         found["teacher"] = file_sha256(weights)
     return found
-
-
-def _files_digest(folder: Path) -> str:
-    """Return a digest of names, sizes and times of change of all files below a folder, behind links too."""
-    listed = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(parent) / name
-            if path.is_file():
-                status = path.stat()
-                listed.append([path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns])
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def teacher_file(settings: StudentSettings) -> Path | None:

@@ -54,6 +54,10 @@ class FolderImages(Dataset[tuple[Image.Image, int]]):
     def __len__(self) -> int:
         return len(self.targets)
 
+    def identity(self) -> str:
+        """Return a digest of names, sizes and times of change of the files."""
+        return self._images.identity_of(range(len(self)))
+
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         record = next(self._images.records(0, index))
         image, label = record.read()

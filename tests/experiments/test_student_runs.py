@@ -91,7 +91,7 @@ def test_soft_labels_from_an_exported_teacher(real: Path, teacher: Path, tmp_pat
 def test_a_changed_teacher_is_another_student(real: Path, teacher: Path, tmp_path: Path) -> None:
     settings = student(real, tmp_path, labels="soft", teacher=f"local-dir:{teacher}")
     inputs = fingerprints(settings)
-    assert set(inputs) == {"real images", "teacher"} and len(inputs["teacher"]) == 64
+    assert set(inputs) == {"real test", "real train", "teacher"} and len(inputs["teacher"]) == 64
     assert run_folder(settings, inputs) != run_folder(settings, {"teacher": "0"})
     assert run_folder(settings, inputs) == run_folder(dataclasses.replace(settings, workers=2), inputs)
 
@@ -138,9 +138,9 @@ def test_images_behind_links_and_real_images_are_part_of_a_run(real: Path, tmp_p
     before = fingerprints(settings)
     Image.new("RGB", (12, 12), (9, 9, 9)).save(tmp_path / "elsewhere" / "bee" / "0.png")
     changed = fingerprints(settings)
-    assert changed["images"] != before["images"] and changed["real images"] == before["real images"]
+    assert changed["images"] != before["images"] and changed["real test"] == before["real test"]
     Image.new("RGB", (12, 12), (9, 9, 9)).save(tmp_path / "real" / "val" / "bee" / "0.png")
-    assert fingerprints(settings)["real images"] != before["real images"]
+    assert fingerprints(settings)["real test"] != before["real test"]
     shutil.rmtree(tmp_path / "real" / "val" / "cat")
     with pytest.raises(ConfigError, match=r"different classes: .*\['cat'\]"):
         run_student(settings, progress=False)
