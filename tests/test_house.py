@@ -13,7 +13,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "d3hr_datasets"
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 300, 60
 # Functions that are commands, with all their options.
-COMMANDS = {"build/__main__.py:build", "cli/evaluate.py:evaluate", "cli/train.py:student"}
+COMMANDS = {
+    "build/__main__.py:build",
+    "cli/adapt.py:adapt",
+    "cli/evaluate.py:evaluate",
+    "cli/train.py:student",
+}
 
 
 def _sources() -> Iterator[Path]:

@@ -98,7 +98,7 @@ def test_images_are_the_same_without_float64(tiny_artifact: Path, tmp_path: Path
     with WithoutFloat64():
         here, there = models()
         made = [dataset._generator.generate(model, [0, 2], 4, tmp_path) for model in (here, there)]
-    assert {next(there.transformer.parameters()).device, there.device} == {DEVICE}
+    assert {next(there.network.parameters()).device, there.device} == {DEVICE}
     for label in (0, 2):
         arrays = [[np.asarray(image).astype(int) for image in group[label]] for group in made]
         assert np.abs(np.array(arrays[0]) - np.array(arrays[1])).max() <= 1  # a grey level, by rounding

@@ -1,12 +1,14 @@
 """The artifact: what the build side writes and the provide side reads.
 
-A folder, which is also a Hub dataset repository, in format 1:
+A folder, which is also a Hub dataset repository, in format 1; in format 2 where it has what is marked so:
 
     d3hr.json                what it describes, with the SHA-256 of every other file
     statistics.safetensors   count (K,), and tT.mean and tT.variance (K, C, H, W) per timestep T; where
                              classes have M modes also modes.count (K, M), tT.modes.mean (K, M, C, H, W)
                              and tT.modes.variance (K, C, H, W); as integers, each with NAME.scale
     model/                   optional: the diffusion model, in diffusers' layout
+    adapter/                 (2) optional: what changes the weights of the model, as peft writes it
+    embeddings.safetensors   (2) optional: what the model's text encoders made of the prompts
     README.md                dataset card
 
 Only JSON and safetensors are read. Statistics are read lazily, one class at a time if wished.
@@ -16,13 +18,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
 from d3hr_datasets.artifact.checked_files import CheckedFiles
 from d3hr_datasets.artifact.d3hr_json import (
-    FORMAT,
+    EMBEDDINGS,
     METADATA,
     STATISTICS,
     file_digests,
@@ -30,9 +34,11 @@ from d3hr_datasets.artifact.d3hr_json import (
     read_metadata,
 )
 from d3hr_datasets.artifact.download import download_artifact
+from d3hr_datasets.artifact.embeddings import read_embeddings
 from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.tensors import pack_statistics, read_gaussians, read_modes
+from d3hr_datasets.diffusion.conditioning import PromptEmbeddings
 from d3hr_datasets.errors import ConfigError, D3HRError, ExportError
 from d3hr_datasets.io import hub
 from d3hr_datasets.io.atomic import completed_folder, replace_file, replace_text
@@ -172,8 +178,8 @@ class Artifact(CheckedFiles):
         cls,
         folder: str | Path,
         info: ArtifactInfo,
-        gaussians: dict[int, ClassGaussians],
-        modes: dict[int, ClassModes] | None = None,
+        gaussians: Mapping[Any, ClassGaussians],
+        modes: Mapping[Any, ClassModes] | None = None,
     ) -> Artifact:
         """Write statistics and `d3hr.json`; other files already in `folder` become part of the artifact.
 
@@ -200,7 +206,11 @@ class Artifact(CheckedFiles):
 
     def _write(self) -> Artifact:
         self.info.check_counted()
-        document = {"format": FORMAT, "info": self.info.to_dict(), "sha256": self.sha256}
+        document = {
+            "format": 2 if self.info.needs_format_2 else 1,
+            "info": self.info.to_dict(),
+            "sha256": self.sha256,
+        }
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         replace_text(self.folder / METADATA, text)
         self._checked.clear()
@@ -219,12 +229,15 @@ class Artifact(CheckedFiles):
             if self.repo_id is None or name in needed:
                 self.check(name)
         self.model_folder()
+        self.adapter_folder()
+        if self.info.embeddings:
+            self.embeddings()
         for timestep in self.info.inversion.timesteps:
             self.gaussians(timestep)
             if self.info.num_modes > 1:
                 self.modes(timestep)
 
-    def gaussians(self, timestep: int, class_label: int | None = None) -> ClassGaussians:
+    def gaussians(self, timestep: float, class_label: int | None = None) -> ClassGaussians:
         """Read the class Gaussians of one timestep, in float32.
 
         Args:
@@ -241,7 +254,7 @@ class Artifact(CheckedFiles):
         self.info.check_class_label(class_label)
         return read_gaussians(self.check(STATISTICS), self.info, timestep, class_label)
 
-    def modes(self, timestep: int, class_label: int | None = None) -> ClassModes:
+    def modes(self, timestep: float, class_label: int | None = None) -> ClassModes:
         """Read the modes of the classes at one timestep, in float32; arguments and errors as `gaussians`.
 
         Raises:
@@ -251,3 +264,15 @@ class Artifact(CheckedFiles):
         self.info.check_class_label(class_label)
         self.info.check_modes()
         return read_modes(self.check(STATISTICS), self.info, timestep, class_label)
+
+    def embeddings(self) -> PromptEmbeddings:
+        """Read what the model's text encoders made of the prompts.
+
+        Raises:
+            ConfigError: The artifact stores no embeddings.
+            ArtifactIntegrityError: The file differs from its checksum.
+            ArtifactFormatError: It is not what a build writes.
+        """
+        if not self.info.embeddings:
+            raise ConfigError(f"the artifact {self.info.name} stores no embeddings of prompts")
+        return read_embeddings(self.check(EMBEDDINGS), len(self.info.classes))

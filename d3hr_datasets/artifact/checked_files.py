@@ -9,8 +9,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from d3hr_datasets.artifact.d3hr_json import METADATA, list_files, max_bytes, needed_files
+from d3hr_datasets.artifact.d3hr_json import ADAPTER, METADATA, list_files, max_bytes, needed_files
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.diffusion.adapters import FILES as ADAPTER_FILES
 from d3hr_datasets.errors import ArtifactIntegrityError, ForeignFileError, ModelNotFoundError
 from d3hr_datasets.io.untrusted_files import (
     check_file,
@@ -92,6 +93,25 @@ class CheckedFiles:
         if self.repo_id is None:
             return "download the artifact again"
         return f"remove {path.resolve()}, and it is downloaded again"
+
+    def adapter_folder(self) -> Path | None:
+        """Return the folder of the adapter, its files checked; None if there is none.
+
+        Raises:
+            ModelNotFoundError: A file of it is not there.
+            ArtifactIntegrityError: A file of it differs.
+        """
+        if not self.info.adapter:
+            return None
+        path_inside(self.folder, ADAPTER)
+        for name in ADAPTER_FILES:
+            if f"{ADAPTER}/{name}" not in self.sha256:
+                raise ModelNotFoundError(
+                    f"{self.folder / ADAPTER / name} is not listed in {METADATA}, which says that there is "
+                    "an adapter; download the artifact again"
+                )
+            check_model_file(self.check(f"{ADAPTER}/{name}"))
+        return self.folder / ADAPTER
 
     def model_folder(self) -> Path | None:
         """Return the folder of the model inside the artifact, its files checked; None if it is elsewhere.

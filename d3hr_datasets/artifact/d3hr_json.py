@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.tensors import stored_bytes
@@ -18,18 +18,23 @@ from d3hr_datasets.io.text import printable
 from d3hr_datasets.io.untrusted_files import (
     MAX_CONFIG_BYTES,
     MAX_JSON_BYTES,
+    MAX_TOKENIZER_BYTES,
     MAX_WEIGHTS_BYTES,
     file_sha256,
     is_file,
+    is_of_tokenizer,
     is_safe_name,
     path_inside,
     read_json,
 )
 from d3hr_datasets.version import __version__
 
-FORMAT = 1
+FORMAT = 2  # says of prompts, adapters, flow matching and shrinkage; what has none of them is written as 1
+FORMATS = (1, FORMAT)
 METADATA = "d3hr.json"
 STATISTICS = "statistics.safetensors"
+EMBEDDINGS = "embeddings.safetensors"
+ADAPTER = "adapter"
 
 
 def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
@@ -47,10 +52,10 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
         )
     document = read_json(path_inside(folder, METADATA))
     if "format" not in document:
-        raise ArtifactFormatError(f"{path}: field 'format' is missing; accepted: {FORMAT}")
-    if document["format"] != FORMAT or isinstance(document["format"], bool):
+        raise ArtifactFormatError(f"{path}: field 'format' is missing; accepted: {list(FORMATS)}")
+    if document["format"] not in FORMATS or isinstance(document["format"], bool):
         raise ArtifactFormatError(
-            f"{path}: format = {document['format']!r}; accepted: {FORMAT}. If it is newer, "
+            f"{path}: format = {document['format']!r}; accepted: {list(FORMATS)}. If it is newer, "
             f"upgrade this package, which has version {__version__}"
         )
     info, sha256 = document.get("info"), document.get("sha256")
@@ -62,9 +67,15 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
     if STATISTICS not in sha256:
         raise ArtifactFormatError(f"{path}: field 'sha256' does not list {STATISTICS}")
     try:
-        return ArtifactInfo.from_dict(info), sha256
+        described = ArtifactInfo.from_dict(info)
     except ConfigError as error:
         raise ArtifactFormatError(f"{path}: {error}") from error
+    if described.needs_format_2 and document["format"] == 1:
+        raise ArtifactFormatError(
+            f"{path}: format = 1, but it says what format 2 has (prompts, an adapter, another grid or shrunk "
+            "variances); build or download the artifact again"
+        )
+    return described, sha256
 
 
 def needed_files(info: ArtifactInfo, sha256: dict[str, str]) -> list[str]:
@@ -72,11 +83,16 @@ def needed_files(info: ArtifactInfo, sha256: dict[str, str]) -> list[str]:
 
     The others are for people: cards, pictures, a preview.
     """
-    inside = f"{info.model.path}/"
+    names = {STATISTICS}
+    folders: tuple[str, ...] = ()
+    if info.embeddings:
+        names.add(EMBEDDINGS)
+    if info.adapter:
+        folders += (f"{ADAPTER}/",)
+    if info.model.path is not None:
+        folders += (f"{info.model.path}/",)
     return [
-        name
-        for name in sha256
-        if name == STATISTICS or (name.startswith(inside) and not name.endswith(".md"))
+        name for name in sha256 if name in names or (name.startswith(folders) and not name.endswith(".md"))
     ]
 
 
@@ -86,6 +102,8 @@ def max_bytes(info: ArtifactInfo, name: str) -> int:
         return stored_bytes(info)
     if name == METADATA:
         return MAX_JSON_BYTES
+    if is_of_tokenizer(PurePosixPath(name)):
+        return MAX_TOKENIZER_BYTES
     return MAX_CONFIG_BYTES if name.endswith(".json") else MAX_WEIGHTS_BYTES
 
 

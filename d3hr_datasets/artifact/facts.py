@@ -5,18 +5,28 @@ In: an artifact. Out: names and plain texts, which whoever shows them escapes.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
-from d3hr_datasets.errors import ArtifactFormatError
+from d3hr_datasets.diffusion.adapters import FILES as ADAPTER_FILES
+from d3hr_datasets.diffusion.adapters import PEFT_CONFIG, read_description
+from d3hr_datasets.errors import ArtifactFormatError, D3HRError
 from d3hr_datasets.io.text import printable
-from d3hr_datasets.io.untrusted_files import is_file, read_file
+from d3hr_datasets.io.untrusted_files import is_file, read_file, read_json
 
 CARD = "README.md"
 MAX_CARD_BYTES = 4 * 2**20
 METHODS = {"ddim": "DDIM", "fixed_point": "fixed points of DDIM's steps"}
-SHOWN_CLASSES = 10
+FLOW_METHODS = {"ddim": "Euler's steps", "fixed_point": "fixed points of Euler's steps"}
+GRIDS = {
+    "ddim": "",
+    "scheduler": ", spaced as by the model's scheduler",
+    "flow": ", spaced as by the model's scheduler",
+}
+SHOWN_CLASSES, SHOWN_PROMPTS = 10, 3
 
 
 def artifact_facts(artifact: Artifact) -> dict[str, str]:
@@ -25,10 +35,11 @@ def artifact_facts(artifact: Artifact) -> dict[str, str]:
     model = f"{info.model.path}/ inside the artifact"
     if info.model.path is None:
         model = f"{info.model.repo_id} at revision {info.model.revision}"
+    if "model_kind" in info.source:
+        model += f", {info.source['model_kind']}"
     source = [str(info.source[key]) for key in ("name", "split") if key in info.source]
     shown = ", ".join(info.classes[:SHOWN_CLASSES]) + (", ..." if len(info.classes) > SHOWN_CLASSES else "")
     per_class = sorted({min(info.counts), max(info.counts)})
-    timesteps = ", ".join(map(str, info.inversion.timesteps))
     modes = f", and {info.num_modes} modes" if info.num_modes > 1 else ""
     facts = {
         "name": info.name,
@@ -39,8 +50,9 @@ def artifact_facts(artifact: Artifact) -> dict[str, str]:
         "images per class": " to ".join(f"{count:,}" for count in per_class),
         "images": f"{info.image_size} x {info.image_size}, {info.image_mode}",
         "frame": f"{info.padding} black pixels, while it is encoded" if info.padding else "none",
-        "latents": f"{' x '.join(map(str, info.latent_shape))} at timesteps {timesteps}",
+        "latents": f"{' x '.join(map(str, info.latent_shape))} at {_times(info.inversion)}",
         "model": model,
+        **_additions(artifact),
         **inversion_facts(info.inversion),
         "statistics": f"mean and variance per class{modes}, {info.dtype}",
         "decoding": describe_decoding(info.decode),
@@ -48,16 +60,67 @@ def artifact_facts(artifact: Artifact) -> dict[str, str]:
         "source fingerprint": str(info.source.get("fingerprint", "not given")),
         "built by": info.producer or "not given",
     }
+    if "model_license" in info.source:
+        facts["model licence"] = str(info.source["model_license"])
     if "imported" in info.source:
         facts["imported"] = f"{info.source['imported']}; its inversion is not checked here"
     return facts
 
 
+def _additions(artifact: Artifact) -> dict[str, str]:
+    """Return what an artifact says of its adapter, its prompts and its variances, where it has such."""
+    info, facts = artifact.info, {}
+    if info.adapter:
+        facts["adapter"] = _adapter_fact(artifact.folder / ADAPTER)
+    if info.prompts is not None:
+        shown = ", ".join(map(repr, info.prompts.per_class[:SHOWN_PROMPTS]))
+        facts["prompts"] = shown + (", ..." if len(info.prompts.per_class) > SHOWN_PROMPTS else "")
+        negative = info.prompts.negative
+        facts["negative prompt"] = "that of the model's pipeline" if negative is None else repr(negative)
+        facts["embeddings"] = "not stored: the model's text encoders read the prompts"
+        if info.embeddings:
+            path = artifact.folder / EMBEDDINGS
+            size = f", {path.stat().st_size / 1e6:,.1f} MB" if is_file(path) else ""
+            facts["embeddings"] = f"stored{size}: no text encoder is needed"
+    if info.shrinkage:
+        shares = [share for share in info.shrinkage if share > 0]
+        facts["shrinkage"] = (
+            f"variances of {len(shares)} of {len(info.shrinkage)} classes drawn towards those that all "
+            "classes share, "
+            f"by {min(shares):g}" + (f" to {max(shares):g}" if min(shares) < max(shares) else "")
+        )
+    return facts
+
+
+def _adapter_fact(folder: Path) -> str:
+    """Return what is in the folder of an adapter, as far as it can be read."""
+    try:
+        described = read_description(folder)
+        rank = read_json(folder / PEFT_CONFIG).get("r")
+    except D3HRError as error:
+        return f"in {ADAPTER}/, which cannot be read: {printable(error)}"
+    size = sum((folder / name).stat().st_size for name in ADAPTER_FILES)
+    base = (
+        f"of {described.repo_id} at revision {described.revision}" if described.repo_id else "of this model"
+    )
+    classes = "" if described.num_classes is None else f", with embeddings of {described.num_classes} classes"
+    return f"LoRA of rank {printable(rank)}, {size / 1e6:,.1f} MB, {base}{classes}"
+
+
+def _times(inversion: InversionConfig) -> str:
+    """Return the times whose statistics are stored, in words."""
+    times = ", ".join(map(str, inversion.timesteps))
+    if inversion.grid == "flow":
+        return f"sigmas {times} (flow matching, shift {inversion.shift:g})"
+    return f"timesteps {times}"
+
+
 def inversion_facts(inversion: InversionConfig) -> dict[str, str]:
     """Return everything that an `InversionConfig` says, but for what is at its default and means nothing."""
-    asked = "timestep a step goes to"
+    time = "sigma" if inversion.grid == "flow" else "timestep"
+    asked = f"{time} a step goes to"
     if inversion.method == "ddim" and inversion.noise_timestep == "source":
-        asked = "timestep a step comes from"
+        asked = f"{time} a step comes from"
     latent = "mean of the VAE's posterior"
     if inversion.latent == "sample":
         latent = f"sample of the VAE's posterior, seed {inversion.seed}"
@@ -65,11 +128,11 @@ def inversion_facts(inversion: InversionConfig) -> dict[str, str]:
         "as without noise" if inversion.first_timestep < 0 else f"as at timestep {inversion.first_timestep}"
     )
     return {
-        "inversion": METHODS[inversion.method],
-        "inverted latents": f"{latent}, taken {first} and carried to timesteps "
-        f"{', '.join(map(str, inversion.timesteps))}",
+        "inversion": (FLOW_METHODS if inversion.grid == "flow" else METHODS)[inversion.method],
+        "inverted latents": f"{latent}, taken {first} and carried to {_times(inversion)}",
         "grid of inversion": f"{inversion.num_inference_steps} steps of "
-        f"{inversion.num_train_timesteps:,} timesteps, guidance {inversion.guidance_scale:g}",
+        f"{inversion.num_train_timesteps:,} timesteps{GRIDS[inversion.grid]}, guidance "
+        f"{inversion.guidance_scale:g}",
         "model evaluations": f"{inversion.evaluations_per_step} per step, at the {asked}",
         "resizing of images": f"{inversion.resizing}, where they had another size",
     }
@@ -80,7 +143,8 @@ def describe_decoding(decode: DecodeConfig) -> str:
     above = ", starting one step above it as D3HR's code does" if decode.reference_off_by_one else ""
     last = ", ending at timestep 1 as D3HR's code does" if decode.reference_last_step else ""
     return (
-        f"from timestep {decode.timestep}{above}, {decode.num_inference_steps} steps{last}, "
+        f"from {'sigma' if decode.grid == 'flow' else 'timestep'} {decode.timestep}{above}, "
+        f"{decode.num_inference_steps} steps{last}, "
         f"guidance {decode.guidance_scale:g}"
     )
 
@@ -96,19 +160,30 @@ def license_of_model(artifact: Artifact) -> str:
     Raises:
         ArtifactFormatError: That card has no head that can be read.
     """
-    from huggingface_hub import ModelCard
-
-    model = artifact.info.model
+    model, noted = artifact.info.model, artifact.info.source.get("model_license")
     if model.path is None:
-        return f"that of {model.repo_id}"
+        return f"{noted} (of {model.repo_id})" if noted else f"that of {model.repo_id}"
     card = artifact.folder / model.path / CARD
     found = None
     if is_file(card):
         try:
-            data: Any = ModelCard(read_file(card, MAX_CARD_BYTES).decode("utf-8")).data
-            found = data.license
+            found = license_of_card(read_file(card, MAX_CARD_BYTES).decode("utf-8"))
         except Exception as error:  # of YAML, of what the card says in it, of reading it
             raise ArtifactFormatError(
                 f"{card} has no head in YAML, which names the licence: {printable(error)}; mend or remove it"
             ) from error
-    return str(found or artifact.info.source.get("model_license") or "not given")
+    return str(found or noted or "not given")
+
+
+def license_of_card(text: str) -> str | None:
+    """Return the licence that the head of a model's card names, with the link that it gives, or None."""
+    from huggingface_hub import ModelCard
+
+    card: Any = ModelCard(text)
+    head: dict[str, Any] = card.data.to_dict()
+    found, link = head.get("license"), head.get("license_link")
+    if found == "other":
+        found = head.get("license_name") or found
+    if found is None or not isinstance(link, str) or not link.startswith(("https://", "http://")):
+        return None if found is None else str(found)
+    return f"{found}, {link}"

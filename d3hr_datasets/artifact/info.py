@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from d3hr_datasets.classes.class_list import ClassList
-from d3hr_datasets.config.checks import check_choice, check_int
+from d3hr_datasets.config.checks import check_choice, check_int, check_number
+from d3hr_datasets.config.json_settings import without_defaults
+from d3hr_datasets.config.prompts import Prompts
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig, ModelReference
 from d3hr_datasets.config.timesteps import check_on_grid
 from d3hr_datasets.errors import ConfigError
@@ -43,6 +45,11 @@ class ArtifactInfo:
         dtype: How means and variances are stored; "int8" is half the size of "float16": integers, with a step
             for each channel of each class or mode.
         num_modes: Modes per class whose means are stored beside the class Gaussians; 1 stores none.
+        prompts: Of a model that text describes classes to; its encoders are those of `model`.
+        embeddings: Whether what the encoders made of the prompts is stored, so that they are not needed.
+        adapter: Whether `adapter/` changes the weights of the model.
+        shrinkage: Share by which each class's variances were drawn towards those of all classes; none by
+            default.
     """
 
     name: str
@@ -60,6 +67,10 @@ class ArtifactInfo:
     wnids: tuple[str, ...] | None = None
     dtype: StatisticsDtype = "float16"
     num_modes: int = 1
+    prompts: Prompts | None = None
+    embeddings: bool = False
+    adapter: bool = False
+    shrinkage: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -94,10 +105,8 @@ class ArtifactInfo:
             raise ConfigError(f"latent_shape must be (C, H, W), not {self.latent_shape!r}")
         for size in self.latent_shape:
             check_int("latent_shape", size, 1, 4096)
-        self.check_stored(self.decode.timestep, "decode.timestep")
-        check_on_grid(
-            self.decode.timestep, self.decode.num_inference_steps, self.inversion.num_train_timesteps
-        )
+        self.check_decode(self.decode, "decode.")
+        self._check_additions()
         if self.counts:
             self.check_counted()
         if self.wnids is not None and (
@@ -116,10 +125,47 @@ class ArtifactInfo:
         """The classes by class label."""
         return ClassList(self.classes, self.wnids)
 
-    def check_stored(self, timestep: int, name: str = "timestep") -> None:
+    def check_stored(self, timestep: float, name: str = "timestep") -> None:
         """Raise `ConfigError`, with the timestep's `name`, unless it is one that is stored."""
         if timestep not in self.inversion.timesteps:
             raise ConfigError(f"{name} {timestep} is not stored; stored: {list(self.inversion.timesteps)}")
+
+    def check_decode(self, decode: DecodeConfig, prefix: str = "") -> None:
+        """Check that latents of this artifact can be decoded so.
+
+        Raises:
+            ConfigError: The time is not stored, or not on the grid.
+        """
+        if decode.grid != self.inversion.grid:
+            raise ConfigError(
+                f"{prefix}grid is {decode.grid!r}, and the artifact's is {self.inversion.grid!r}: give "
+                f"DecodeConfig(..., grid={self.inversion.grid!r})"
+            )
+        self.check_stored(decode.timestep, f"{prefix}timestep")
+        if decode.grid == "ddim":
+            check_on_grid(decode.timestep, decode.num_inference_steps, self.inversion.num_train_timesteps)
+
+    def _check_additions(self) -> None:
+        """Check what artifacts of format 2 have."""
+        if self.prompts is not None and len(self.prompts.per_class) != len(self.classes):
+            raise ConfigError(
+                f"prompts must be one for each class ({len(self.classes)}), not {len(self.prompts.per_class)}"
+            )
+        for name in ("embeddings", "adapter"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be true or false, not {getattr(self, name)!r:.80}")
+        if self.embeddings and self.prompts is None:
+            raise ConfigError("embeddings are stored of prompts, and there are none")
+        if not isinstance(self.shrinkage, tuple) or len(self.shrinkage) not in (0, len(self.classes)):
+            raise ConfigError(f"shrinkage must have one entry per class ({len(self.classes)}), or none")
+        for share in self.shrinkage:
+            if check_number("shrinkage", share, 0.0) > 1:
+                raise ConfigError(f"shrinkage must be from 0 to 1, not {share!r:.80}")
+
+    @property
+    def needs_format_2(self) -> bool:
+        """Whether it says what readers of format 1 do not know."""
+        return bool(self.prompts or self.adapter or self.shrinkage) or self.inversion.grid != "ddim"
 
     def check_modes(self) -> None:
         """Raise `ConfigError` unless modes are stored."""
@@ -146,6 +192,9 @@ class ArtifactInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        values = without_defaults(values, prompts=None, embeddings=False, adapter=False, shrinkage=[])
+        if self.prompts is not None:
+            values["prompts"] = self.prompts.to_dict()
         return {**values, "inversion": self.inversion.to_dict(), "decode": self.decode.to_dict()}
 
     @classmethod
@@ -163,9 +212,10 @@ class ArtifactInfo:
             "model": ModelReference,
             "inversion": InversionConfig,
             "decode": DecodeConfig,
+            "prompts": Prompts,
         }
         for key, config in configs.items():
-            if key in values:
+            if values.get(key) is not None or (key in values and key != "prompts"):
                 values[key] = config.from_dict(values[key])
         try:
             converted: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -6,7 +6,9 @@ What is read is checked against the artifact's description; one class can be rea
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,7 +25,7 @@ SAFETENSORS_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 
 @neutral()
 def pack_statistics(
-    info: ArtifactInfo, gaussians: dict[int, ClassGaussians], modes: dict[int, ClassModes]
+    info: ArtifactInfo, gaussians: Mapping[Any, ClassGaussians], modes: Mapping[Any, ClassModes]
 ) -> dict[str, torch.Tensor]:
     """Return the tensors of an artifact by name.
 
@@ -84,7 +86,7 @@ def stored_bytes(info: ArtifactInfo) -> int:
 
 @neutral()
 def read_gaussians(
-    path: Path, info: ArtifactInfo, timestep: int, class_label: int | None = None
+    path: Path, info: ArtifactInfo, timestep: float, class_label: int | None = None
 ) -> ClassGaussians:
     """Read the class Gaussians of one timestep, in float32, or that of one class.
 
@@ -100,7 +102,7 @@ def read_gaussians(
 
 
 @neutral()
-def read_modes(path: Path, info: ArtifactInfo, timestep: int, class_label: int | None = None) -> ClassModes:
+def read_modes(path: Path, info: ArtifactInfo, timestep: float, class_label: int | None = None) -> ClassModes:
     """Read the modes of one timestep, in float32, or those of one class; errors as `read_gaussians`."""
     classes, modes = len(info.classes), info.num_modes
     names = {

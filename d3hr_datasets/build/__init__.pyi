@@ -6,3 +6,4 @@ from .joined_processes import join_processes as join_processes
 from .model_options import ModelOptions as ModelOptions
 from .planning import BuildPlan as BuildPlan
 from .planning import plan_build as plan_build
+from .prompt_options import PromptOptions as PromptOptions

@@ -7,11 +7,13 @@ In: arguments. Out: the folder of the artifact, on stdout. `accelerate launch -m
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from d3hr_datasets.build.build_settings import SET_BY_REFERENCE, BuildSettings, ClassOptions
+from d3hr_datasets.build.prompt_options import PromptOptions
 from d3hr_datasets.cli_common import build_options as of_build
 from d3hr_datasets.cli_common.artifact_options import (
     AllowBinOption,
@@ -60,6 +62,12 @@ def build(
     modes: of_build.ModesOption = None,
     decode_timestep: DecodeTimestepOption = None,
     decode_guidance_scale: DecodeGuidanceOption = DEFAULT.decode_guidance_scale,
+    prompt: of_build.PromptOption = None,
+    prompts: of_build.PromptsOption = None,
+    negative_prompt: of_build.NegativePromptOption = None,
+    store_embeddings: of_build.StoreEmbeddingsOption = False,
+    adapter: of_build.AdapterOption = None,
+    shrinkage: of_build.ShrinkageOption = "auto",
     image_size: of_build.ImageSizeOption = None,
     work: of_build.WorkOption = None,
     batch_size: of_build.BatchSizeOption = BUILD_BATCH_SIZE,
@@ -85,7 +93,7 @@ def build(
     if reference_code:
         _check_alone(context)
     settings = BuildSettings(
-        timesteps=tuple(timesteps or DEFAULT.timesteps),
+        timesteps=tuple(timesteps) if timesteps else None,
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         method=inversion,
@@ -96,6 +104,7 @@ def build(
         num_modes=modes,
         decode_timestep=decode_timestep,
         decode_guidance_scale=decode_guidance_scale,
+        shrinkage=_shrinkage(shrinkage),
         image_size=image_size,
         name=name,
         license_name=license_name,
@@ -109,7 +118,8 @@ def build(
         work=work,
         source_options=SourceOptions(split, download, streaming, image_column, label_column),
         class_options=ClassOptions(class_list, class_map, class_order == "same"),
-        model_options=_model_options(device, dtype, allow_bin, compiled),
+        model_options=_model_options(device, dtype, allow_bin, compiled, adapter),
+        prompt_options=PromptOptions(prompt, prompts, negative_prompt, store_embeddings),
     )
     processes = join_processes()
     for note in plan.notes if processes.is_main_process else ():
@@ -120,12 +130,22 @@ def build(
     processes.destroy_process_group()
 
 
-def _model_options(device: str | None, dtype: str, allow_bin: bool, compiled: bool) -> ModelOptions:
+def _model_options(
+    device: str | None, dtype: str, allow_bin: bool, compiled: bool, adapter: Path | None
+) -> ModelOptions:
     import torch
 
     from d3hr_datasets.build import ModelOptions
 
-    return ModelOptions(device, getattr(torch, dtype), allow_bin, compiled)
+    return ModelOptions(device, getattr(torch, dtype), allow_bin, compiled, adapter)
+
+
+def _shrinkage(text: str) -> Any:
+    """Return a share as a number; what is none is said where the settings are checked."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _check_alone(context: typer.Context) -> None:

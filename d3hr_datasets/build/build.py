@@ -22,12 +22,14 @@ import torch
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.model import check_fits
+from d3hr_datasets.build.build_settings import Shrinkage, check_shrinkage
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.clustering import find_centroids
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.mode_count import images_for_modes
 from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.build.progress import BuildProgress
+from d3hr_datasets.build.shrinkage import shrink_variances
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
@@ -52,6 +54,7 @@ def build_artifact(
     *,
     skip_unreadable: int = 0,
     num_readers: int = NUM_READERS,
+    shrinkage: Shrinkage = "none",
 ) -> Artifact:
     """Invert every image of `source` and save the class Gaussians.
 
@@ -75,6 +78,7 @@ def build_artifact(
         progress: Show a progress bar on stderr.
         skip_unreadable: Images that may be left out; they are named in `source["unreadable"]`.
         num_readers: Threads that read images while the model runs.
+        shrinkage: How far variances are drawn towards those that all classes share, as `shrink_variances`.
 
     Raises:
         UnreadableImageError: More images cannot be read than may be left out.
@@ -85,6 +89,7 @@ def build_artifact(
         BuildError: Another process has ended before its work was done.
     """
     check_sizes(batch_size, chunk_size, skip_unreadable, num_readers)
+    check_shrinkage(shrinkage)
     check_fits(model, info)
     processes = join_processes()
     images = as_images(source)
@@ -96,7 +101,7 @@ def build_artifact(
         images, model, info, prefix, batch_size, chunk_size, skip_unreadable, num_readers, centroids
     )
     _make_chunks(build, processes, progress)
-    return _merge_once(build, output, processes)
+    return _merge_once(build, output, processes, shrinkage)
 
 
 def check_sizes(batch_size: int, chunk_size: int, skip_unreadable: int, num_readers: int) -> None:
@@ -192,15 +197,15 @@ def _make_chunks(build: ChunkBuilder, processes: Any, progress: bool) -> None:
         wait_for_processes(processes)
 
 
-def _merge_once(build: ChunkBuilder, output: Path, processes: Any) -> Artifact:
+def _merge_once(build: ChunkBuilder, output: Path, processes: Any, shrinkage: Shrinkage) -> Artifact:
     """Return the artifact of all chunks, which the first process writes."""
     if processes.is_main_process:
-        _merge(build, output)
+        _merge(build, output, shrinkage)
     wait_for_processes(processes)
     return Artifact.load(output)
 
 
-def _merge(build: ChunkBuilder, output: Path) -> None:
+def _merge(build: ChunkBuilder, output: Path, shrinkage: Shrinkage) -> None:
     """Merge all chunks in their order and write the artifact; a chunk that was damaged is made again."""
     info = build.info
     rows = len(info.classes) * info.num_modes
@@ -223,4 +228,6 @@ def _merge(build: ChunkBuilder, output: Path) -> None:
     if unreadable:
         source["unreadable"] = unreadable
     counts = tuple(gaussians[info.inversion.timesteps[0]].count.tolist())
-    Artifact.save(output, dataclasses.replace(info, counts=counts, source=source), gaussians, modes)
+    gaussians, shares = shrink_variances(gaussians, shrinkage)
+    described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares)
+    Artifact.save(output, described, gaussians, modes)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from d3hr_datasets.artifact.info import MAX_TEXT
 from d3hr_datasets.config.checks import check_int, check_number
@@ -21,9 +21,19 @@ from d3hr_datasets.config.settings import (
     NoiseTimestep,
     PosteriorLatent,
 )
+from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text
 from d3hr_datasets.version import __version__
+
+if TYPE_CHECKING:
+    from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule
+
+PAPERS_TIMESTEP = 600  # of 1000
+
+# How far variances are drawn towards shared ones; see `BuildSettings` and `shrinkage.shrink_variances`.
+NamedShrinkage = Literal["auto", "none"]
+Shrinkage = NamedShrinkage | float
 
 # What `reference` says itself.
 SET_BY_REFERENCE = (
@@ -35,6 +45,7 @@ SET_BY_REFERENCE = (
     "latent",
     "num_modes",
     "decode_guidance_scale",
+    "shrinkage",
 )
 
 
@@ -43,8 +54,9 @@ class BuildSettings:
     """What is built; where it is None, what fits the model or the images.
 
     Args:
-        timesteps: Timesteps to keep statistics of.
-        num_inference_steps: Steps of the whole DDIM grid, of inversion and decoding.
+        timesteps: Times to keep statistics of: timesteps, integers, or of a flow-matching model sigmas,
+            floats. By default that of the model's schedule which is nearest to the paper's, 600 of 1000.
+        num_inference_steps: Steps of the whole grid, of inversion and decoding.
         guidance_scale: Guidance while inverting, 1 is none; this and the next five as `InversionConfig`.
         method: The more exact inversion, or the paper's, at the same cost.
         evaluations_per_step: Of the model.
@@ -52,8 +64,10 @@ class BuildSettings:
         latent: Of the VAE's posterior.
         seed: Seed of posterior samples, and of the images in which modes are sought.
         num_modes: Modes per class; 1 stores none. By default a number that fits the images.
-        decode_timestep: Timestep to decode from; by default the last of `timesteps`.
+        decode_timestep: Time to decode from; by default the last of `timesteps`.
         decode_guidance_scale: Guidance while decoding.
+        shrinkage: How far variances are drawn towards those that all classes share: "auto" where a class has
+            fewer than 100 images, "none", or a share of all classes; see `shrinkage`.
         image_size: Side of the images without their frame; by default what the model was trained on.
         name: Name of the data set; by default that of the artifact's folder.
         license_name: Licence of the images, noted in the artifact.
@@ -65,7 +79,7 @@ class BuildSettings:
             sets what is given, too.
     """
 
-    timesteps: tuple[int, ...] = (600,)
+    timesteps: tuple[float, ...] | None = None
     num_inference_steps: int = 50
     guidance_scale: float = 1.0
     method: InversionMethod = "fixed_point"
@@ -74,8 +88,9 @@ class BuildSettings:
     latent: PosteriorLatent = "mean"
     seed: int = 0
     num_modes: int | None = None
-    decode_timestep: int | None = None
+    decode_timestep: float | None = None
     decode_guidance_scale: float = 4.0
+    shrinkage: Shrinkage = "auto"
     image_size: int | None = None
     name: str | None = None
     license_name: str | None = None
@@ -86,8 +101,9 @@ class BuildSettings:
         if self.license_name is not None:
             check_text("license_name", self.license_name, MAX_TEXT)  # before hours of work
         if self.decode_timestep is not None:
-            check_int("decode_timestep", self.decode_timestep, -1)
+            _check_time(self.decode_timestep)
         check_number("decode_guidance_scale", self.decode_guidance_scale, 0.0)
+        object.__setattr__(self, "shrinkage", check_shrinkage(self.shrinkage))
         if self.image_size is not None:
             check_int("image_size", self.image_size, 1)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -95,28 +111,59 @@ class BuildSettings:
         if self.reference and given:
             raise ConfigError(f"reference=True sets what {', '.join(given)} would; leave out one of them")
 
-    def inversion(self, num_train_timesteps: int) -> InversionConfig:
-        """Return how images are inverted with a model of so many timesteps.
+    def times(self, schedule: NoiseSchedule) -> tuple[float, ...]:
+        """Return the times whose statistics are kept, of a model of such a schedule.
+
+        Raises:
+            ConfigError: One is none of the model's, or nothing of an image is left there.
+        """
+        if self.reference and schedule.grid_kind == "flow":
+            raise ConfigError(
+                "reference=True inverts as D3HR's code does, on timesteps, and the model is one of flow "
+                "matching, whose times are sigmas; leave it out"
+            )
+        if self.timesteps is None:
+            if self.reference:
+                return (PAPERS_TIMESTEP,)
+            return (schedule.default_time(self.num_inference_steps),)
+        for time in self.timesteps if isinstance(self.timesteps, tuple) else ():
+            _check_known("timestep", time, schedule)
+        if self.decode_timestep is not None:
+            _check_known("decode_timestep", self.decode_timestep, schedule)
+        return self.timesteps
+
+    def inversion(self, schedule: NoiseSchedule) -> InversionConfig:
+        """Return how images are inverted with a model of such a schedule.
 
         Raises:
             ConfigError: A value is not accepted.
         """
-        return InversionConfig(
-            timesteps=self.timesteps,
+        config = InversionConfig(
+            timesteps=self.times(schedule),
             num_inference_steps=self.num_inference_steps,
-            num_train_timesteps=num_train_timesteps,
+            num_train_timesteps=schedule.num_train_timesteps,
             guidance_scale=self.guidance_scale,
             noise_timestep=self.noise_timestep,
             latent=self.latent,
             seed=self.seed,
             method=self.method,
             evaluations_per_step=self.evaluations_per_step,
+            grid="ddim" if self.reference else schedule.grid_kind,
+            shift=None if self.reference else schedule.shift,
         )
+        for time in config.timesteps:
+            schedule.path(time, config.num_inference_steps, config.grid, config.first_timestep)
+        return config
 
-    def decode(self) -> DecodeConfig:
-        """Return how images are decoded."""
-        timestep = self.timesteps[-1] if self.decode_timestep is None else self.decode_timestep
-        return DecodeConfig(timestep, self.num_inference_steps, self.decode_guidance_scale)
+    def decode(self, inversion: InversionConfig) -> DecodeConfig:
+        """Return how images that were inverted so are decoded."""
+        time = inversion.timesteps[-1] if self.decode_timestep is None else self.decode_timestep
+        return DecodeConfig(time, self.num_inference_steps, self.decode_guidance_scale, grid=inversion.grid)
+
+    @property
+    def shrinkage_used(self) -> Shrinkage:
+        """How far variances are drawn: the reference draws none."""
+        return "none" if self.reference else self.shrinkage
 
     def name_of(self, output: Path) -> str:
         """Return the name of the data set in a folder."""
@@ -146,3 +193,49 @@ class ClassOptions:
             raise ConfigError(f"class_list must name a list or a file, not {self.class_list!r:.80}")
         if self.class_map is not None and not isinstance(self.class_map, Mapping | str | Path):
             raise ConfigError(f"class_map must be a mapping or a file, not {self.class_map!r:.80}")
+
+
+def check_shrinkage(value: Any) -> Shrinkage:
+    """Return a setting of shrinkage if it is one.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if isinstance(value, str) and value in get_args(NamedShrinkage):
+        return cast(NamedShrinkage, value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:
+        raise ConfigError(f"shrinkage must be 'auto', 'none', or a share from 0 to 1, not {value!r:.80}")
+    return float(value)
+
+
+def _check_time(time: object) -> None:
+    """Check a time without knowing the model: an integer from -1, or a sigma."""
+    if isinstance(time, float):
+        if not 0 < time < 1:
+            raise ConfigError(
+                f"decode_timestep must be a timestep, an integer, or a sigma between 0 and 1, not {time!r}"
+            )
+        return
+    check_int("decode_timestep", time, CLEAN)
+
+
+def _check_known(name: str, time: object, schedule: NoiseSchedule) -> None:
+    """Check that a time is of the kind that a model's are.
+
+    Raises:
+        ConfigError: It is not; the message says what is accepted.
+    """
+    is_sigma = isinstance(time, float) and 0 < time < 1
+    if schedule.grid_kind == "flow" and not is_sigma and time != CLEAN:
+        raise ConfigError(
+            f"{name} {time!r} is none of the model's times, which are sigmas, the share of noise (flow "
+            f"matching); accepted: a number between 0 and 1, such as 0.6; {CLEAN} stands for latents without "
+            "noise"
+        )
+    if schedule.grid_kind != "flow" and isinstance(time, float):
+        raise ConfigError(
+            f"{name} {time!r} is none of the model's times, which are timesteps; accepted: an integer from "
+            f"{CLEAN} (latents without noise) to {schedule.num_train_timesteps - 1}, such as "
+            f"{PAPERS_TIMESTEP}"
+        )

@@ -187,7 +187,7 @@ class ChunkBuilder:
 
     def _invert_batch(
         self, items: Sequence[Item], shard: int, numbers: Sequence[int]
-    ) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+    ) -> tuple[dict[float, torch.Tensor], torch.Tensor]:
         """Return inverted latents by timestep, and the row of each."""
         info, generators = self.info, None
         images = torch.stack([image for image, _ in items])

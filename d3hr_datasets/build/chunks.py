@@ -38,7 +38,7 @@ class Chunk:
     """
 
     rows: torch.Tensor
-    moments: dict[int, RunningMoments]
+    moments: dict[float, RunningMoments]
     pixels: int
     last: bool = False
     identity: str = ""
@@ -54,17 +54,17 @@ class ChunkMoments:
         shape: Shape of a latent, (C, H, W).
     """
 
-    def __init__(self, timesteps: Sequence[int], size: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, timesteps: Sequence[float], size: int, shape: tuple[int, ...]) -> None:
         self._slots: dict[int, int] = {}
         self._moments = {timestep: RunningMoments(size, shape) for timestep in timesteps}
 
-    def update(self, latents: Mapping[int, torch.Tensor], rows: torch.Tensor) -> None:
+    def update(self, latents: Mapping[float, torch.Tensor], rows: torch.Tensor) -> None:
         """Add a batch: latents (B, C, H, W) by timestep, and the rows (B,) they belong to."""
         slots = torch.tensor([self._slots.setdefault(row, len(self._slots)) for row in rows.tolist()])
         for timestep, moments in self._moments.items():
             moments.update(latents[timestep], slots)
 
-    def rows(self) -> tuple[torch.Tensor, dict[int, RunningMoments]]:
+    def rows(self) -> tuple[torch.Tensor, dict[float, RunningMoments]]:
         """Return the rows that occurred, ascending, and their moments by timestep."""
         rows = torch.tensor(sorted(self._slots), dtype=torch.int64)
         slots = torch.tensor([self._slots[row] for row in rows.tolist()], dtype=torch.int64)
@@ -90,7 +90,7 @@ def write_chunk(path: Path, chunk: Chunk) -> None:
     save_tensors(path, tensors, {"d3hr": json.dumps(notes)})
 
 
-def read_chunk(path: Path, timesteps: Sequence[int], identity: str = "") -> Chunk | None:
+def read_chunk(path: Path, timesteps: Sequence[float], identity: str = "") -> Chunk | None:
     """Return a finished chunk, or None if there is none, it is damaged or of other images."""
     loaded = load_tensors(path)
     if loaded is None:

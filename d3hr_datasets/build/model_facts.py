@@ -9,16 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.facts import CARD, MAX_CARD_BYTES, license_of_card
+from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import parse_class_list, read_class_list
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig, ModelReference
+from d3hr_datasets.diffusion.adapters import FILES as ADAPTER_FILES
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.layout import PARTS
-from d3hr_datasets.diffusion.loading import read_label_map, read_padding
+from d3hr_datasets.diffusion.model_folder import read_label_map, read_padding
 from d3hr_datasets.errors import ConfigError, ModelNotFoundError
+from d3hr_datasets.io.hub_files import fetch_file
 from d3hr_datasets.io.paths import expand_user
-from d3hr_datasets.io.untrusted_files import is_folder
+from d3hr_datasets.io.text import check_text, printable
+from d3hr_datasets.io.untrusted_files import is_folder, read_file
 from d3hr_datasets.sources.image_files import file_state
 
 
@@ -50,14 +54,43 @@ def whole_name(model: str | Path) -> str:
     return str(expand_user(model).absolute()) if is_local else str(model)
 
 
-def model_state(model: str) -> str:
-    """Return what tells the files of a model's folder from ones that replace them; "" for one on the Hub."""
-    if model_reference(model).path is None:
-        return ""
-    folder = expand_user(model)
-    names = [f"{part}/{name}" for part, patterns in PARTS.items() for name in patterns]
-    files = sorted(path for name in names for path in folder.glob(name))
-    return "\n".join(f"{path.relative_to(folder)} {file_state(path)}" for path in files)
+def model_state(model: str, adapter: Path | None = None) -> str:
+    """Return what tells the files of a model's folder, and of an adapter's, from ones that replace them.
+
+    Of a model on the Hub the commit tells it.
+    """
+    names: list[tuple[Path, str]] = []
+    if model_reference(model).path is not None:
+        names += [(expand_user(model), f"{part}/{name}") for part, found in PARTS.items() for name in found]
+    if adapter is not None:
+        names += [(adapter, name) for name in ADAPTER_FILES]
+    files = sorted((path, folder) for folder, name in names for path in folder.glob(name))
+    return "\n".join(f"{path.relative_to(folder)} {file_state(path)}" for path, folder in files)
+
+
+def model_license(model: str) -> tuple[str | None, str | None]:
+    """Return the licence that the card of a model on the Hub names, and what to say where it is not known.
+
+    The card of a model in a folder is copied with it, and read there.
+    """
+    reference = model_reference(model)
+    if reference.repo_id is None:
+        return None, None
+    try:
+        card = fetch_file(
+            reference.repo_id, CARD, MAX_CARD_BYTES, repo_type="model", revision=reference.revision
+        )
+        found = license_of_card(read_file(card, MAX_CARD_BYTES).decode("utf-8"))
+        reason = "its card names none"
+        if found is not None:
+            return check_text("the licence of the model", found, MAX_TEXT), None
+    except Exception as error:  # of the client, of YAML, of what the card says in it
+        reason = printable(" ".join(str(error).split()) or type(error).__name__)[:200]
+    return None, (
+        f"the licence of the model {reference.repo_id} is not known ({reason}): see its page, and say on "
+        "the card "
+        "of the artifact what it asks for"
+    )
 
 
 def model_place(model: str) -> tuple[Path | str, str | None]:

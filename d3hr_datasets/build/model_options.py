@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -18,16 +19,20 @@ class ModelOptions:
         torch_dtype: Precision.
         allow_bin: Also load a folder's .bin weights, with `weights_only`.
         torch_compile: Use torch.compile; on a CPU it needs g++.
+        adapter: Folder of an adapter of the model, which becomes part of the artifact.
 
     Raises:
-        ConfigError: `torch_dtype` is none of PyTorch's for such numbers.
+        ConfigError: `torch_dtype` is none of PyTorch's for such numbers, or `adapter` no path.
     """
 
     device: torch.device | str | None = None
     torch_dtype: torch.dtype = torch.float32
     allow_bin: bool = False
     torch_compile: bool = False
+    adapter: str | Path | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.torch_dtype, torch.dtype) or not self.torch_dtype.is_floating_point:
             raise ConfigError(f"torch_dtype must be one such as torch.float32, not {self.torch_dtype!r:.80}")
+        if self.adapter is not None and not isinstance(self.adapter, str | Path):
+            raise ConfigError(f"adapter must be a folder, not {self.adapter!r:.80}")

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from d3hr_datasets.artifact.d3hr_json import METADATA, STATISTICS, read_metadata
+from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS, METADATA, STATISTICS, read_metadata
 from d3hr_datasets.artifact.facts import CARD
+from d3hr_datasets.diffusion.adapters import FILES as ADAPTER_FILES
 from d3hr_datasets.diffusion.layout import INDEX, PARTS
 from d3hr_datasets.errors import ConfigError, D3HRError
 from d3hr_datasets.io.paths import expand_user
@@ -38,7 +39,11 @@ class BuildPlaces:
 
 
 def choose_places(
-    images: str | None, output: str | Path, work: str | Path | None = None, model: str | None = None
+    images: str | None,
+    output: str | Path,
+    work: str | Path | None = None,
+    model: str | None = None,
+    adapter: Path | None = None,
 ) -> BuildPlaces:
     """Return the folders of a build, checked.
 
@@ -47,12 +52,13 @@ def choose_places(
         output: Folder of the artifact.
         work: Folder of finished chunks; by default OUTPUT.chunks.
         model: The folder of the diffusion model, or where it is on the Hub.
+        adapter: The folder of its adapter, if there is one.
 
     Raises:
         ConfigError: `output` holds other files, or one of the folders lies in another.
     """
     output = expand_user(output).absolute()
-    check_output(output)
+    _check_output_and_adapter(output, EXPECTED, adapter)
     work = output.with_name(f"{output.name}.chunks") if work is None else expand_user(work).absolute()
     _check_apart(output, work, model)
     folder = None if images is None else folder_of(images)
@@ -63,13 +69,14 @@ def choose_places(
     return BuildPlaces(output, work)
 
 
-def check_places(output: Path, work: Path, model: str) -> None:
+def check_places(output: Path, work: Path, model: str, adapter: Path | None = None) -> None:
     """Check the folders of a build that was planned before: what is in them may have changed.
 
     Args:
         output: Folder of the artifact. It may hold what its `d3hr.json` lists.
         work: Folder of finished chunks.
         model: The folder of the diffusion model, or where it is on the Hub.
+        adapter: The folder of its adapter, if there is one.
 
     Raises:
         ConfigError: As `choose_places`.
@@ -78,8 +85,36 @@ def check_places(output: Path, work: Path, model: str) -> None:
     if (output / METADATA).is_file():
         with contextlib.suppress(D3HRError):  # it is replaced, whatever it says
             listed = {name.partition("/")[0] for name in read_metadata(output)[1]}
-    check_output(output, EXPECTED | listed)
+    _check_output_and_adapter(output, EXPECTED | listed, adapter)
     _check_apart(output, work, model)
+
+
+def _check_output_and_adapter(output: Path, expected: Collection[str], adapter: Path | None) -> None:
+    """Check a folder as `check_output`, and that no adapter but an earlier artifact's is replaced."""
+    has_adapter = adapter is not None
+    if (output / METADATA).is_file():
+        with contextlib.suppress(D3HRError):  # it is replaced, whatever it says
+            info = read_metadata(output)[0]
+            has_adapter |= info.adapter
+            expected = {*expected, *([EMBEDDINGS] if info.embeddings else [])}
+    check_output(output, {*expected, *([ADAPTER] if has_adapter else [])})
+    place = output / ADAPTER
+    if not place.is_dir() or place.is_symlink() or (adapter and place.resolve() == adapter.resolve()):
+        return
+    if adapter is not None and adapter.resolve().is_relative_to(place.resolve()):
+        raise ConfigError(f"the adapter {adapter} is in {place}, which its copy replaces; move it")
+    found = [path.relative_to(place).as_posix() for path in place.rglob("*") if not path.is_dir()]
+    others = sorted(name for name in found if name not in ADAPTER_FILES)
+    if adapter is not None and not (output / METADATA).exists():  # of a build that was killed, or the user's
+        others += [
+            name for name in found if name in ADAPTER_FILES and not _is_copy(place / name, adapter / name)
+        ]
+    if others:
+        raise ConfigError(
+            f"{place} has files that are no copy of an adapter ({others[:5]}), and would be replaced; move "
+            "them, or "
+            "give another --output"
+        )
 
 
 def _check_apart(output: Path, work: Path, model: str | None) -> None:

@@ -8,6 +8,7 @@ it is run.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,23 +17,23 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
 from d3hr_datasets.build.artifact_folder import written_folder
 from d3hr_datasets.build.build import build_artifact, check_images, check_sizes
-from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
+from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, Shrinkage
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
+from d3hr_datasets.build.loaded_model import LoadedModel, check_kind, load_model
 from d3hr_datasets.build.mode_count import choose_num_modes
 from d3hr_datasets.build.model_facts import (
     describe_artifact,
     image_frame,
-    model_classes,
-    model_place,
     model_reference,
     model_state,
     whole_name,
 )
 from d3hr_datasets.build.model_options import ModelOptions
+from d3hr_datasets.build.notes import model_notes, shrinkage_note
 from d3hr_datasets.build.output_folders import check_places, choose_places
+from d3hr_datasets.build.plan_options import PlanOptions
+from d3hr_datasets.build.prompt_options import PromptOptions
 from d3hr_datasets.build.reference_import import as_reference
-from d3hr_datasets.classes.class_list import ClassList
-from d3hr_datasets.classes.matching import match_classes, read_class_map
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
@@ -40,7 +41,6 @@ from d3hr_datasets.io.text import check_text
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source
 from d3hr_datasets.sources.records import Images
-from d3hr_datasets.sources.relabel import relabel
 from d3hr_datasets.sources.user_datasets import ImageStream, TorchvisionLike, told_apart
 
 
@@ -57,6 +57,9 @@ class BuildPlan:
         work: Folder of finished chunks.
         license_name: Licence of the images.
         notes: What the user should know of what was chosen, a sentence each.
+        adapter: Folder of the model's adapter, which is copied into the artifact.
+        shrinkage: How far variances are drawn towards those that all classes share.
+        noted: What else the artifact's `source` says: licence and kind of the model, where they are known.
     """
 
     images: Images
@@ -67,18 +70,26 @@ class BuildPlan:
     work: Path
     license_name: str | None = None
     notes: tuple[str, ...] = ()
+    adapter: Path | None = None
+    shrinkage: Shrinkage = "none"
+    noted: Mapping[str, str] = field(default_factory=dict)
     _model_state: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output", Path(self.output))
         object.__setattr__(self, "work", Path(self.work))
-        object.__setattr__(self, "_model_state", model_state(self.model))
+        object.__setattr__(self, "_model_state", model_state(self.model, self.adapter))
         if self.license_name is not None:
             check_text("license_name", self.license_name, MAX_TEXT)  # before hours of work
         if model_reference(self.model) != self.info.model:
             raise ConfigError(
                 f"the plan's model is {self.model!r:.300}, and its info says {self.info.model}; plan anew "
                 "to build with another model"
+            )
+        if (self.adapter is not None) != self.info.adapter:
+            raise ConfigError(
+                f"the plan's adapter is {str(self.adapter)!r:.300}, and its info says adapter = "
+                f"{self.info.adapter}; plan anew to build with another adapter"
             )
 
     @neutral()
@@ -97,11 +108,19 @@ class BuildPlan:
         `accelerate launch` or `torchrun` every process calls this, and the first one writes.
         """
         check_sizes(batch_size, chunk_size, skip_unreadable, num_readers)
-        check_places(self.output, self.work, self.model)
-        if self._model_state != model_state(self.model):
+        check_places(self.output, self.work, self.model, self.adapter)
+        if self._model_state != model_state(self.model, self.adapter):
             raise ConfigError(f"the model {self.model} has changed since the build was planned; plan it anew")
         processes = join_processes()
-        writing = written_folder(self.output, self.model, self.diffusion, self.license_name)
+        writing = written_folder(
+            self.output,
+            self.model,
+            self.diffusion,
+            self.license_name,
+            adapter=self.adapter,
+            with_embeddings=self.info.embeddings,
+            noted=self.noted,
+        )
         with writing if processes.is_main_process else nullcontext(self.output) as place:
             build_artifact(
                 self.images,
@@ -114,6 +133,7 @@ class BuildPlan:
                 progress,
                 skip_unreadable=skip_unreadable,
                 num_readers=num_readers,
+                shrinkage=self.shrinkage,
             )
         wait_for_processes(processes)
         return Artifact.load(self.output)
@@ -130,6 +150,7 @@ def plan_build(
     source_options: SourceOptions | None = None,
     class_options: ClassOptions | None = None,
     model_options: ModelOptions | None = None,
+    prompt_options: PromptOptions | None = None,
 ) -> BuildPlan:
     """Open images and model, fit them to each other, and return what `d3hr build` would build of them.
 
@@ -144,10 +165,11 @@ def plan_build(
         work: Folder of finished chunks, shared by all machines; by default OUTPUT.chunks.
         source_options: How to open a source that is given by its name.
         class_options: How its classes become those of the model.
-        model_options: How the model is loaded and run.
+        model_options: How the model is loaded and run, and with which adapter.
+        prompt_options: What a model of prompts is told of each class. Its classes are those of the source.
 
     Raises:
-        ConfigError: A value is not accepted, folders lie in each other, or classes do not match.
+        ConfigError: A value is not accepted, folders lie in each other, or classes or prompts do not match.
         SourceError: The source cannot be opened.
         ModelNotFoundError: The model is missing; likewise `ModelFormatError`, where it cannot be used.
 
@@ -157,37 +179,27 @@ def plan_build(
         >>> print(plan.info.inversion, *plan.notes)
         >>> artifact = plan.run()
     """
-    _check_kinds(settings, source_options, class_options, model_options)
-    settings, model = settings or BuildSettings(), whole_name(model)  # before anything is opened
+    options = PlanOptions(settings, source_options, class_options, model_options, prompt_options)
+    settings, model = options.settings, whole_name(model)  # before anything is opened
     named = str(source) if isinstance(source, str | Path) else None
-    places = choose_places(named, output, work, model)
-    opened = _open(source, source_options or SourceOptions())
-    diffusion = _load(model, model_options or ModelOptions())
-    classes, images = _match(opened, model, diffusion, class_options or ClassOptions(), named is not None)
-    padding, disagreement = image_frame(model, diffusion.sample_size, settings.image_size)
-    info = describe_artifact(
+    places = choose_places(named, output, work, model, options.adapter)
+    kind = check_kind(model, options)
+    opened = _open(source, options.source)
+    loaded = load_model(model, kind, opened, options, named is not None)
+    info, notes = _describe(model, loaded, opened, options, places.output)
+    return BuildPlan(
+        loaded.images,
         model,
-        diffusion,
-        classes,
-        padding,
-        settings.inversion(len(diffusion.scheduler.alphas_cumprod)),
-        settings.decode(),
-        name=settings.name_of(places.output),
-        source=opened.description,
-        producer=settings.producer,
+        loaded.diffusion,
+        info,
+        places.output,
+        places.work,
+        settings.license_name,
+        tuple(filter(None, (*notes, loaded.note))),
+        options.adapter,
+        settings.shrinkage_used,
+        loaded.noted | ({"model_kind": kind.name} if info.needs_format_2 else {}),
     )
-    check_images(images, info)
-    info, why = _complete(info, images, settings)
-    notes = tuple(filter(None, (disagreement, why)))
-    return BuildPlan(images, model, diffusion, info, places.output, places.work, settings.license_name, notes)
-
-
-def _check_kinds(*options: object) -> None:
-    """Check that options are of the classes that have checked them."""
-    kinds = (BuildSettings, SourceOptions, ClassOptions, ModelOptions)
-    for given, kind in zip(options, kinds, strict=True):
-        if given is not None and not isinstance(given, kind):
-            raise ConfigError(f"{given!r:.80} is no {kind.__name__}; accepted: {kind.__name__}(...), or None")
 
 
 def _open(source: str | Path | TorchvisionLike | ImageStream, options: SourceOptions) -> OpenedSource:
@@ -198,40 +210,31 @@ def _open(source: str | Path | TorchvisionLike | ImageStream, options: SourceOpt
     return dataclasses.replace(opened, images=told_apart(opened.images))
 
 
-def _load(model: str, options: ModelOptions) -> LatentDiffusion:
-    where, revision = model_place(model)
-    diffusion = LatentDiffusion.from_pretrained(
-        where,
-        revision=revision,
-        device=options.device or join_processes().device,
-        torch_dtype=options.torch_dtype,
-        allow_bin=options.allow_bin,
+def _describe(
+    model: str, loaded: LoadedModel, opened: OpenedSource, options: PlanOptions, output: Path
+) -> tuple[ArtifactInfo, list[str | None]]:
+    """Return the description of the artifact, and what to tell the user of it."""
+    diffusion, settings = loaded.diffusion, options.settings
+    padding, disagreement = image_frame(model, diffusion.sample_size, settings.image_size)
+    inversion = settings.inversion(diffusion.schedule)
+    info = describe_artifact(
+        model,
+        diffusion,
+        loaded.classes,
+        padding,
+        inversion,
+        settings.decode(inversion),
+        name=settings.name_of(output),
+        source=opened.description,
+        producer=settings.producer,
+        prompts=loaded.prompts,
+        embeddings=options.prompts.store_embeddings,
+        adapter=options.adapter is not None,
     )
-    if options.torch_compile:
-        diffusion.compile()
-    return diffusion
-
-
-def _match(
-    opened: OpenedSource, model: str, diffusion: LatentDiffusion, options: ClassOptions, is_named: bool
-) -> tuple[ClassList, Images]:
-    """Return the model's classes, and the images with its labels."""
-    class_map = options.class_map
-    if isinstance(class_map, str | Path):
-        class_map = read_class_map(class_map)
-    elif class_map is not None:
-        class_map = {str(name): label for name, label in class_map.items()}  # as JSON has them
-    classes, labels = match_classes(
-        opened.classes,
-        model_classes(model, options.class_list),
-        diffusion.num_classes,
-        class_map,
-        same_order=options.same_order or (not is_named and opened.classes is None and class_map is None),
-    )
-    # A data set that has the model's labels stays as it is, and so do the names of its chunks.
-    if not is_named and labels == {label: label for label in range(diffusion.num_classes)}:
-        return classes, opened.images
-    return classes, relabel(opened.images, labels)
+    check_images(loaded.images, info)
+    info, why = _complete(info, loaded.images, settings)
+    shrinkage = shrinkage_note(loaded.images, info, settings)
+    return info, [disagreement, why, *model_notes(info, diffusion), shrinkage]
 
 
 def _complete(info: ArtifactInfo, images: Images, settings: BuildSettings) -> tuple[ArtifactInfo, str | None]:

@@ -30,8 +30,9 @@ from d3hr_datasets.classes.folders import file_stem
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.model_folder import read_kind
 from d3hr_datasets.diffusion.untrusted_models import check_torch_file
-from d3hr_datasets.errors import ConfigError, StatisticsError
+from d3hr_datasets.errors import ConfigError, ModelFormatError, StatisticsError
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.text import printable
 from d3hr_datasets.io.untrusted_files import open_file
@@ -71,17 +72,26 @@ def import_artifact(
     where, revision = model_place(model)
     output = expand_user(output)
     check_output(output)
+    kind = read_kind(where, revision)
+    if kind.takes_prompts:
+        raise ModelFormatError(
+            f"the model {model} is of the kind {kind.name}, and statistics of D3HR's code are of a model of "
+            "class "
+            "labels (DiT); give the model that they were made with"
+        )
     diffusion = LatentDiffusion.from_pretrained(where, revision=revision, device="cpu", allow_bin=allow_bin)
     classes = model_classes(model, class_list)
     if classes is None:
         raise ConfigError("nothing says which classes the model knows; give --class-list")
+    schedule = diffusion.schedule
+    inversion = imported_inversion(settings.times(schedule), schedule.num_train_timesteps)
     info = describe_artifact(
         model,
         diffusion,
         classes,
         image_frame(model, diffusion.sample_size)[0],
-        imported_inversion(settings.timesteps, len(diffusion.scheduler.alphas_cumprod)),
-        settings.decode(),
+        inversion,
+        settings.decode(inversion),
         name=settings.name_of(output),
         counts=image_counts(counts, classes),
         source={"name": Path(folder).resolve().name, "imported": "statistics in the format of D3HR's code"},
@@ -131,7 +141,9 @@ def import_statistics(folder: str | Path, output: str | Path, info: ArtifactInfo
     return Artifact.save(output, info, gaussians)
 
 
-def imported_inversion(timesteps: Sequence[int], num_train_timesteps: int, seed: int = 0) -> InversionConfig:
+def imported_inversion(
+    timesteps: Sequence[float], num_train_timesteps: int, seed: int = 0
+) -> InversionConfig:
     """Return how the reference inverts: guided, the model asked at the target of a step, from timestep 0.
 
     `seed` is of the samples of the posterior, which the reference draws without one.

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from d3hr_datasets.build.__main__ import build
+from d3hr_datasets.cli.adapt import adapt
 from d3hr_datasets.cli.artifact import info, verify
 from d3hr_datasets.cli.cache import cache_app
 from d3hr_datasets.cli.dataset import export, materialize
@@ -25,11 +26,12 @@ from d3hr_datasets.cli_common.command_group import command_group
 from d3hr_datasets.version import __version__
 
 app = command_group(
-    "Distilled image data sets: look at artifacts, generate, keep and export images, train students on them."
+    "Distilled image data sets: look at artifacts, generate, keep and export images, train students and "
+    "models."
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(train_app, name="train")
-for command in (build, report, card, publish, info, verify, materialize, export, evaluate):
+for command in (build, adapt, report, card, publish, info, verify, materialize, export, evaluate):
     app.command()(command)
 app.command("import")(import_statistics)
 app.command("list")(list_datasets)

@@ -22,7 +22,23 @@ ArtifactArgument = Annotated[
     typer.Argument(metavar="ARTIFACT", help=f"{WHERE}; that of {DEFAULT_NAME} by default."),
 ]
 
-SHOWN = ("fingerprint", "classes", "built from", "images", "latents", "decoding", "model", "licence")
+# The facts that are shown, where the artifact has them.
+SHOWN = (
+    "fingerprint",
+    "classes",
+    "built from",
+    "images",
+    "latents",
+    "shrinkage",
+    "decoding",
+    "model",
+    "adapter",
+    "prompts",
+    "negative prompt",
+    "embeddings",
+    "licence",
+    "model licence",
+)
 
 
 def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None:
@@ -44,11 +60,12 @@ def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None
     rows = {
         "name": facts["name"],
         "folder": summary["folder"],
-        **{key: facts[key] for key in SHOWN},
+        **{key: facts[key] for key in SHOWN if key in facts},
         "size": format_bytes(int(summary["num_bytes"] or 0)),
     }
+    width = max(12, *map(len, rows))
     for key, value in rows.items():
-        typer.echo(f"{key:<12} {printable(value)}")
+        typer.echo(f"{key:<{width}} {printable(value)}")
 
 
 def verify(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 import typer
 
 from d3hr_datasets.cli_common.output import RootOption
+from d3hr_datasets.cli_common.times import parse_time
 
 if TYPE_CHECKING:
     from d3hr_datasets.dataset.dataset import D3HRDataset
@@ -72,8 +73,12 @@ class SetArguments:
         ),
     ] = None
     timestep: Annotated[
-        int | None,
-        typer.Option(help="Timestep to decode from, one that is stored; the artifact's by default."),
+        float | None,
+        typer.Option(
+            parser=parse_time,
+            metavar="TIME",
+            help="Time to decode from, one that is stored; the artifact's by default.",
+        ),
     ] = None
     guidance_scale: Annotated[
         float | None, typer.Option(help="Guidance while decoding; 1 is none. The artifact's by default.")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from d3hr_datasets.build.build_settings import BuildSettings
+from d3hr_datasets.build.build_settings import PAPERS_TIMESTEP, BuildSettings
 from d3hr_datasets.cli_common.artifact_options import (
     AllowBinOption,
     ClassListOption,
@@ -23,6 +23,7 @@ from d3hr_datasets.cli_common.artifact_options import (
     print_artifact,
 )
 from d3hr_datasets.cli_common.output import JsonOption
+from d3hr_datasets.cli_common.times import parse_time
 from d3hr_datasets.version import __version__
 
 DEFAULT = BuildSettings()
@@ -38,7 +39,13 @@ def import_statistics(
     class_list: ClassListOption = None,
     name: NameOption = None,
     timesteps: Annotated[
-        list[int] | None, typer.Option("--timestep", help="Timestep to keep, 480 to 760; repeat it. [600]")
+        list[float] | None,
+        typer.Option(
+            "--timestep",
+            parser=parse_time,
+            metavar="TIME",
+            help="Timestep to keep, 480 to 760; repeat it. [600]",
+        ),
     ] = None,
     decode_timestep: DecodeTimestepOption = None,
     decode_guidance_scale: DecodeGuidanceOption = DEFAULT.decode_guidance_scale,
@@ -51,7 +58,7 @@ def import_statistics(
     from d3hr_datasets.io.untrusted_files import read_json_argument
 
     settings = BuildSettings(
-        timesteps=tuple(timesteps or DEFAULT.timesteps),
+        timesteps=tuple(timesteps or (PAPERS_TIMESTEP,)),
         decode_timestep=decode_timestep,
         decode_guidance_scale=decode_guidance_scale,
         name=name,

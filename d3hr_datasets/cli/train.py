@@ -1,7 +1,8 @@
-"""The command `d3hr train student`: a protocol and images -> a trained student and its accuracy.
+"""The commands `d3hr train student` and `d3hr train diffusion`.
 
-In: arguments. Out: accuracy after the last epoch and the folder of the run, on stdout. Several processes:
-`accelerate launch -m d3hr_datasets.cli train student ...`.
+In: a protocol and images, or settings of a diffusion model. Out: a student's accuracy after the last epoch
+and the folder of its run, or the folder of the model, on stdout. Several processes: `accelerate launch -m
+d3hr_datasets.cli train ...`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import typer
 
 from d3hr_datasets.cli.shared_options import merge_options
 from d3hr_datasets.cli.student_options import ProtocolArgument, TrainingArguments
+from d3hr_datasets.cli.trained_model import train_and_print
+from d3hr_datasets.cli_common import build_options as of_build
 from d3hr_datasets.cli_common.output import JsonOption, print_json
 
-train_app = typer.Typer(no_args_is_help=True, help="Train students on images.")
+train_app = typer.Typer(no_args_is_help=True, help="Train students and diffusion models on images.")
 
 
 @train_app.callback()
 def _group() -> None:
-    """Train students on images."""
+    """Train students and diffusion models on images."""
 
 
 @merge_options
@@ -121,4 +124,36 @@ def student(
     typer.echo(folder)
 
 
+def _configs(incomplete: str) -> list[str]:
+    """Complete the name of a packaged settings file."""
+    from d3hr_datasets.training.config_files import config_names
+
+    return [name for name in config_names() if name.startswith(incomplete)]
+
+
+def diffusion(
+    config: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=_configs,
+            help="A YAML file of settings, or the name of a packaged one: fashion-mnist, ...",
+        ),
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value of a setting; repeat it."),
+    ] = None,
+    download: of_build.DownloadOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a diffusion model, or an adapter of one, and print its folder.
+
+    A run that was interrupted goes on where it stopped. Needs the extra "adapt".
+    """
+    from d3hr_datasets.training.config_files import training_settings
+
+    train_and_print(training_settings(config, changes or []), download, as_json)
+
+
 train_app.command("student")(student)
+train_app.command("diffusion")(diffusion)

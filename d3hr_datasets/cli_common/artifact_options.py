@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from d3hr_datasets.cli_common.output import print_json
+from d3hr_datasets.cli_common.times import parse_time
 
 if TYPE_CHECKING:
     from d3hr_datasets.artifact.artifact import Artifact
@@ -36,7 +37,10 @@ AllowBinOption = Annotated[
     bool, typer.Option("--allow-bin", help="Also load a model folder's .bin weights, with weights_only.")
 ]
 DecodeTimestepOption = Annotated[
-    int | None, typer.Option(help="Timestep to decode from, one that is kept. [the last given]")
+    float | None,
+    typer.Option(
+        parser=parse_time, metavar="TIME", help="Time to decode from, one that is kept. [the last given]"
+    ),
 ]
 DecodeGuidanceOption = Annotated[float, typer.Option(help="Guidance while decoding.")]
 

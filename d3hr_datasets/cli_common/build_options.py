@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from d3hr_datasets.cli_common.times import parse_time
+
 SourceArgument = Annotated[
     str,
     typer.Argument(
@@ -35,9 +37,16 @@ ClassOrderOption = Annotated[
     typer.Option(help="'same': the source's labels are the model's. Otherwise names are matched."),
 ]
 TimestepsOption = Annotated[
-    list[int] | None, typer.Option("--timestep", help="Timestep to keep statistics of; repeat it. [600]")
+    list[float] | None,
+    typer.Option(
+        "--timestep",
+        parser=parse_time,
+        metavar="TIME",
+        help="Time to keep statistics of: a timestep, or of a flow-matching model a sigma; repeat it. "
+        "[600 of 1000, or 0.6]",
+    ),
 ]
-StepsOption = Annotated[int, typer.Option(min=1, help="Steps of the whole DDIM grid.")]
+StepsOption = Annotated[int, typer.Option(min=1, help="Steps of the whole grid.")]
 GuidanceOption = Annotated[float, typer.Option(help="Guidance while inverting; 1 is none.")]
 InversionOption = Annotated[
     Literal["fixed_point", "ddim"],
@@ -58,6 +67,37 @@ ModesOption = Annotated[
         min=1,
         help="Modes per class; 1 stores none. By default a twentieth of the images of the smallest "
         "class, at most 50; none of a stream, or where a class has fewer than 100 images.",
+    ),
+]
+PromptOption = Annotated[
+    str | None,
+    typer.Option(
+        help="For a model of prompts: one for all classes, with {name} where the name of a class goes, as "
+        "'a photo of a {name}'."
+    ),
+]
+PromptsOption = Annotated[
+    Path | None, typer.Option(help="JSON object: class -> prompt, instead of --prompt.")
+]
+NegativePromptOption = Annotated[
+    str | None, typer.Option(help="What guidance leads away from; by default as the model's pipeline has it.")
+]
+StoreEmbeddingsOption = Annotated[
+    bool,
+    typer.Option(
+        "--store-embeddings", help="Store what prompts are to the model, so that no text encoder is needed."
+    ),
+]
+AdapterOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of an adapter of the model (d3hr adapt), copied into the artifact."),
+]
+ShrinkageOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|none|SHARE",
+        help="How far variances are drawn towards those that all classes share; auto: by the share that errs "
+        "least, of classes with fewer than 100 images.",
     ),
 ]
 ImageSizeOption = Annotated[

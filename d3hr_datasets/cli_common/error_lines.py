@@ -23,6 +23,12 @@ OTHER_NAMES = {
     "num_readers": ("readers",),
     "torch_dtype": ("dtype",),
     "torch_compile": ("compiled",),
+    "template": ("prompt",),
+    "per_class": ("prompts",),
+    "negative": ("negative_prompt",),
+    "mixed_precision": ("precision",),
+    "gradient_accumulation": ("accumulation",),
+    "gradient_checkpointing": ("checkpointing",),
 }
 # Not inside a word, a path or quotes; and no argument of a call.
 _BEFORE, _AFTER = r"(?<![\w.'\"/`-])(?<!\w\()", r"(?![\w'\"/`(=-]|\.\w)"

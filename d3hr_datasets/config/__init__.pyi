@@ -2,6 +2,7 @@ from .checks import check_choice as check_choice
 from .checks import check_compiler as check_compiler
 from .checks import check_int as check_int
 from .checks import check_number as check_number
+from .prompts import Prompts as Prompts
 from .settings import DecodeConfig as DecodeConfig
 from .settings import GroupSamplingConfig as GroupSamplingConfig
 from .settings import InversionConfig as InversionConfig

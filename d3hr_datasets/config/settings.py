@@ -6,15 +6,14 @@ artifacts by content.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
-from d3hr_datasets.config.timesteps import CLEAN, check_on_grid
+from d3hr_datasets.config.json_settings import JsonSettings, without_defaults
+from d3hr_datasets.config.timesteps import CLEAN, GridKind, check_on_grid, check_time
 from d3hr_datasets.errors import ConfigError
 
 GroupSamplingMethod = Literal["moment_matched", "search", "modes"]
@@ -23,47 +22,14 @@ NoiseTimestep = Literal["source", "target"]
 PosteriorLatent = Literal["mean", "sample"]
 Resizing = Literal["bicubic", "bilinear"]
 
-_Config = TypeVar("_Config", bound="_Settings")
-
-
-class _Settings:
-    """What all settings share: JSON in and out. The fingerprints of artifacts and sets are of that JSON."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[call-overload]
-        return values
-
-    @classmethod
-    def from_dict(cls: type[_Config], values: Any) -> _Config:
-        """Make the settings from JSON values.
-
-        Raises:
-            ConfigError: `values` is no object, or has a field this version does not know.
-        """
-        if not isinstance(values, dict):
-            raise ConfigError(f"{cls.__name__} must be a JSON object, not {values!r:.80}")
-        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(f"{cls.__name__} does not know {unknown}; accepted: {sorted(known)}")
-        try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-        except TypeError as error:
-            raise ConfigError(f"{cls.__name__}: {error}") from error
-
 
 def _set_number(config: Any, name: str) -> None:
     """Check a number of at least 0 and keep it as a float, so that 4 and 4.0 have one fingerprint."""
     object.__setattr__(config, name, check_number(name, getattr(config, name), 0.0))
 
 
-def _without_defaults(values: dict[str, Any], **defaults: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
-
-
 @dataclass(frozen=True)
-class ModelReference(_Settings):
+class ModelReference(JsonSettings):
     """Where the diffusion model of an artifact is.
 
     Either a Hub repository at a revision, or a folder inside the artifact, in diffusers' layout.
@@ -111,12 +77,12 @@ class ModelReference(_Settings):
 
 
 @dataclass(frozen=True)
-class InversionConfig(_Settings):
+class InversionConfig(JsonSettings):
     """How images were turned into inverted latents.
 
     Args:
-        timesteps: Timesteps whose statistics are kept, each on the grid of `num_inference_steps`.
-        num_inference_steps: Steps of the whole DDIM grid; 50 as in the paper.
+        timesteps: Times whose statistics are kept: on a grid of "ddim" timesteps of it, of "flow" sigmas.
+        num_inference_steps: Steps of the whole grid; 50 as in the paper.
         num_train_timesteps: Timesteps the model was trained with.
         guidance_scale: Classifier-free guidance while inverting. 1 (none) by default: inversion with
             guidance is not undone by denoising, since the guided field differs between the two points
@@ -134,9 +100,11 @@ class InversionConfig(_Settings):
             walk has one evaluation fewer.
         resizing: How images of another size were resized: "bicubic", or "bilinear" by Pillow as in the
             reference.
+        grid: Which times the model knows, and which of them a walk stops at: see `timesteps.GridKind`.
+        shift: Of the sigmas of a "flow" grid, as the model's scheduler has it at the size of its latents.
     """
 
-    timesteps: tuple[int, ...]
+    timesteps: tuple[float, ...]
     num_inference_steps: int = 50
     num_train_timesteps: int = 1000
     guidance_scale: float = 1.0
@@ -147,6 +115,8 @@ class InversionConfig(_Settings):
     evaluations_per_step: int = 1
     first_timestep: int = -1
     resizing: Resizing = "bicubic"
+    grid: GridKind = "ddim"
+    shift: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values, without what later versions added, where it is not used.
@@ -156,7 +126,7 @@ class InversionConfig(_Settings):
         values = super().to_dict()
         if self.method == "ddim":
             del values["method"], values["evaluations_per_step"]
-        return _without_defaults(values, first_timestep=-1, resizing="bicubic")
+        return without_defaults(values, first_timestep=-1, resizing="bicubic", grid="ddim", shift=None)
 
     def __post_init__(self) -> None:
         check_int("num_train_timesteps", self.num_train_timesteps, 1, 65_536)
@@ -168,6 +138,13 @@ class InversionConfig(_Settings):
         check_choice("resizing", self.resizing, Resizing)
         check_int("first_timestep", self.first_timestep, CLEAN, 0)
         check_int("evaluations_per_step", self.evaluations_per_step, 1, 100)
+        check_choice("grid", self.grid, GridKind)
+        if (self.shift is not None) != (self.grid == "flow"):
+            raise ConfigError(
+                f"shift={self.shift!r} does not go with grid={self.grid!r}: 'flow' alone has one"
+            )
+        if self.shift is not None and check_number("shift", self.shift, 0.0) == 0:
+            raise ConfigError("shift must be more than 0")
         if self.method == "ddim" and self.evaluations_per_step != 1:
             raise ConfigError(
                 f"evaluations_per_step must be 1 with method='ddim', not {self.evaluations_per_step}; "
@@ -181,8 +158,14 @@ class InversionConfig(_Settings):
         check_int("seed", self.seed, 0)
         if not isinstance(self.timesteps, tuple) or not self.timesteps:
             raise ConfigError(f"timesteps must be a tuple of at least one timestep, not {self.timesteps!r}")
+        if self.grid == "flow":  # -1 and -1.0 are one time, by one name
+            times = tuple(check_time(time, self.grid) for time in self.timesteps)
+            object.__setattr__(self, "timesteps", times)
         for timestep in self.timesteps:
-            check_on_grid(timestep, self.num_inference_steps, self.num_train_timesteps)
+            if self.grid == "ddim":
+                check_on_grid(timestep, self.num_inference_steps, self.num_train_timesteps)
+            else:
+                check_time(timestep, self.grid, self.num_train_timesteps)
             if timestep < self.first_timestep:
                 raise ConfigError(
                     f"timestep {timestep} is before first_timestep {self.first_timestep}, where VAE latents "
@@ -193,7 +176,7 @@ class InversionConfig(_Settings):
 
 
 @dataclass(frozen=True)
-class GroupSamplingConfig(_Settings):
+class GroupSamplingConfig(JsonSettings):
     """How a group of `ipc` latents is drawn from a class Gaussian.
 
     Args:
@@ -227,33 +210,41 @@ class GroupSamplingConfig(_Settings):
 
 
 @dataclass(frozen=True)
-class DecodeConfig(_Settings):
+class DecodeConfig(JsonSettings):
     """How inverted latents become images.
 
     Args:
-        timestep: Timestep the latents are at: one of the artifact's.
-        num_inference_steps: Steps of the whole DDIM grid (those below `timestep` are run).
+        timestep: Time the latents are at: one of the artifact's.
+        num_inference_steps: Steps of the whole grid (those below `timestep` are run).
         guidance_scale: Classifier-free guidance; 1 is none.
         reference_off_by_one: Start one grid step above `timestep`, as the reference code does: its
             statistics are those of t = 600, its denoising starts at t = 620. Only to reproduce it.
         reference_last_step: Let steps that would go below timestep 1 end there, as the reference code does:
             its images keep the noise of timestep 1. Only to reproduce it.
+        grid: As in `InversionConfig`; must be that of the artifact.
     """
 
-    timestep: int
+    timestep: float
     num_inference_steps: int = 50
     guidance_scale: float = 4.0
     reference_off_by_one: bool = False
     reference_last_step: bool = False
+    grid: GridKind = "ddim"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values, without what a later version added, where it is not used."""
-        return _without_defaults(super().to_dict(), reference_last_step=False)
+        return without_defaults(super().to_dict(), reference_last_step=False, grid="ddim")
 
     def __post_init__(self) -> None:
-        check_int("timestep", self.timestep, -1)
+        check_choice("grid", self.grid, GridKind)
+        if self.grid == "ddim":
+            check_int("timestep", self.timestep, CLEAN)
+        else:
+            object.__setattr__(self, "timestep", check_time(self.timestep, self.grid))
         check_int("num_inference_steps", self.num_inference_steps, 1)
         _set_number(self, "guidance_scale")
         for name in ("reference_off_by_one", "reference_last_step"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be a bool, not {getattr(self, name)!r}")
+            if getattr(self, name) and self.grid != "ddim":
+                raise ConfigError(f"{name} is D3HR's own, of the grid 'ddim'; this one is {self.grid!r}")

@@ -135,10 +135,11 @@ class D3HRDataset(ImagesOnDemand, DatasetFolder):
 
     def extra_repr(self) -> str:
         """Return the lines that `repr` adds to VisionDataset's."""
+        time = "Sigma" if self.decode.grid == "flow" else "Timestep"
         return (
             f"Artifact: {self.artifact.info.name} ({self.artifact.fingerprint})\n"
             f"Images per class: {self.ipc}, seed {self.seed}, {self.sampling.method}\n"
-            f"Timestep {self.decode.timestep}, guidance {self.decode.guidance_scale:g}"
+            f"{time} {self.decode.timestep}, guidance {self.decode.guidance_scale:g}"
             + (", nested" if self.nested else "")
         )
 

@@ -18,8 +18,9 @@ def resolve_settings(
         ConfigError: They do not fit the artifact.
     """
     decode = decode or info.decode
-    check_on_grid(decode.timestep, decode.num_inference_steps, info.inversion.num_train_timesteps)
-    info.check_stored(decode.timestep)
+    if decode.grid == info.inversion.grid == "ddim":  # says which timesteps there are
+        check_on_grid(decode.timestep, decode.num_inference_steps, info.inversion.num_train_timesteps)
+    info.check_decode(decode)
     default = GroupSamplingConfig("modes" if info.num_modes > 1 else "moment_matched")
     sampling = dataclasses.replace(sampling or default, seed=seed)
     if sampling.method == "modes":

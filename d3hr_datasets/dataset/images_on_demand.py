@@ -170,7 +170,8 @@ class ImagesOnDemand:
             ModelFormatError: It does not fit the artifact.
         """
         if self._model is None:
-            self._model = load_model(self.artifact, self.device, self.torch_dtype, self.class_list)
+            labels = self.class_labels.tolist()  # prompts of other classes are not read
+            self._model = load_model(self.artifact, self.device, self.torch_dtype, self.class_list, labels)
         return self._model
 
     @neutral()

@@ -1,72 +1,86 @@
 """The latent diffusion model: images <-> latents <-> inverted latents.
 
-The only module that knows scaling factors, the null class, dtype and device; `pixel_range` knows pixels. It
-takes diffusers' models as `loading` loads them from a folder or the Hub.
-
-Models predict noise or v on a schedule of betas, as DDIM takes them. Flow matching is refused: diffusers has
-no pipeline of a class-conditional flow-matching transformer, so there is no layout to load. A scheduler
-without betas (`FlowMatchEulerDiscreteScheduler`) is a `ModelFormatError` when the model is loaded, and so is
-another `prediction_type` ("flow_prediction") at the model's first evaluation.
+The only module that knows scaling factors, dtype and device; `pixel_range` knows pixels, `conditioning` what
+a class is to a model, `kinds` how diffusers' networks are called. It takes the models of `loading`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
 from d3hr_datasets.config.checks import check_compiler
 from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
-from d3hr_datasets.config.timesteps import CLEAN, check_on_grid, timestep_grid
-from d3hr_datasets.diffusion.ddim import denoise_latents, invert_latents
+from d3hr_datasets.diffusion.adapters import apply_adapter, check_base, read_description
+from d3hr_datasets.diffusion.conditioning import ClassLabels, Conditioning
+from d3hr_datasets.diffusion.denoiser import Denoiser
+from d3hr_datasets.diffusion.earlier_names import EarlierNames
+from d3hr_datasets.diffusion.fingerprint import inversion_fingerprint
+from d3hr_datasets.diffusion.kinds.kind import ModelKind
+from d3hr_datasets.diffusion.kinds.table import DIT
 from d3hr_datasets.diffusion.loading import check_parts, load_parts
+from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule, open_schedule
+from d3hr_datasets.diffusion.prompts import prompts_of
+from d3hr_datasets.diffusion.solver import denoise_latents, denoising_ends, invert_latents
 from d3hr_datasets.errors import ConfigError, ModelFormatError
 from d3hr_datasets.numerics.devices import best_device_type
 from d3hr_datasets.numerics.torch_settings import neutral
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
 # Latents, or images, in the model at a time unless told otherwise: memory does not grow with groups.
 CHUNK = BATCH_SIZE
 
 
-class LatentDiffusion:
-    """A class-conditional latent diffusion model of diffusers, ready for inversion and denoising.
+class LatentDiffusion(EarlierNames):
+    """A latent diffusion model of diffusers, ready for inversion and denoising.
 
     What it computes depends on the precision of the model alone, not on the caller's autocast, default dtype,
     default device, gradient mode, or leave to use TF32 (`numerics.torch_settings`).
 
     Args:
-        transformer: Predicts noise or v from (latents, timestep, class label).
+        network: diffusers' transformer or UNet.
         vae: Encodes and decodes images.
-        scheduler: The noise schedule.
+        schedule: The noise schedule, or diffusers' scheduler that has it.
         device: Where to run; CUDA if there is one, else MPS, else the CPU.
+        kind: Of the model; a DiT by default.
+        conditioning: What it is told of classes; by default the labels that a DiT was trained with.
 
     Raises:
-        ModelFormatError: Transformer, VAE and schedule are not of a kind this library can use, or do not
-            fit each other.
-        ConfigError: PyTorch knows or finds no such device.
+        ModelFormatError: Network, VAE and schedule are not of a kind this library can use, or do not fit each
+            other.
+        ConfigError: PyTorch knows or finds no such device, or a model of prompts is given none.
     """
 
     @neutral()
     def __init__(
         self,
-        transformer: DiTTransformer2DModel,
-        vae: AutoencoderKL,
-        scheduler: DDIMScheduler,
+        network: Any,
+        vae: Any,
+        schedule: NoiseSchedule | Any,
         device: torch.device | str | None = None,
+        *,
+        kind: ModelKind = DIT,
+        conditioning: Conditioning | None = None,
     ) -> None:
-        check_parts(transformer, vae, scheduler)
+        check_parts(kind, network, vae)
+        if not isinstance(schedule, NoiseSchedule):
+            config = {"_class_name": type(schedule).__name__, **schedule.config}
+            schedule = open_schedule(config, kind.num_tokens(network), kind.linear_sigmas)
+        if conditioning is None:
+            if kind.takes_prompts:
+                raise ConfigError(
+                    f"a model of {kind.name} takes a prompt for each class; give some: --prompt 'a photo of "
+                    "a {name}', or from_pretrained(..., prompts={0: '...', ...})"
+                )
+            conditioning = ClassLabels(int(network.config.num_embeds_ada_norm))
         if device is None:
             device = best_device_type()
         try:
             self.device = torch.device(device)
-            transformer.to(self.device)
+            network.to(self.device)
         except (RuntimeError, AssertionError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -74,9 +88,12 @@ class LatentDiffusion:
                 f"the device {str(device)!r} cannot be used: {str(error).splitlines()[0]}; accepted: 'cpu', "
                 "and 'cuda', 'mps' or such where PyTorch finds it"
             ) from error
-        self.transformer = transformer.eval().requires_grad_(False)
+        self.kind = kind
+        self.network = network.eval().requires_grad_(False)
         self.vae = vae.to(self.device).eval().requires_grad_(False)
-        self.scheduler = scheduler
+        self.schedule = schedule
+        self.conditioning = conditioning
+        self.denoiser = Denoiser(self.network, kind, conditioning, schedule, self.sample_size)
 
     @classmethod
     @neutral()
@@ -89,21 +106,34 @@ class LatentDiffusion:
         torch_dtype: torch.dtype = torch.float32,
         local_files_only: bool = False,
         allow_bin: bool = False,
+        prompts: Mapping[int, str] | None = None,
+        negative_prompt: str | None = None,
+        num_classes: int | None = None,
+        conditioning: Conditioning | None = None,
+        adapter: str | Path | None = None,
     ) -> LatentDiffusion:
         """Load a model in diffusers' layout.
 
         Args:
-            model: A folder with `transformer/`, `vae/` and `scheduler/`, or "ORG/NAME" on the Hub.
+            model: A folder with the parts of a kind (`transformer/` or `unet/`, `vae/`, `scheduler/`, and
+                what reads prompts), or "ORG/NAME" on the Hub.
             revision: Commit of the Hub repository. A folder has none.
             device: Where to run.
-            torch_dtype: Precision of transformer and VAE; DDIM's own arithmetic is always float32.
+            torch_dtype: Precision of network and VAE; a step's own arithmetic is always float32.
             local_files_only: Do not ask the Hub.
             allow_bin: Also load .bin weights of a folder, with `weights_only` and a warning (as those of a
                 repository that has no others).
+            prompts: By class label, for a model that takes some; read here, by encoders that are released.
+            negative_prompt: To guide by; None for what the model's pipeline takes then.
+            num_classes: Where there are more classes than `prompts`.
+            conditioning: What was made of prompts before, instead of them.
+            adapter: Folder of an adapter of this model, merged into its weights.
 
         Raises:
             ModelNotFoundError: A part of it is missing.
-            ModelFormatError: A part of it is not what diffusers wrote.
+            ModelFormatError: A part of it is not what diffusers wrote, or it is of no kind that is known.
+            ConfigError: It takes class labels, and prompts are given; or the other way round.
+            MissingExtraError: What reads its prompts is not installed.
         """
         with torch.random.fork_rng(devices=[]):  # diffusers draws weights before it reads them
             parts = load_parts(
@@ -112,8 +142,18 @@ class LatentDiffusion:
                 torch_dtype=torch_dtype,
                 local_files_only=local_files_only,
                 allow_bin=allow_bin,
+                with_encoders=prompts is not None,
             )
-        return cls(*parts, device)
+            encoder_device = best_device_type() if device is None else device
+            conditioning = prompts_of(
+                parts, prompts, negative_prompt, num_classes, conditioning, encoder_device
+            )
+            network = parts.network
+            if adapter is not None:
+                repo_id = None if parts.folder == Path(model) else str(model)
+                check_base(read_description(Path(adapter)), parts.folder, parts.kind, repo_id, revision)
+                network = apply_adapter(network, Path(adapter))
+        return cls(network, parts.vae, parts.schedule, device, kind=parts.kind, conditioning=conditioning)
 
     def __repr__(self) -> str:
         return (
@@ -123,57 +163,42 @@ class LatentDiffusion:
 
     @property
     def inversion_fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that name what inverts images: encoder, transformer, noise schedule.
+        """Sixteen hexadecimal digits that name what inverts images: encoder, network, prompts, schedule.
 
         The VAE's decoder has no part in it, so one that is trained on asks for no new inversion.
         """
-        digest = hashlib.sha256()
-        for part in (self.transformer, self.vae):
-            config = {key: value for key, value in part.config.items() if not key.startswith("_")}
-            digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-            for name, tensor in sorted(part.state_dict().items()):
-                if name.startswith(("decoder.", "post_quant_conv.")):
-                    continue
-                digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        digest.update(self.scheduler.alphas_cumprod.numpy().tobytes())
-        digest.update(str(self.scheduler.config.prediction_type).encode())
-        return digest.hexdigest()[:16]
+        return inversion_fingerprint(self.network, self.vae, self.schedule, self.conditioning)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes the transformer knows, without the null class."""
-        return int(self.transformer.config.num_embeds_ada_norm)
-
-    @property
-    def null_class_label(self) -> int:
-        """The label of no class: diffusers' `LabelEmbedding` keeps it behind the last class."""
-        return self.num_classes
+        """Number of classes, without that of no class."""
+        return self.conditioning.num_classes
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one latent."""
-        side = int(self.transformer.config.sample_size)
-        return int(self.transformer.config.in_channels), side, side
+        return self.kind.latent_shape(self.network)
 
     @property
     def sample_size(self) -> int:
         """Side in pixels of the images the VAE takes and makes for `latent_shape`."""
-        return self.latent_shape[1] << (len(self.vae.config.block_out_channels) - 1)
+        config = self.vae.config
+        blocks = config.get("block_out_channels") or config.encoder_block_out_channels
+        return self.latent_shape[1] << (len(blocks) - 1)
 
     @property
     def image_channels(self) -> int:
         """1 for grey images, 3 for RGB."""
-        return int(self.vae.config.out_channels)
+        return int(self.vae.config.get("out_channels") or self.vae.config.in_channels)
 
     def compile(self) -> None:
-        """Compile the transformer with `torch.compile`: slow at its first batch, faster at all others.
+        """Compile the network with `torch.compile`: slow at its first batch, faster at all others.
 
         Raises:
             ConfigError: The device is the CPU, for which a C++ compiler is needed, and there is none.
         """
         check_compiler(self.device.type)
-        self.transformer.compile()
+        self.network.compile()
 
     @neutral(full_float32=True)
     def encode(self, images: torch.Tensor, generators: list[torch.Generator] | None = None) -> torch.Tensor:
@@ -192,7 +217,10 @@ class LatentDiffusion:
         expected = (self.image_channels, self.sample_size, self.sample_size)
         if tuple(images.shape[1:]) != expected:
             raise ModelFormatError(f"images are {tuple(images.shape[1:])}, the VAE takes {expected}")
-        posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
+        encoded = self.vae.encode(images.to(self.device, self.vae.dtype))
+        if hasattr(encoded, "latent"):  # a VAE without a posterior, of deep compression
+            return self._scale(encoded.latent.float())
+        posterior = encoded.latent_dist
         latents = posterior.mean if generators is None else posterior.sample(generators)
         return self._scale(latents.float())
 
@@ -217,17 +245,10 @@ class LatentDiffusion:
     @neutral(full_float32=True)
     def invert(
         self, latents: torch.Tensor, class_labels: torch.Tensor, config: InversionConfig
-    ) -> dict[int, torch.Tensor]:
-        """Return `ddim.invert_latents` of (B, *latent_shape) and (B,), on this model."""
+    ) -> dict[float, torch.Tensor]:
+        """Return `solver.invert_latents` of (B, *latent_shape) and (B,), on this model."""
         self._check(latents)
-        return invert_latents(
-            self.transformer,
-            self.scheduler,
-            latents.to(self.device),
-            class_labels.to(self.device),
-            config,
-            self.null_class_label,
-        )
+        return invert_latents(self.denoiser, latents.to(self.device), class_labels.to(self.device), config)
 
     @neutral(full_float32=True)
     def denoise(
@@ -237,34 +258,23 @@ class LatentDiffusion:
         config: DecodeConfig,
         batch_size: int = CHUNK,
     ) -> torch.Tensor:
-        """Return clean latents (B, *latent_shape) of inverted ones; see `ddim.denoise_latents`.
+        """Return clean latents (B, *latent_shape) of inverted ones; see `solver.denoise_latents`.
 
         `batch_size` of them are in the model at a time. With `config.reference_off_by_one` the latents are
         taken to be one grid step noisier than they are, and with `config.reference_last_step` the last steps
         end at timestep 1.
         """
         self._check(inverted_latents)
-        lowest = min(1, len(self.scheduler.alphas_cumprod) - 1) if config.reference_last_step else CLEAN
-        timestep = config.timestep
-        if config.reference_off_by_one:
-            num_train_timesteps = len(self.scheduler.alphas_cumprod)
-            check_on_grid(timestep, config.num_inference_steps, num_train_timesteps)
-            grid = timestep_grid(config.num_inference_steps, num_train_timesteps)
-            if timestep == grid[-1]:
-                raise ConfigError(
-                    f"timestep {timestep} is the last of the grid: nothing is one step above it"
-                )
-            timestep = grid[grid.index(timestep) + 1]
+        timestep, lowest = denoising_ends(config, self.schedule.num_train_timesteps)
         chunks = [
             denoise_latents(
-                self.transformer,
-                self.scheduler,
+                self.denoiser,
                 latents.to(self.device),
                 labels.to(self.device),
                 timestep,
                 config.num_inference_steps,
                 config.guidance_scale,
-                self.null_class_label,
+                config.grid,
                 lowest,
             )
             for latents, labels in zip(
@@ -281,7 +291,7 @@ class LatentDiffusion:
 
     @property
     def _shift(self) -> float:
-        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+        return float(self.vae.config.get("shift_factor") or 0.0)
 
     def _scale(self, latents: torch.Tensor) -> torch.Tensor:
         return (latents - self._shift) * float(self.vae.config.scaling_factor)

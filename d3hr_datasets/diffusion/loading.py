@@ -1,4 +1,4 @@
-"""Loading a diffusion model: diffusers' layout (`transformer/`, `vae/`, `scheduler/`) -> its parts.
+"""Loading a diffusion model: a folder in diffusers' layout, or a repository -> its parts.
 
 Weights are read from safetensors. Where a Hub repository has none, a pickle is read without running what is
 in it (`torch.load(weights_only=True)`), and a warning says so; of a folder only where that is asked for.
@@ -9,32 +9,54 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from d3hr_datasets.diffusion.download import download_model
-from d3hr_datasets.diffusion.layout import INDEX, SCHEDULER, WEIGHTS
+from d3hr_datasets.diffusion.kinds.kind import ModelKind
+from d3hr_datasets.diffusion.layout import SCHEDULER
+from d3hr_datasets.diffusion.model_folder import check_folder, find_model, read_kind
+from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule, open_schedule
 from d3hr_datasets.diffusion.untrusted_models import check_config, check_size
-from d3hr_datasets.errors import ArtifactFormatError, ModelFormatError, ModelNotFoundError
-from d3hr_datasets.io.hub_files import fetch_file
-from d3hr_datasets.io.text import printable
-from d3hr_datasets.io.untrusted_files import MAX_CONFIG_BYTES, is_file, read_json
+from d3hr_datasets.errors import MissingExtraError, ModelFormatError, ModelNotFoundError
 from d3hr_datasets.io.untrusted_files import is_folder as _is_folder
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
-
-# In it: the black frame, in pixels, around the images that the model was trained on. diffusers passes over
-# names with "_" where it loads a pipeline, and does not write them again where it saves one.
-PADDING = "_padding"
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 # A weight of a block. Buffers and the like, which no block has, differ between versions of diffusers.
-IN_BLOCK = re.compile(r"(^|[._])blocks?\.")
+IN_BLOCK = re.compile(r"(^|[._])(\w+_)?blocks?\.")
+# What diffusers and PyTorch raise of files that are damaged, or not those of the model.
+OF_DAMAGE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    ImportError,
+)
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelParts:
+    """A model as it lies in a folder, loaded; its text encoders are not.
+
+    Args:
+        folder: In diffusers' layout.
+        kind: Of which it is.
+        network: Its transformer or UNet.
+        vae: Its VAE.
+        schedule: Its noise schedule.
+    """
+
+    folder: Path
+    kind: ModelKind
+    network: Any
+    vae: Any
+    schedule: NoiseSchedule
 
 
 def load_parts(
@@ -44,215 +66,92 @@ def load_parts(
     torch_dtype: torch.dtype,
     local_files_only: bool,
     allow_bin: bool,
-) -> tuple[DiTTransformer2DModel, AutoencoderKL, DDIMScheduler]:
-    """Return transformer, VAE and scheduler of a model; arguments are those of `LatentDiffusion`.
+    with_encoders: bool = False,
+) -> ModelParts:
+    """Return network, VAE and schedule of a model; arguments are those of `LatentDiffusion`.
+
+    Args:
+        model: A folder, or "ORG/NAME".
+        revision: Of the latter.
+        torch_dtype: Precision of network and VAE.
+        local_files_only: Do not ask the Hub.
+        allow_bin: Also read .bin weights of a folder.
+        with_encoders: Whether what reads prompts has to be there, too.
 
     Raises:
         ModelNotFoundError: A part of it is missing.
-        ModelFormatError: A part of it is not what diffusers wrote.
+        ModelFormatError: A part of it is not what diffusers wrote, or it is of no kind that is known.
+        MissingExtraError: A library of what reads prompts is not installed.
     """
+    import diffusers
     import safetensors
-    from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
     folder = Path(model)
     is_folder = isinstance(model, Path) or _is_folder(folder)
     if is_folder:
-        _check_folder(folder, revision, allow_bin)
+        check_folder(folder, read_kind(folder), revision, allow_bin, with_encoders)
     weights: dict[str, Any] = {"torch_dtype": torch_dtype, "may_pickle": allow_bin or not is_folder}
     try:
         if not is_folder:
-            folder = find_model(str(model), revision, local_files_only)
-        for kind, part in ((DiTTransformer2DModel, "transformer"), (AutoencoderKL, "vae")):
-            check_size(kind, folder / part)
-        schedule = check_config(folder / SCHEDULER)
-        transformer = _load(DiTTransformer2DModel, folder, "transformer", **weights)
-        vae = _load(AutoencoderKL, folder, "vae", **weights)
-        _check_schedule(model, schedule)
-        scheduler = DDIMScheduler.from_config(schedule)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        ImportError,
-        safetensors.SafetensorError,
-    ) as error:
-        if isinstance(error, ModelFormatError | ModelNotFoundError):
+            folder = find_model(str(model), revision, local_files_only, None, with_encoders)
+        kind = read_kind(folder)
+        parts = ((kind.network[0], kind.network[1]), ("vae", kind.vae))
+        for part, name in parts:
+            check_size(getattr(diffusers, name), folder / part)
+        config = check_config(folder / SCHEDULER)
+        network, vae = (_load(getattr(diffusers, name), folder, part, **weights) for part, name in parts)
+        if kind.upcasts_vae and torch_dtype == torch.float16 and vae.config.get("force_upcast"):
+            vae = vae.to(torch.float32)
+        schedule = open_schedule(config, kind.num_tokens(network), kind.linear_sigmas)
+    except (*OF_DAMAGE, safetensors.SafetensorError) as error:
+        if isinstance(error, ModelFormatError | ModelNotFoundError | MissingExtraError):
             raise
         raise ModelFormatError(
             f"the diffusion model {model} is incomplete, damaged or of another kind: {error}. "
             "Download or save it again, or give a model of the kinds that the README names"
         ) from error
-    return transformer, vae, scheduler
+    return ModelParts(folder, kind, network, vae, schedule)
 
 
-def find_model(
-    repo_id: str,
-    revision: str | None,
-    local_files_only: bool = False,
-    check: Callable[[Path], None] | None = None,
-) -> Path:
-    """Return the folder of a model on the Hub in the Hub's cache; arguments as `download_model`.
-
-    Raises:
-        ModelNotFoundError: The Hub does not give it, and it is not cached.
-        ModelFormatError: It is not what diffusers wrote, or `check` refuses it.
-    """
-    try:
-        return download_model(repo_id, revision, local_files_only, check)
-    except ModelFormatError:
-        raise
-    except ArtifactFormatError as error:
-        raise ModelFormatError(f"the diffusion model {repo_id} is not accepted: {error}") from error
-    except Exception as error:  # the client lets those of its own libraries through
-        raise ModelNotFoundError(
-            f"the diffusion model {repo_id} could not be loaded: {printable(error)}. Check the repository's "
-            "name, its revision and your connection"
-        ) from error
-
-
-def check_parts(transformer: DiTTransformer2DModel, vae: AutoencoderKL, scheduler: DDIMScheduler) -> None:
+def check_parts(kind: ModelKind, network: Any, vae: Any) -> None:
     """Check what a configuration may say and inversion cannot use.
 
     Raises:
-        ModelFormatError: Latents cannot be scaled, or are not those of the transformer; the model predicts
-            neither noise nor v; or the schedule is no growing share of noise.
+        ModelFormatError: Latents cannot be scaled, or are not those of the network; or it needs inputs that
+            nobody gives it.
     """
-    if transformer.config.in_channels != vae.config.latent_channels:
+    channels = kind.latent_shape(network)[0]
+    if channels != vae.config.latent_channels:
         raise ModelFormatError(
-            f"the transformer takes {transformer.config.in_channels} latent channels, "
-            f"the VAE makes {vae.config.latent_channels}"
+            f"the {kind.network[0]} takes {channels} latent channels, the VAE makes "
+            f"{vae.config.latent_channels}"
         )
-    scale, shift = vae.config.scaling_factor, vae.config.shift_factor
+    taken = network.config.in_channels
+    made = network.config.get("out_channels") or taken
+    if made not in (taken, 2 * taken):
+        raise ModelFormatError(
+            f"the {kind.network[0]} takes {taken} channels and makes {made!r:.40}; accepted: as many, or "
+            "twice as many with a learned variance"
+        )
+    unusable = kind.unusable(network)
+    if unusable is not None:
+        raise ModelFormatError(f"models of {kind.name} with {unusable} are not supported")
+    scale, shift = vae.config.scaling_factor, vae.config.get("shift_factor")
     if not (_is_finite(scale) and scale > 0 and (shift is None or _is_finite(shift))):
         raise ModelFormatError(
             f"the VAE's scaling_factor = {scale!r:.40} and shift_factor = {shift!r:.40}; accepted: a "
             "positive number, and a number or null; see the configuration of the VAE"
         )
-    epsilon, groups = transformer.config.norm_eps, vae.config.norm_num_groups
+    epsilon, groups = network.config.get("norm_eps", 1e-6), vae.config.get("norm_num_groups", 1)
     if not (_is_finite(epsilon) and epsilon > 0 and _is_finite(groups) and groups >= 1):
         raise ModelFormatError(
-            f"the transformer's norm_eps = {epsilon!r:.40} and the VAE's norm_num_groups = {groups!r:.40}; "
-            "accepted: a positive number, and one of at least 1"
-        )
-    predicted = scheduler.config.prediction_type
-    if predicted not in PREDICTION_TYPES:
-        raise ModelFormatError(
-            f"the scheduler says the model predicts {predicted!r}; accepted: {list(PREDICTION_TYPES)}"
-        )
-    shares = scheduler.alphas_cumprod
-    is_share = shares.dim() == 1 and len(shares) > 0 and bool(((shares >= 0) & (shares <= 1)).all())
-    if not (is_share and shares[0] > 0 and bool((shares.diff() <= 0).all())):
-        raise ModelFormatError(
-            "the scheduler's betas do not make a share of noise that grows from 0 towards 1; betas lie "
-            "between 0 and 1: see beta_start, beta_end, beta_schedule and trained_betas"
+            f"the {kind.network[0]}'s norm_eps = {epsilon!r:.40} and the VAE's norm_num_groups = "
+            f"{groups!r:.40}; accepted: a positive number, and one of at least 1"
         )
 
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def read_label_map(model: str | Path, revision: str | None) -> dict[str, Any]:
-    """Return `id2label` of a model's `model_index.json`: class label -> name. Empty if it has none.
-
-    Args:
-        model: A folder, or "ORG/NAME" on the Hub.
-        revision: The commit of the latter.
-
-    Raises:
-        ModelNotFoundError: The Hub cannot be asked.
-        ModelFormatError: The file is no JSON object, or `id2label` is none.
-    """
-    path, index = _read_index(model, revision)
-    label_map = index.get("id2label") or {}
-    if not isinstance(label_map, dict):
-        raise ModelFormatError(f"{path}: id2label must be an object, not {label_map!r:.80}")
-    return label_map
-
-
-def read_padding(model: str | Path, revision: str | None, sample_size: int) -> int | None:
-    """Return the black frame around the images a model was trained on; None where it does not say.
-
-    Args:
-        model: A folder, or "ORG/NAME" on the Hub.
-        revision: The commit of the latter.
-        sample_size: Side of the model's images, frame included.
-
-    Raises:
-        ModelNotFoundError: The Hub cannot be asked.
-        ModelFormatError: The file is no JSON object, or the frame leaves no image.
-    """
-    path, index = _read_index(model, revision)
-    padding = index.get(PADDING)
-    if padding is None:
-        return None
-    if isinstance(padding, bool) or not isinstance(padding, int) or not 0 <= 2 * padding < sample_size:
-        raise ModelFormatError(
-            f"{path}: {PADDING} is {padding!r:.40}; accepted: the pixels of a frame on each side, less than "
-            f"half of the model's {sample_size}"
-        )
-    return padding
-
-
-def _read_index(model: str | Path, revision: str | None) -> tuple[Path, dict[str, Any]]:
-    """Return where a model's `model_index.json` is, and what it says; nothing if there is none."""
-    path = Path(model) / INDEX
-    if revision is not None:
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-        try:
-            path = fetch_file(str(model), INDEX, MAX_CONFIG_BYTES, repo_type="model", revision=revision)
-        except ArtifactFormatError as error:
-            raise ModelFormatError(str(error)) from error
-        except Exception as error:  # as above
-            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-                return path, {}  # the Hub says that there is none
-            raise ModelNotFoundError(
-                f"{INDEX} of {model} at {revision}, which may hold its label map, could not be loaded: "
-                f"{printable(error)}. Check the connection, or HF_HUB_OFFLINE and the Hub's cache"
-            ) from error
-    if not is_file(path):
-        return path, {}
-    try:
-        return path, read_json(path, max_bytes=MAX_CONFIG_BYTES)
-    except ArtifactFormatError as error:
-        raise ModelFormatError(str(error)) from error
-
-
-def _check_folder(folder: Path, revision: str | None, allow_bin: bool) -> None:
-    if revision is not None:
-        raise ModelNotFoundError(
-            f"{folder} at revision {revision} is on the Hub, but a folder of that name hides it; leave "
-            "out the revision to use the folder, or move it, or run in another folder"
-        )
-    weights = f"{WEIGHTS}*" + (".*" if allow_bin else ".safetensors")
-    for pattern in (
-        "transformer/config.json",
-        f"transformer/{weights}",
-        "vae/config.json",
-        f"vae/{weights}",
-        SCHEDULER,
-    ):
-        if not list(folder.glob(pattern)):
-            raise ModelNotFoundError(
-                f"{folder / pattern} is missing: a model folder holds transformer/, vae/ and "
-                "scheduler/ as `DiTPipeline.save_pretrained` writes them, with safetensors"
-            )
-
-
-def _check_schedule(model: str | Path, config: dict[str, Any]) -> None:
-    """Check that a scheduler's configuration has betas: diffusers reads any other as DDIM's defaults."""
-    name = config.get("_class_name", "DDIMScheduler")
-    if name != "DDIMScheduler" and "beta_schedule" not in config:
-        raise ModelFormatError(
-            f"the scheduler of the diffusion model {model} is {name}, which has no schedule of betas (flow "
-            "matching and EDM have none); DDIM inverts models that predict noise or v on one: accepted are "
-            "DDIMScheduler and those that share its betas (DDPMScheduler, EulerDiscreteScheduler, ...)"
-        )
 
 
 def _load(kind: Any, model: Path, subfolder: str, *, may_pickle: bool, **options: Any) -> Any:
@@ -289,4 +188,6 @@ def _load(kind: Any, model: Path, subfolder: str, *, may_pickle: bool, **options
             f"the configuration of the {subfolder} of {model} has no place for the weights {unused[:5]}: it "
             "describes another model; download or save it again"
         )
+    if part.dtype != options["torch_dtype"]:  # diffusers takes weights as they are where a first one fits
+        part = part.to(options["torch_dtype"])
     return part

@@ -19,19 +19,42 @@ from d3hr_datasets.io.untrusted_files import MAX_CONFIG_BYTES, check_file, open_
 MAX_INTEGER = 65_536  # of a configuration: widths, classes, timesteps
 MAX_SAMPLE_SIZE = 1024
 MAX_LENGTH = 8  # of a list: blocks of a VAE, which halves images in each
-MAX_POSITIONS = 2**24  # elements of the table of positions; DiT-XL/2 of 512 pixels has 2^20
+# Elements of the table of positions; DiT-XL/2 of 512 pixels has 2^20, SANA of 4096 2^25, SD 3.5 medium 2^28.
+MAX_POSITIONS = 2**24
+MAX_POSITIONS_OF = {"SanaTransformer2DModel": 2**26, "SD3Transformer2DModel": 2**28}
 MAX_SHARDS = 64
 # Making a layer takes time, however small it is: DiT-XL has 28, VAEs have 2 in each of 4 blocks.
-LIMITS = {"sample_size": MAX_SAMPLE_SIZE, "num_layers": 96, "layers_per_block": 8}
-LENGTHS = {"trained_betas": MAX_INTEGER, "latents_mean": 1024, "latents_std": 1024}
+LIMITS = {
+    "sample_size": MAX_SAMPLE_SIZE,
+    "num_layers": 96,
+    "num_single_layers": 96,
+    "num_hidden_layers": 96,
+    "layers_per_block": 8,
+    "encoder_layers_per_block": 16,
+    "decoder_layers_per_block": 16,
+    "transformer_layers_per_block": 32,
+    "reverse_transformer_layers_per_block": 32,
+    "pos_embed_max_size": 512,
+}
+LENGTHS = {
+    "trained_betas": MAX_INTEGER,
+    "latents_mean": 1024,
+    "latents_std": 1024,
+    "dual_attention_layers": 96,
+}
 # What the table of positions is made for, with the defaults of diffusers.
 POSITIONS = {"sample_size": 32, "patch_size": 2, "num_attention_heads": 16, "attention_head_dim": 72}
 IGNORED = {"lambda_min_clipped"}  # of DPM-Solver; DDIM does not read it
 BYTES_PER_PARAMETER = 8  # of the widest type
 
 
-def check_config(path: Path) -> dict[str, Any]:
+def check_config(path: Path, max_integer: int = MAX_INTEGER, max_length: int = MAX_LENGTH) -> dict[str, Any]:
     """Return a configuration whose numbers and lists are of a size that models have.
+
+    Args:
+        path: The file.
+        max_integer: Largest number, where none of its own is known.
+        max_length: Longest list, likewise.
 
     Raises:
         ArtifactFormatError: It is no JSON object.
@@ -40,11 +63,11 @@ def check_config(path: Path) -> dict[str, Any]:
     config = read_json(path, infinity=True, max_bytes=MAX_CONFIG_BYTES)
     for key, value in _values(config):
         if isinstance(value, list):
-            limit = LENGTHS.get(key, MAX_LENGTH)
+            limit = LENGTHS.get(key, max_length)
             if len(value) > limit:
                 raise ModelFormatError(f"{path}: {key} has {len(value):,} entries; accepted: at most {limit}")
             continue
-        limit = LIMITS.get(key, MAX_INTEGER)
+        limit = LIMITS.get(key, max_integer)
         if abs(value) > limit and key not in IGNORED:
             raise ModelFormatError(f"{path}: {key} = {value!r:.40}; accepted: at most {limit}")
         if key == "sample_size" and value < 1:
@@ -67,12 +90,7 @@ def check_size(kind: Any, folder: Path) -> None:
     """
     config = check_config(folder / "config.json")
     weights = sorted(folder.glob(f"{WEIGHTS}*.safetensors"))
-    for index in folder.glob("*.index.json"):
-        names = {str(name) for name in (read_json(index).get("weight_map") or {}).values()}
-        if not names <= {path.name for path in weights}:
-            raise ModelFormatError(f"{index} names weights that are not beside it: {sorted(names)[:3]}")
-    if len(weights) > MAX_SHARDS:
-        raise ModelFormatError(f"{folder}: {len(weights)} files of weights; accepted: at most {MAX_SHARDS}")
+    check_shards(folder, weights)
     if weights:
         num_tensors = sum(len(read_header(path)) for path in weights)
         for key in ("num_layers", "layers_per_block"):
@@ -93,6 +111,21 @@ def check_size(kind: Any, folder: Path) -> None:
         )
 
 
+def check_shards(folder: Path, weights: list[Path]) -> None:
+    """Check that an index of weights names files beside it, and not too many of them.
+
+    Raises:
+        ArtifactFormatError: It is no JSON object.
+        ModelFormatError: It names others.
+    """
+    for index in folder.glob("*.index.json"):
+        names = {str(name) for name in (read_json(index).get("weight_map") or {}).values()}
+        if not names <= {path.name for path in weights}:
+            raise ModelFormatError(f"{index} names weights that are not beside it: {sorted(names)[:3]}")
+    if len(weights) > MAX_SHARDS:
+        raise ModelFormatError(f"{folder}: {len(weights)} files of weights; accepted: at most {MAX_SHARDS}")
+
+
 def count_parameters(kind: Any, folder: Path) -> int:
     """Return how many parameters the configuration of a part of a model describes.
 
@@ -103,13 +136,17 @@ def count_parameters(kind: Any, folder: Path) -> int:
     path = folder / "config.json"
     config = check_config(path)
     sizes = [config.get(key, value) for key, value in POSITIONS.items()]
-    if kind.__name__ == "DiTTransformer2DModel" and all(isinstance(n, int) and n >= 1 for n in sizes):
+    has_positions = kind.__name__ == "DiTTransformer2DModel" or "attention_head_dim" in config
+    if has_positions and all(isinstance(n, int) and n >= 1 for n in sizes):
         side, patch, heads, width = sizes
-        positions = (side // patch) ** 2 * heads * width
-        if positions > MAX_POSITIONS:
+        largest = config.get("pos_embed_max_size")
+        places = max(side // patch, largest if isinstance(largest, int) else 0)
+        positions = places**2 * heads * width
+        limit = MAX_POSITIONS_OF.get(kind.__name__, MAX_POSITIONS)
+        if positions > limit:
             raise ModelFormatError(
-                f"{path}: sample_size = {side} and a width of {heads} x {width} make {positions:,} numbers "
-                f"of positions; accepted: at most {MAX_POSITIONS:,}"
+                f"{path}: {places} x {places} places and a width of {heads} x {width} make {positions:,} "
+                f"numbers of positions; accepted: at most {limit:,}"
             )
     try:
         with torch.device("meta"):  # shapes only

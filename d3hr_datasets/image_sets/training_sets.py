@@ -81,7 +81,7 @@ class TrainingSet:
     seed: int = 0
     artifact: str = ""
     subset: str = ""
-    timestep: int | None = None
+    timestep: int | float | None = None
     guidance_scale: float | None = None
     num_candidates: int = 2000
     mode_spread: float | None = None

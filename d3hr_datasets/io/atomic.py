@@ -24,6 +24,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from d3hr_datasets.errors import ConfigError
 
 LEFT_SECONDS = 3600  # without a change, after which nobody writes a folder any more
@@ -44,12 +46,30 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     try:
         temporary.touch()
         mode = temporary.stat().st_mode  # as the user wants new files; safetensors keeps them to their owner
-        write(temporary)
+        with _system_errors():
+            write(temporary)
         temporary.chmod(mode)
         sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise what safetensors says of a full disk as the system's error that it is."""
+    try:
+        yield
+    except SafetensorError as error:
+        if "I/O error" not in str(error):
+            raise
+        raise OSError(str(error)) from error
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes left that were killed in `replace_file` of a path; none may be at it now."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -145,7 +165,8 @@ def renewed_folder(folder: Path) -> Iterator[Path]:
     new = _temporary(folder)
     try:
         new.mkdir(parents=True)
-        yield new
+        with _system_errors():
+            yield new
         if folder.is_symlink():
             folder.unlink()
         if folder.exists():

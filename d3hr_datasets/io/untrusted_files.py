@@ -14,7 +14,7 @@ import io
 import json
 import os
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NoReturn
 
 from d3hr_datasets.errors import ArtifactFormatError, ArtifactIntegrityError, ConfigError, ForeignFileError
@@ -22,6 +22,7 @@ from d3hr_datasets.io.text import is_printable, printable
 
 MAX_JSON_BYTES = 2 * 2**20  # the `d3hr.json` of a thousand classes has 0.1 MB
 MAX_CONFIG_BYTES = 3 * 2**19  # of JSON of a model; a label map of ImageNet-21k has 0.9 MB
+MAX_TOKENIZER_BYTES = 64 * 2**20  # of a file of a tokenizer; that of Gemma has 34 MB
 MAX_HEADER_BYTES = 4 * 2**20  # of a safetensors file; the largest model named in the papers has 60 kB
 MAX_WEIGHTS_BYTES = 32 * 2**30  # of one file of a model; the largest DiT of the papers has 2.7
 MAX_NAME_BYTES = 255  # of a file, on every usual file system
@@ -215,19 +216,37 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def check_model_file(path: Path) -> None:
-    """Look at a file of a diffusion model, which is JSON or safetensors.
+    """Look at a file of a diffusion model, which is JSON or safetensors, or of a tokenizer.
 
     Raises:
         ArtifactFormatError: It is another, or not what its name says.
     """
-    if path.suffix == ".json":
+    if is_of_tokenizer(path):
+        _check_tokenizer_file(path)
+    elif path.suffix == ".json":
         read_json(path, infinity=True, max_bytes=MAX_CONFIG_BYTES)
     elif path.suffix == ".safetensors":
         read_header(path)
     else:
         raise ArtifactFormatError(
-            f"{path}: a model consists of .json and .safetensors files, nothing else of it is read; remove it"
+            f"{path}: a model consists of .json and .safetensors files, and a tokenizer also of .txt and "
+            ".model files; nothing else of it is read: remove it"
         )
+
+
+def is_of_tokenizer(path: PurePath) -> bool:
+    """Say whether a file lies where diffusers keeps those of a tokenizer."""
+    return path.parent.name.startswith("tokenizer") and path.suffix in {".json", ".model", ".txt"}
+
+
+def _check_tokenizer_file(path: Path) -> None:
+    if path.suffix == ".json":
+        read_json(path, max_bytes=MAX_TOKENIZER_BYTES)
+        return
+    try:
+        check_file(path, MAX_TOKENIZER_BYTES)
+    except ForeignFileError as error:
+        raise ArtifactFormatError(str(error)) from error
 
 
 def file_sha256(path: Path) -> str:

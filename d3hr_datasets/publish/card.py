@@ -27,7 +27,7 @@ from d3hr_datasets.publish.earlier_card import ACCURACY, NOTES, kept_accuracies,
 
 SHEET, PREVIEW = "contact-sheet.png", "preview/train-00000-of-00001.parquet"
 SIDE = 10  # of the contact sheet, in images
-ELSEWHERE = ("name", "licence")  # facts that the card has in its title and its last section
+ELSEWHERE = ("name", "licence", "model licence")  # facts that the card has in its title and its last section
 
 
 def write_card(
@@ -114,9 +114,22 @@ def card_text(
     sections.append(
         f"## Licences\n\nData: {markdown(license_of_data(artifact))}. Diffusion model: "
         f"{markdown(license_of_model(artifact))}. The statistics describe the data and are useful with that "
-        "model only; both licences apply to images made from them."
+        f"model only; both licences apply to images made from them.{_terms(artifact)}"
     )
     return "\n\n".join(sections) + "\n"
+
+
+def _terms(artifact: Artifact) -> str:
+    """Return where the terms of a model on the Hub stand, which whoever makes images accepts."""
+    repo_id = artifact.info.model.repo_id
+    if repo_id is None:
+        return ""
+    page = f"https://huggingface.co/{repo_id}"
+    return (
+        f" The terms of the model [{markdown(repo_id)}]({page}), with what they say of uses, apply to "
+        "everybody "
+        "who makes images with it: they are read, and of a gated model accepted, there."
+    )
 
 
 def use_section(artifact: Artifact, repo_id: str | None, num_preview: int) -> str:

@@ -37,25 +37,27 @@ def png_bytes(image: Image.Image) -> bytes:
 
 
 def normality_figure(
-    rows: dict[int, dict[str, float]], noise: dict[str, float], stored: Sequence[int]
+    rows: dict[float, dict[str, float]], noise: dict[str, float], stored: Sequence[float]
 ) -> bytes:
-    """Draw measures over timesteps, those of Gaussian noise as a line, stored timesteps as vertical ones.
+    """Draw measures over times, those of Gaussian noise as a line, stored times as vertical ones.
 
     Args:
-        rows: By timestep, -1 for VAE space, measures by name.
+        rows: By timestep or sigma, -1 for VAE space, measures by name.
         noise: The same measures of Gaussian noise.
         stored: Timesteps whose statistics the artifact has.
     """
     figure = _figure(10, 3.2)
     panels = figure.subplots(1, len(noise))
-    timesteps = sorted(rows)
+    times = sorted(rows)
+    are_sigmas = any(isinstance(time, float) for time in times)
+    places = [0.0 if are_sigmas and time == CLEAN else time for time in times]
     for axes, (name, of_noise) in zip(panels, noise.items(), strict=True):
-        axes.plot(timesteps, [rows[timestep][name] for timestep in timesteps], marker="o", label="images")
+        axes.plot(places, [rows[time][name] for time in times], marker="o", label="images")
         axes.axhline(of_noise, color="black", linestyle="--", label="Gaussian noise")
         for timestep in stored:
             axes.axvline(timestep, color="tab:orange", linewidth=1, alpha=0.7)
         axes.set_title(f"mean |{name.replace('_', ' ')}|", fontsize=10)
-        axes.set_xlabel("timestep (left end: VAE space)")
+        axes.set_xlabel(f"{'sigma' if are_sigmas else 'timestep'} (left end: VAE space)")
         axes.set_ylim(0, 1.1 * max(of_noise, *(row[name] for row in rows.values())))
     panels[0].plot([], [], color="tab:orange", linewidth=1, label="stored")
     panels[0].legend(fontsize=8)
@@ -63,7 +65,7 @@ def normality_figure(
 
 
 def qq_figure(
-    quantiles: dict[int, torch.Tensor], of_noise: torch.Tensor, probabilities: torch.Tensor
+    quantiles: dict[float, torch.Tensor], of_noise: torch.Tensor, probabilities: torch.Tensor
 ) -> bytes:
     """Draw quantiles of standardised elements against those of the normal law, a line for each class.
 
@@ -86,7 +88,7 @@ def qq_figure(
 
 
 def projection_figure(
-    spaces: dict[int, tuple[torch.Tensor, torch.Tensor]],
+    spaces: dict[float, tuple[torch.Tensor, torch.Tensor]],
     labels: torch.Tensor,
     group_labels: torch.Tensor,
     names: Sequence[str],
@@ -162,8 +164,8 @@ def _plain(name: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
-def _space(timestep: int) -> str:
-    return "VAE space" if timestep == CLEAN else f"inverted to t = {timestep}"
+def _space(timestep: float) -> str:
+    return "VAE space" if timestep == CLEAN else f"inverted to t = {timestep:g}"
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -12,8 +12,9 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 from d3hr_datasets.config.defaults import BATCH_SIZE
-from d3hr_datasets.config.timesteps import CLEAN, timestep_grid
+from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.dataset.dataset import D3HRDataset
+from d3hr_datasets.diffusion.grid_times import grid_times
 from d3hr_datasets.diffusion.pixel_range import to_model_range
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.torch_settings import neutral
@@ -44,13 +45,13 @@ class InvertedImages:
     """
 
     num_images: int
-    normality: dict[int, dict[str, float]]
+    normality: dict[float, dict[str, float]]
     noise: dict[str, float]
     probabilities: torch.Tensor
     noise_quantiles: torch.Tensor
-    quantiles: dict[int, torch.Tensor]
+    quantiles: dict[float, torch.Tensor]
     distance: float
-    spaces: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    spaces: dict[float, tuple[torch.Tensor, torch.Tensor]]
     labels: torch.Tensor
     group_labels: torch.Tensor
     shown: list[torch.Tensor]
@@ -70,10 +71,10 @@ def measure_inversion(
     """
     info, decode = dataset.artifact.info, dataset.decode
     drawn = sorted({CLEAN, decode.timestep})
-    rows: list[dict[int, dict[str, float]]] = []
-    quantiles: dict[int, list[torch.Tensor]] = {timestep: [] for timestep in drawn}
-    points: dict[int, list[torch.Tensor]] = {timestep: [] for timestep in drawn}
-    groups: dict[int, list[torch.Tensor]] = {timestep: [] for timestep in drawn}
+    rows: list[dict[float, dict[str, float]]] = []
+    quantiles: dict[float, list[torch.Tensor]] = {timestep: [] for timestep in drawn}
+    points: dict[float, list[torch.Tensor]] = {timestep: [] for timestep in drawn}
+    groups: dict[float, list[torch.Tensor]] = {timestep: [] for timestep in drawn}
     labels: list[int] = []
     probabilities = (torch.arange(200, dtype=torch.float64) + 0.5) / 200
     distances, shown, counts = [], [], []
@@ -141,13 +142,13 @@ def measure_noise(
     return averages, quantiles
 
 
-def _invert(dataset: D3HRDataset, pixels: torch.Tensor, class_label: int) -> dict[int, torch.Tensor]:
+def _invert(dataset: D3HRDataset, pixels: torch.Tensor, class_label: int) -> dict[float, torch.Tensor]:
     """Return latents of images of one class, at the artifact's timesteps and some more."""
     info, model = dataset.artifact.info, dataset.model()
-    grid = timestep_grid(info.inversion.num_inference_steps, info.inversion.num_train_timesteps)
-    chosen = {CLEAN, *info.inversion.timesteps, *grid[:: -(-len(grid) // TIMESTEPS)]}
+    times = grid_times(model.schedule, info.inversion.num_inference_steps, info.inversion.grid)
+    chosen = {CLEAN, *info.inversion.timesteps, *times[:: -(-len(times) // TIMESTEPS)]}
     inversion = dataclasses.replace(info.inversion, timesteps=tuple(sorted(chosen)))
-    parts: dict[int, list[torch.Tensor]] = {timestep: [] for timestep in inversion.timesteps}
+    parts: dict[float, list[torch.Tensor]] = {timestep: [] for timestep in inversion.timesteps}
     for first, batch in zip(range(0, len(pixels), BATCH_SIZE), pixels.split(BATCH_SIZE), strict=True):
         generators = None
         if inversion.latent == "sample":
@@ -160,7 +161,7 @@ def _invert(dataset: D3HRDataset, pixels: torch.Tensor, class_label: int) -> dic
     return {timestep: torch.cat(part) for timestep, part in parts.items()}
 
 
-def _group(dataset: D3HRDataset, label: int, timestep: int) -> torch.Tensor:
+def _group(dataset: D3HRDataset, label: int, timestep: float) -> torch.Tensor:
     """Return the sampled group of a class: as sampled, or in VAE space as its images are encoded."""
     if timestep == dataset.decode.timestep:
         return dataset.sample_latents(label)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from d3hr_datasets.artifact.d3hr_json import STATISTICS
+from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS, STATISTICS
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.numerics.torch_settings import neutral
@@ -125,16 +125,20 @@ def _score(dataset: D3HRDataset, class_label: int, sampling: GroupSamplingConfig
 def sizes(dataset: D3HRDataset) -> dict[str, int]:
     """Return bytes: what the artifact needs, what its images take, and what the source images did.
 
-    `model` is 0 where the artifact only refers to one. `source_pixels` are uncompressed.
+    `model` is 0 where the artifact only refers to one. `adapter` and `embeddings` are there where it has
+    some. `source_pixels` are uncompressed.
     """
     artifact, info = dataset.artifact, dataset.artifact.info
     files = {name: (artifact.folder / name).stat().st_size for name in artifact.sha256}
     inside = [size for name, size in files.items() if name.startswith(f"{info.model.path}/")]
+    adapter = sum(size for name, size in files.items() if name.startswith(f"{ADAPTER}/"))
+    added = {"adapter": adapter, "embeddings": files.get(EMBEDDINGS, 0)}
     generated = [Path(path).stat().st_size for path, _ in dataset.samples]
     pixels = info.image_size**2 * (1 if info.image_mode == "L" else 3)
     return {
         "statistics": files[STATISTICS],
         "model": sum(inside) if info.model.path else 0,
+        **{name: size for name, size in added.items() if size},
         "generated_png": sum(generated),
         "source_pixels": pixels * sum(info.counts[label] for label in dataset.class_labels.tolist()),
     }

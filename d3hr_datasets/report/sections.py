@@ -18,6 +18,10 @@ from d3hr_datasets.report.page import heading, missing, paragraph, picture, tabl
 
 SMALL = 84  # images with a side of up to half of this are shown enlarged
 IMAGES_PER_ROW = 10
+ADDITIONS = {
+    "adapter": "adapter of the diffusion model",
+    "embeddings": "what prompts are to the model, so that no text encoder is needed",
+}
 
 
 class Pictures:
@@ -136,7 +140,7 @@ def quantiles_section(dataset: D3HRDataset, inverted: InvertedImages | None, pic
         return _needs_images(dataset)
     ends = {t: float(lines[:, -1].mean()) for t, lines in sorted(inverted.quantiles.items())}
     probability = float(inverted.probabilities[-1])
-    spaces = [f"{'VAE space' if t == CLEAN else f't = {t}'} {end:.2f}" for t, end in ends.items()]
+    spaces = [f"{'VAE space' if t == CLEAN else f't = {t:g}'} {end:.2f}" for t, end in ends.items()]
     of_noise = float(inverted.noise_quantiles[-1])
     alt = f"QQ plots. At probability {probability:g}: {', '.join(spaces)}, Gaussian noise {of_noise:.2f}."
     png = figures.qq_figure(inverted.quantiles, inverted.noise_quantiles, inverted.probabilities)
@@ -189,6 +193,7 @@ def sizes_section(dataset: D3HRDataset, num_bytes: dict[str, int]) -> str:
     rows: list[list[Any]] = [
         [f"statistics of {len(info.classes)} classes, for any number of images", num_bytes["statistics"]],
         ["diffusion model inside the artifact", num_bytes["model"] or "none inside"],
+        *[[label, num_bytes[name]] for name, label in ADDITIONS.items() if name in num_bytes],
         [f"these {len(dataset):,} generated images, as PNG", num_bytes["generated_png"]],
         [f"the {shown:,} source images of these classes, as uncompressed pixels", num_bytes["source_pixels"]],
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from d3hr_datasets.io.untrusted_files import check_file
 with needs_extra("train", "folders of runs need PyYAML"):
     import yaml
 
+CHECKPOINT = "checkpoint.pt"
+
 
 class RunFolder:
     """A folder of one run: resolved settings, `metrics.csv` and one checkpoint, replaced atomically.
@@ -29,19 +31,35 @@ class RunFolder:
         folder: The folder.
         settings: A dataclass.
         free: Settings that may differ from those of the run that is gone on with.
+        earlier: Turns the settings of a run of an earlier version into those of today. What such a run did
+            not say had the value that is the default today.
 
     Raises:
         ConfigError: The folder holds a run with other settings.
     """
 
-    def __init__(self, folder: str | Path, settings: Any, free: Sequence[str] = ("output", "epochs")) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        settings: Any,
+        free: Sequence[str] = ("output", "epochs"),
+        earlier: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
         self.path = Path(folder)
         self.path.mkdir(parents=True, exist_ok=True)
         resolved = dataclasses.asdict(settings)
         target = self.path / "settings.yaml"
-        before = yaml.safe_load(target.read_text(encoding="utf-8")) if target.exists() else None
+        before = _read_settings(target) if target.exists() else None
         if before is not None:
-            changed = [key for key in resolved if key not in free and resolved[key] != before.get(key)]
+            if earlier is not None:
+                before = earlier(before)
+            defaults = {
+                field.name: field.default
+                for field in dataclasses.fields(settings)
+                if field.default is not dataclasses.MISSING
+            }
+            said = {**defaults, **before}
+            changed = [key for key in resolved if key not in free and resolved[key] != said.get(key)]
             if changed:
                 raise ConfigError(
                     f"{self.path} holds a run with other settings of {changed} (what may change: "
@@ -54,18 +72,41 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         """The file that a run goes on from."""
-        return self.path / "checkpoint.pt"
+        return self.path / CHECKPOINT
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replace the checkpoint by one of tensors and plain values."""
-        replace_file(self.checkpoint, lambda temporary: torch.save(state, temporary))
+        """Replace the checkpoint by one of tensors and plain values.
+
+        Raises:
+            OSError: It cannot be written; the one before is kept.
+        """
+
+        def write(temporary: Path) -> None:
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # of torch's writer, where the disk is full
+                raise OSError(f"the checkpoint {self.checkpoint} could not be written: {error}") from error
+
+        replace_file(self.checkpoint, write)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """Return the newest checkpoint, or None where the run is new."""
+        """Return the newest checkpoint, or None where the run is new.
+
+        Raises:
+            ConfigError: It is damaged.
+        """
         if not self.checkpoint.exists():
             return None
         check_file(self.checkpoint)
-        state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # whatever the bytes make torch's reader do
+            raise ConfigError(
+                f"the checkpoint {self.checkpoint} is damaged ({type(error).__name__}); delete it to start "
+                "this run again, or bring it back from a copy"
+            ) from error
         return state
 
     def log(self, table: str = "metrics", **metrics: Any) -> None:
@@ -78,8 +119,8 @@ class RunFolder:
                 writer.writeheader()
             writer.writerow(metrics)
 
-    def replace_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Write `metrics.csv` anew, of rows with the same columns."""
+    def replace_metrics(self, rows: list[dict[str, Any]], table: str = "metrics") -> None:
+        """Write `TABLE.csv` anew, of rows with the same columns."""
 
         def write(temporary: Path) -> None:
             with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -87,4 +128,29 @@ class RunFolder:
                 writer.writeheader()
                 writer.writerows(rows)
 
-        replace_file(self.path / "metrics.csv", write)
+        replace_file(self.path / f"{table}.csv", write)
+
+    def forget_after(self, step: int, table: str = "metrics") -> None:
+        """Take the rows of later steps, which will be made again, out of `TABLE.csv`; and half ones."""
+        path = self.path / f"{table}.csv"
+        if not path.exists():
+            return
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        kept = [row for row in rows if None not in row.values() and int(row["step"]) <= step]
+        if kept and len(kept) < len(rows):
+            self.replace_metrics(kept, table)
+        elif not kept:
+            path.unlink()
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is no YAML, so it is not known what run is there; give another output folder"
+        ) from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} holds no settings of a run, but {found!r:.80}; give another output folder")
+    return found

@@ -30,7 +30,8 @@ def put_model(source: Path, target: Path) -> None:
     """Replace the parts of a model; its card stays."""
     for part in PARTS:
         shutil.rmtree(target / part, ignore_errors=True)
-        shutil.copytree(source / part, target / part)
+        if (source / part).is_dir():
+            shutil.copytree(source / part, target / part)
     replace_file(target / INDEX, lambda path: shutil.copyfile(source / INDEX, path))
 
 

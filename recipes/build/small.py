@@ -29,11 +29,11 @@ from d3hr_datasets.build import BuildSettings, plan_build
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.image_sets.real_images import load_images
 from d3hr_datasets.sources.image_files import open_image
+from d3hr_datasets.training.diffusion import train_diffusion
+from d3hr_datasets.training.settings import DiffusionTraining
 from recipes.common.program import program
 from recipes.common.results import read_results, write_results
-from recipes.train import diffusion as train_dit
 from recipes.train import vae as train_vae
-from recipes.train.diffusion import DiTSettings
 from recipes.train.vae import VAESettings
 
 # Side, frame, channels and levels of the VAE's channels; latents are 8 x 8.
@@ -103,7 +103,7 @@ def train(name: str, folder: Path, work: Path, steps: int) -> tuple[float, list[
         kl_weight=1e-3,
         ema_decay=0.99,
     )
-    dit = DiTSettings(
+    dit = DiffusionTraining(
         output=str(work / "dit"),
         vae=str(work / "vae" / "vae"),
         source=str(folder),
@@ -123,9 +123,9 @@ def train(name: str, folder: Path, work: Path, steps: int) -> tuple[float, list[
     started = time.monotonic()
     train_vae.train(vae)
     between = time.monotonic()
-    train_dit.train(dit)
+    train_diffusion(dit)
     seconds = [round(between - started), round(time.monotonic() - between)]
-    measured = train_vae.evaluate(AutoencoderKL.from_pretrained(dit.vae), images[:1000], vae)
+    measured = train_vae.evaluate(AutoencoderKL.from_pretrained(vae.output + "/vae"), images[:1000], vae)
     return measured["psnr"], seconds
 
 

@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from d3hr_datasets.image_sets.real_images import load_images
-from recipes.common.batches import shuffled_batches
-from recipes.common.learning_rates import one_cycle
+from d3hr_datasets.training.batches import shuffled_batches
+from d3hr_datasets.training.learning_rates import one_cycle
 from recipes.common.tensor_cache import cached_tensors
 
 MEAN, STD = 0.2861, 0.3530  # of Fashion-MNIST's training images
@@ -53,13 +53,17 @@ class Classifier(nn.Module):
 
 
 def train_classifier(
-    images: torch.Tensor, labels: torch.Tensor, epochs: int = 8, seed: int = 0
+    images: torch.Tensor, labels: torch.Tensor, epochs: int = 8, seed: int = 0, flips: bool = True
 ) -> Classifier:
-    """Train the classifier with flips and shifts of two pixels, AdamW, one cycle."""
+    """Train the classifier with flips and shifts of two pixels, AdamW, one cycle.
+
+    Mirrored images are of the same class, unless `flips` says otherwise, as of digits.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = Classifier(int(labels.max()) + 1)
-        augment = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(images.shape[-1], padding=2)])
+        shift = v2.RandomCrop(images.shape[-1], padding=2)
+        augment = v2.Compose([v2.RandomHorizontalFlip(), shift]) if flips else shift
         optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.02, fused=True)
         batch_size = 128
         total = epochs * (len(images) // batch_size)

@@ -42,7 +42,7 @@ def measure(artifact: str, root: str, timestep: int, steps: int, dtype: str) -> 
         "image_seconds": made - loaded,
         "peak_memory_gib_after_loading": loaded_peak,
         "peak_memory_gib": _peak(),
-        "parameters": sum(parameter.numel() for parameter in model.transformer.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.network.parameters()),
         "image_size": image.size,
         "image_mode": image.mode,
         "label": label,

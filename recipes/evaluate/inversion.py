@@ -28,9 +28,9 @@ TIMESTEPS = (-1, 0, 200, 400, 600, 800, 960)
 
 def invert(
     model: LatentDiffusion, images: torch.Tensor, labels: torch.Tensor, config: InversionConfig
-) -> dict[int, torch.Tensor]:
+) -> dict[float, torch.Tensor]:
     """Return the inverted latents of uint8 images at every timestep of `config`."""
-    parts: dict[int, list[torch.Tensor]] = {timestep: [] for timestep in config.timesteps}
+    parts: dict[float, list[torch.Tensor]] = {timestep: [] for timestep in config.timesteps}
     for batch, label in zip(tqdm(images.split(250), desc="inverting"), labels.split(250), strict=True):
         latents = model.encode(to_model_range(batch, PADDING))
         for timestep, inverted in model.invert(latents, label, config).items():

@@ -25,9 +25,10 @@ from tqdm import tqdm
 from d3hr_datasets import Artifact, DecodeConfig, InversionConfig
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.config.timesteps import CLEAN, timestep_grid
-from d3hr_datasets.diffusion.ddim import alpha_cumprod, ddim_step, predict_noise
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.noise_schedule import BetaSchedule
 from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.diffusion.solver import predict_noise, step
 from d3hr_datasets.image_sets.real_images import load_images
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
@@ -38,7 +39,7 @@ Invert = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 BATCH = 100
 
 
-def library(model: LatentDiffusion, timestep: int, steps: int, **options: Any) -> Invert:
+def library(model: LatentDiffusion, timestep: float, steps: int, **options: Any) -> Invert:
     """Return an inversion of the library."""
     config = InversionConfig(timesteps=(timestep,), num_inference_steps=steps, **options)
     return lambda latents, labels: model.invert(latents, labels, config)[timestep]
@@ -47,24 +48,23 @@ def library(model: LatentDiffusion, timestep: int, steps: int, **options: Any) -
 def _noise(
     model: LatentDiffusion, latents: torch.Tensor, labels: torch.Tensor, timestep: int
 ) -> torch.Tensor:
-    return predict_noise(
-        model.transformer, model.scheduler, latents, timestep, labels, 1.0, model.null_class_label
-    )
+    noise: torch.Tensor = predict_noise(model.denoiser, latents, timestep, labels, 1.0)
+    return noise
 
 
 def midpoint(model: LatentDiffusion, timestep: int, steps: int) -> Invert:
     """Return the explicit midpoint rule: two evaluations in a step, one in the first, which has no middle."""
-    grid = timestep_grid(steps, len(model.scheduler.alphas_cumprod))
+    grid = timestep_grid(steps, model.schedule.num_train_timesteps)
     path = grid[: grid.index(timestep) + 1]
 
     def invert(latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         for source, target in itertools.pairwise(path):
             middle = (source + target) // 2
-            start, between, end = (alpha_cumprod(model.scheduler, t) for t in (source, middle, target))
+            start, between, end = map(model.schedule.level, (source, middle, target))
             noise = _noise(model, latents, labels, source)
             if source != CLEAN:
-                noise = _noise(model, ddim_step(latents, noise, start, between), labels, middle)
-            latents = ddim_step(latents, noise, start, end)
+                noise = _noise(model, step(latents, noise, start, between), labels, middle)
+            latents = step(latents, noise, start, end)
         return latents
 
     return invert
@@ -72,16 +72,17 @@ def midpoint(model: LatentDiffusion, timestep: int, steps: int) -> Invert:
 
 def dpm_solver(model: LatentDiffusion, timestep: int, steps: int) -> Invert:
     """Return diffusers' inverse DPM-Solver++ (2M) on the same grid, after a DDIM step to timestep 0."""
+    assert isinstance(model.schedule, BetaSchedule)
     scheduler = DPMSolverMultistepInverseScheduler.from_config(
-        model.scheduler.config, timestep_spacing="leading", steps_offset=0
+        model.schedule.scheduler.config, timestep_spacing="leading", steps_offset=0
     )
 
     def invert(latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         scheduler.set_timesteps(steps - 1)  # "leading" has one step more
         path = scheduler.timesteps.tolist()
-        assert tuple(path) == timestep_grid(steps, len(model.scheduler.alphas_cumprod))[1:-1]
-        alphas = (alpha_cumprod(model.scheduler, t) for t in (CLEAN, 0))
-        latents = ddim_step(latents, _noise(model, latents, labels, CLEAN), *alphas)
+        assert tuple(path) == timestep_grid(steps, model.schedule.num_train_timesteps)[1:-1]
+        levels = map(model.schedule.level, (CLEAN, 0))
+        latents = step(latents, _noise(model, latents, labels, CLEAN), *levels)
         for source in path[: path.index(timestep)]:
             noise = _noise(model, latents, labels, source)
             latents = scheduler.step(noise, source, latents).prev_sample
@@ -96,7 +97,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return evaluations per image, the mean relative error of the round trip, and normality."""
     calls: list[None] = []
-    hook = model.transformer.register_forward_pre_hook(lambda *_: calls.append(None))
+    hook = model.network.register_forward_pre_hook(lambda *_: calls.append(None))
     batches = list(zip(latents.split(BATCH), labels.split(BATCH), strict=True))
     inverted = torch.cat([invert(*batch) for batch in batches])
     hook.remove()
@@ -122,7 +123,7 @@ def main() -> None:
     need_artifact(arguments.artifact)
     artifact = Artifact.load(arguments.artifact)
     model = load_model(artifact)
-    timestep, steps = artifact.info.decode.timestep, artifact.info.decode.num_inference_steps
+    timestep, steps = int(artifact.info.decode.timestep), artifact.info.decode.num_inference_steps
     decode = DecodeConfig(timestep, steps, guidance_scale=1.0)
     images, labels, _ = load_images("fashion-mnist", "held-out", 28, 1)
     images, labels = images[: arguments.images], labels[: arguments.images]

@@ -22,7 +22,7 @@ from d3hr_datasets.publish.earlier_card import NOTES
 from recipes.common.errors import RecipeError
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
-from recipes.tables import findings, result_tables
+from recipes.tables import findings, model_tables, result_tables
 
 ARTIFACT = Path("hub/d3hr-fashion-mnist")
 MODEL_CARD = ARTIFACT / "model" / CARD
@@ -44,6 +44,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "comparisons": findings.comparisons,
     "ranks": findings.ranks,
     "round trips": findings.inversion_methods,
+    "configurations": model_tables.configurations,
+    "adaption": model_tables.adaption,
+    "training speed": model_tables.training_speed,
 }
 BLOCK = re.compile(r"<!-- (?!end of )([a-z ]+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
 MARK = re.compile(r"<!-- (?:end of )?([a-z ]+) -->")

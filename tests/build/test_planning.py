@@ -75,11 +75,13 @@ def test_a_plan_writes_nothing_until_it_runs(scene: Path, tmp_path: Path) -> Non
     plan = _plan(scene, tmp_path / "out")
     assert _files(scene, tmp_path) == before
     assert plan.info.counts == () and "fingerprint" not in plan.info.source
-    assert (plan.info.name, plan.info.padding, plan.notes) == ("out", 1, ())
+    assert (plan.info.name, plan.info.padding) == ("out", 1)
+    assert [note[:39] for note in plan.notes] == ["3 of 3 classes have fewer than 100 image"[:39]]
     assert (plan.output, plan.work) == (tmp_path / "out", tmp_path / "out.chunks")
     artifact = plan.run(progress=False)
     assert artifact.info.counts == (4, 4, 4)
-    found = dataclasses.replace(artifact.info, counts=(), source=plan.info.source)
+    assert len(artifact.info.shrinkage) == 3 and max(artifact.info.shrinkage) > 0
+    found = dataclasses.replace(artifact.info, counts=(), source=plan.info.source, shrinkage=())
     assert found == plan.info and set(artifact.info.source) == {*plan.info.source, "fingerprint"}
 
 
@@ -133,7 +135,8 @@ def test_the_settings_of_the_reference_are_its_own(scene: Path, tmp_path: Path) 
 
 
 def test_a_plan_says_what_it_chose(scene: Path, tmp_path: Path) -> None:
-    (note,) = _plan(scene, tmp_path / "out", dataclasses.replace(SETTINGS, num_modes=None)).notes
+    settings = dataclasses.replace(SETTINGS, num_modes=None, shrinkage="none")
+    (note,) = _plan(scene, tmp_path / "out", settings).notes
     assert note.startswith("no modes are stored: the smallest class, 'ant', has 4 images")
 
 

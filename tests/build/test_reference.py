@@ -14,6 +14,7 @@ from torchvision import transforms
 from d3hr_datasets import Artifact, ArtifactInfo, D3HRDataset, DecodeConfig, InversionConfig
 from d3hr_datasets.build.reference_import import as_reference, imported_inversion
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.noise_schedule import BetaSchedule
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.sources.resizing import resize_and_crop
 from tests.cli.test_cli import fail, succeed
@@ -32,10 +33,16 @@ def _guided(model: LatentDiffusion, latents: torch.Tensor, labels: torch.Tensor,
     null = torch.full_like(labels, model.num_classes)
     with torch.inference_mode():
         by_class, by_none = (
-            model.transformer(latents, timestep=times, class_labels=label).sample for label in (labels, null)
+            model.network(latents, timestep=times, class_labels=label).sample for label in (labels, null)
         )
     guided: torch.Tensor = by_none + 4 * (by_class - by_none)
     return guided
+
+
+def _alphas(model: LatentDiffusion) -> torch.Tensor:
+    assert isinstance(model.schedule, BetaSchedule)
+    alphas: torch.Tensor = model.schedule.scheduler.alphas_cumprod
+    return alphas
 
 
 def _step(x: torch.Tensor, noise: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
@@ -47,11 +54,11 @@ def test_inversion_starts_at_zero_and_asks_at_the_target() -> None:
     latents = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     config = imported_inversion((480, 600), 1000)
     calls: list[None] = []
-    hook = model.transformer.register_forward_pre_hook(lambda *_: calls.append(None))
+    hook = model.network.register_forward_pre_hook(lambda *_: calls.append(None))
     found = model.invert(latents, labels, config)
     hook.remove()
     assert len(calls) == 30  # one fewer than from below timestep 0
-    alphas, expected = model.scheduler.alphas_cumprod, latents
+    alphas, expected = _alphas(model), latents
     for target in range(STRIDE, 620, STRIDE):
         noise = _guided(model, expected, labels, target)
         expected = _step(expected, noise, alphas[target - STRIDE], alphas[target])
@@ -64,8 +71,8 @@ def test_denoising_starts_one_step_above_and_ends_at_one() -> None:
     model, labels = tiny_model(), torch.tensor([1, 0])
     latents = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     decode = _reference_info().decode
-    alphas, expected = model.scheduler.alphas_cumprod, latents
-    for t in range(decode.timestep + STRIDE, -1, -STRIDE):
+    alphas, expected = _alphas(model), latents
+    for t in range(int(decode.timestep) + STRIDE, -1, -STRIDE):
         expected = _step(expected, _guided(model, expected, labels, t), alphas[t], alphas[max(1, t - STRIDE)])
     torch.testing.assert_close(model.denoise(latents, labels, decode), expected, rtol=1e-4, atol=1e-5)
     plain = DecodeConfig(decode.timestep, 50, 4.0, reference_off_by_one=True)

@@ -25,6 +25,7 @@ GROUP: Any = typer.main.get_command(app)
 VALUES = ("-5", "401", "nan", "999999")
 # Names in messages that are what a user gives: choices of options, and the files of others.
 NO_ARGUMENTS = {"fixed_point", "moment_matched", "save_pretrained", "model_index"}
+NO_ARGUMENTS |= {"adapter_config", "adapter_model", "hr_adapter"}
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +135,9 @@ def test_every_setting_of_a_build_has_an_option() -> None:
     """A new setting is named by its own option or in `OTHER_NAMES`, or its errors would name the argument."""
     build = {str(parameter.name) for parameter in GROUP.commands["build"].params}
     for config, derived in (
-        (InversionConfig, {"num_train_timesteps", "first_timestep", "resizing"}),  # `--reference` says these
-        (DecodeConfig, {"reference_off_by_one", "reference_last_step"}),
+        # `--reference` says these, and the model the last two.
+        (InversionConfig, {"num_train_timesteps", "first_timestep", "resizing", "grid", "shift"}),
+        (DecodeConfig, {"reference_off_by_one", "reference_last_step", "grid"}),
     ):
         for field in dataclasses.fields(config):
             known = {field.name, *OTHER_NAMES.get(field.name, ())}

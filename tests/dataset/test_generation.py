@@ -68,7 +68,7 @@ def test_batch_is_split_where_a_group_is_larger(
 ) -> None:
     dataset = _dataset(tiny_artifact, tmp_path, ipc=5, classes=[1])
     sizes = []
-    transformer = type(dataset.model().transformer)
+    transformer = type(dataset.model().network)
     forward = transformer.forward
 
     def spy(self: Any, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

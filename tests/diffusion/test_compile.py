@@ -36,7 +36,7 @@ def test_compiling_changes_no_image_by_more_than_a_grey_level(tiny_artifact: Pat
     before = torch.random.get_rng_state()
     compiled.materialize(progress=False, torch_compile=True)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert compiled.model().transformer._compiled_call_impl is not None
+    assert compiled.model().network._compiled_call_impl is not None
     assert np.abs(_pixels(compiled) - _pixels(plain)).max() <= 1
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from d3hr_datasets import DecodeConfig, InversionConfig
+from d3hr_datasets.diffusion.conditioning import ClassLabels
 from d3hr_datasets.diffusion.latent_diffusion import CHUNK, LatentDiffusion
 from d3hr_datasets.errors import ConfigError, ModelFormatError
 from tests.support.model_inputs import DECODE, labels_in_turn, random_images, random_latents
@@ -20,7 +21,7 @@ class Asked:
     def __init__(self, model: LatentDiffusion) -> None:
         self.timesteps: list[int] = []
         self.labels: list[list[int]] = []
-        self.handle = model.transformer.register_forward_pre_hook(self, with_kwargs=True)
+        self.handle = model.network.register_forward_pre_hook(self, with_kwargs=True)
 
     def __call__(self, module: Any, args: Any, kwargs: dict[str, torch.Tensor]) -> None:
         self.timesteps.append(int(kwargs["timestep"][0]))
@@ -114,7 +115,8 @@ def test_class_labels_guidance_and_timestep_reach_the_model(model: LatentDiffusi
 @pytest.mark.parametrize("num_classes", [3, 5])
 def test_null_class_is_the_one_behind_the_last(num_classes: int) -> None:
     model = tiny_model(num_classes=num_classes)
-    assert model.num_classes == model.null_class_label == num_classes
+    assert model.num_classes == num_classes
+    assert isinstance(model.conditioning, ClassLabels) and model.conditioning.null_class_label == num_classes
     with Asked(model) as asked:
         model.denoise(random_latents(), labels_in_turn(2), DECODE)
         config = InversionConfig(timesteps=(400,), num_inference_steps=10, guidance_scale=2.0)
@@ -185,9 +187,9 @@ def test_fingerprint_names_what_inverts() -> None:
 
 
 def test_no_gradients_are_kept(model: LatentDiffusion) -> None:
-    assert not any(parameter.requires_grad for parameter in model.transformer.parameters())
+    assert not any(parameter.requires_grad for parameter in model.network.parameters())
     assert not any(parameter.requires_grad for parameter in model.vae.parameters())
-    assert not model.transformer.training and not model.vae.training
+    assert not model.network.training and not model.vae.training
     latents = random_latents().requires_grad_()
     assert not model.decode(model.denoise(latents, labels_in_turn(2), DECODE)).requires_grad
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
-from d3hr_datasets.diffusion.ddim import (
-    predict_noise,
-)
+from d3hr_datasets.diffusion.noise_schedule import BetaSchedule, NoiseLevel, check_schedule
 from d3hr_datasets.errors import ModelFormatError
 from tests.support.fake_transformer import (
     LABELS,
@@ -22,6 +18,7 @@ from tests.support.fake_transformer import (
     denoise,
     invert,
     label_as_noise,
+    noise_of,
     seeded_latents,
     wavy,
     zero,
@@ -30,22 +27,20 @@ from tests.support.fake_transformer import (
 
 def test_guidance_extrapolates_from_the_null_class() -> None:
     transformer = FakeTransformer(label_as_noise)
-    noise = predict_noise(transformer, ddim_scheduler(), seeded_latents(), 600, LABELS, 3.0, NULL)
+    noise = noise_of(transformer, ddim_scheduler(), 3.0)
     expected = NULL + 3.0 * (as_column(LABELS) - NULL)
     torch.testing.assert_close(noise, expected.expand(SHAPE))
     assert transformer.labels == [[1, 5, NULL, NULL]]
 
 
 def test_guidance_of_zero_is_the_null_class() -> None:
-    noise = predict_noise(
-        FakeTransformer(label_as_noise), ddim_scheduler(), seeded_latents(), 600, LABELS, 0.0, NULL
-    )
+    noise = noise_of(FakeTransformer(label_as_noise), ddim_scheduler(), 0.0)
     torch.testing.assert_close(noise, torch.full(SHAPE, float(NULL)))
 
 
 def test_guidance_of_one_asks_for_the_class_alone() -> None:
     transformer = FakeTransformer(label_as_noise)
-    noise = predict_noise(transformer, ddim_scheduler(), seeded_latents(), 600, LABELS, 1.0, NULL)
+    noise = noise_of(transformer, ddim_scheduler(), 1.0)
     torch.testing.assert_close(noise, as_column(LABELS).expand(SHAPE))
     assert transformer.labels == [[1, 5]]
 
@@ -62,10 +57,9 @@ def test_learned_variance_is_dropped(guidance_scale: float) -> None:
     def learned(latents: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return torch.cat([wavy(latents, timesteps, labels), torch.full_like(latents, 1e6)], dim=1)
 
-    arguments: Any = (ddim_scheduler(), seeded_latents(), 600, LABELS, guidance_scale, NULL)
-    noise = predict_noise(FakeTransformer(learned), *arguments)
+    noise = noise_of(FakeTransformer(learned), ddim_scheduler(), guidance_scale)
     assert noise.shape == SHAPE
-    torch.testing.assert_close(noise, predict_noise(FakeTransformer(wavy), *arguments))
+    torch.testing.assert_close(noise, noise_of(FakeTransformer(wavy), ddim_scheduler(), guidance_scale))
 
 
 def _as_v(alpha: float) -> Answer:
@@ -84,20 +78,16 @@ def _as_v(alpha: float) -> Answer:
 def test_v_and_noise_are_the_same_model(guidance_scale: float) -> None:
     scheduler = ddim_scheduler("v_prediction")
     alpha = float(scheduler.alphas_cumprod[600])
-    found = predict_noise(
-        FakeTransformer(_as_v(alpha)), scheduler, seeded_latents(), 600, LABELS, guidance_scale, NULL
-    )
-    expected = predict_noise(
-        FakeTransformer(wavy), ddim_scheduler(), seeded_latents(), 600, LABELS, guidance_scale, NULL
-    )
+    found = noise_of(FakeTransformer(_as_v(alpha)), scheduler, guidance_scale)
+    expected = noise_of(FakeTransformer(wavy), ddim_scheduler(), guidance_scale)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_v_is_read_at_the_noise_level_of_the_latents() -> None:
     scheduler = ddim_scheduler("v_prediction")
     alpha = float(scheduler.alphas_cumprod[580])
-    found = predict_noise(
-        FakeTransformer(_as_v(alpha)), scheduler, seeded_latents(), 600, LABELS, 1.0, NULL, alpha
+    found = noise_of(
+        FakeTransformer(_as_v(alpha)), scheduler, level=NoiseLevel(alpha**0.5, (1 - alpha) ** 0.5)
     )
     expected = wavy(seeded_latents(), torch.tensor([600, 600]), LABELS)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
@@ -122,9 +112,28 @@ def test_inversion_with_v_undoes_each_step_at_its_own_level() -> None:
     torch.testing.assert_close(found[600], expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("prediction_type", ["sample", "flow"])
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_clean_latents_and_noise_are_the_same_model(guidance_scale: float) -> None:
+    scheduler = ddim_scheduler("sample")
+    alpha = float(scheduler.alphas_cumprod[600])
+
+    def clean(latents: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = (latents - (1 - alpha) ** 0.5 * wavy(latents, timesteps, labels)) / alpha**0.5
+        return found
+
+    found = noise_of(FakeTransformer(clean), scheduler, guidance_scale)
+    expected = noise_of(FakeTransformer(wavy), ddim_scheduler(), guidance_scale)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_clean_latents_have_no_noise_to_be_predicted() -> None:
+    found = noise_of(FakeTransformer(zero), ddim_scheduler("sample"), timestep=-1)
+    assert torch.equal(found, torch.zeros(SHAPE))
+
+
+@pytest.mark.parametrize("prediction_type", ["flow", "flow_prediction"])
 def test_other_predictions_are_refused(prediction_type: str) -> None:
     scheduler = ddim_scheduler()
     scheduler.register_to_config(prediction_type=prediction_type)
-    with pytest.raises(ModelFormatError, match=f"{prediction_type}.*epsilon.*v_prediction"):
-        predict_noise(FakeTransformer(zero), scheduler, seeded_latents(), 600, LABELS, 1.0, NULL)
+    with pytest.raises(ModelFormatError, match=f"{prediction_type}.*epsilon.*v_prediction.*sample"):
+        check_schedule(BetaSchedule(scheduler))

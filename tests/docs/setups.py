@@ -23,6 +23,7 @@ from d3hr_datasets.image_sets.real_images import provide_fashion_mnist
 from tests.docs.pages import ROOT
 from tests.support.hub_server import HubServer, environment
 from tests.support.tiny import CLASSES, save_tiny_artifact, tiny_pipeline
+from tests.support.tiny_kinds import save_kind
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,16 @@ def images_and_model(folder: Path) -> Iterator[Surroundings]:
 
 
 @contextmanager
+def images_and_models(folder: Path) -> Iterator[Surroundings]:
+    """Give a page IMAGES, photos/ with train and val, a tiny MODEL of labels, and a TEXT-MODEL of prompts."""
+    for part in ("images", "photos/train", "photos/val"):
+        save_images(folder / part)
+    tiny_pipeline(channels=3).save_pretrained(folder / "model")
+    save_kind("sd-1", folder / "text-model")
+    yield Surroundings({"IMAGES": "images", "TEXT-MODEL": "text-model", "MODEL": "model"})
+
+
+@contextmanager
 def local_hub(folder: Path) -> Iterator[Surroundings]:
     """Give a page an artifact in FOLDER, and a Hub on this machine, which knows no repository yet."""
     save_tiny_artifact(folder / "artifact", folder.parent / "work")
@@ -131,6 +142,8 @@ PUBLISHED = {"FOLDER": "artifact", "ORG/NAME": "org/name", "ORG/IMAGES": "org/im
 # By the path of the page below the root of the repository.
 SETUPS: dict[str, Setup] = {
     "docs/guides/build.md": images_and_model,
+    "docs/guides/diffusion-models.md": images_and_models,
+    "docs/guides/own-photos.md": images_and_models,
     "docs/guides/publish.md": local_hub,
     "docs/guides/reference-code.md": images_and_model,
     "docs/guides/scale-out.md": images_and_model,

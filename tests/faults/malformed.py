@@ -160,7 +160,7 @@ def _models(scene: Scene, rounds: int) -> None:
     def use() -> None:
         model = LatentDiffusion.from_pretrained(folder, device="cpu")
         shape = (1, model.image_channels, model.sample_size, model.sample_size)
-        config = InversionConfig((400,), 10, len(model.scheduler.alphas_cumprod))
+        config = InversionConfig((400,), 10, model.schedule.num_train_timesteps)
         latents = model.invert(model.encode(torch.zeros(shape)), torch.tensor([0]), config)[400]
         promise(bool(latents.isfinite().all()), "latents are not finite")
 

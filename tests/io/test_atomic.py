@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io import atomic
-from d3hr_datasets.io.atomic import replace_file, replaced_folder
+from d3hr_datasets.io.atomic import renewed_folder, replace_file, replaced_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -147,3 +147,21 @@ def test_files_are_written_for_whom_the_user_lets_read(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_is_an_error_of_the_system_for_safetensors_too(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    (tmp_path / "in").mkdir()
+
+    def fail(_: Path) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(OSError, match="No space left on device"):
+        replace_file(tmp_path / "in" / "file", fail)
+    with (
+        pytest.raises(OSError, match="No space left on device"),
+        renewed_folder(tmp_path / "in/folder") as new,
+    ):
+        fail(new)
+    assert not list((tmp_path / "in").iterdir())

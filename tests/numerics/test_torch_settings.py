@@ -29,13 +29,16 @@ from tests.support.computations import QUICK, SLOW
 
 # Public functions whose signature has tensors or models, and which are not run here.
 EXEMPT = {
-    "diffusion.ddim.Transformer.__call__": "a protocol without code",
+    "diffusion.adapters.*": "`tests/diffusion/test_adapters.py`",
+    "diffusion.conditioning.*": "rows of tensors, as they are",
+    "diffusion.kinds.*": "called by `Denoiser`, which is neutral",
     "experiments.student_export.export_student": "rounds the weights it is given to half precision",
     "image_sets.*": "bytes of files to bytes of tensors; `tests/image_sets/test_settings_of_the_caller.py`",
     "report.figures.projection_figure": "draws what was computed before",
     "students.models.*": "networks as timm has them: of the caller's dtype, device and random state",
     "students.convnet.*": "as above",
     "students.resnets.*": "as above",
+    "training.*": "inside `train_diffusion`, which is neutral: `tests/training/test_first_losses.py`",
     "students.views.TensorImages.__init__": "keeps what it is given; the tests have made theirs before",
 }
 

@@ -17,7 +17,7 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.runs.run_folder import RunFolder
 from d3hr_datasets.students.convnet import ConvNet
 from d3hr_datasets.students.models import create_student
-from recipes.train import diffusion as train_dit
+from d3hr_datasets.training.diffusion import train_diffusion
 from recipes.train import vae as train_vae
 from recipes.train.perceptual import PerceptualDistance
 from tests.recipes.tiny_trainings import dit_settings, vae_settings
@@ -54,7 +54,7 @@ def test_a_model_trains_on_any_image_folder_and_resumes(
     assert len((tmp_path / "vae" / "metrics.csv").read_text().splitlines()) == 1 + 12
 
     settings = dit_settings(image_folder, tmp_path / "dit", tmp_path / "vae" / "vae")
-    train_dit.train(settings)
+    train_diffusion(settings)
     model = LatentDiffusion.from_pretrained(tmp_path / "dit" / "model", device="cpu")
     assert (model.num_classes, model.latent_shape, model.image_channels) == (3, (2, 4, 4), 3)
     known = model_classes(str(tmp_path / "dit" / "model"), None)
@@ -65,8 +65,8 @@ def test_a_model_trains_on_any_image_folder_and_resumes(
     resumed = dataclasses.replace(settings, output=str(tmp_path / "dit-parts"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(patch, 7)
-        train_dit.train(resumed)
-    train_dit.train(resumed)
+        train_diffusion(resumed)
+    train_diffusion(resumed)
     file = Path("model/transformer/diffusion_pytorch_model.safetensors")
     weights, again = (load_file(Path(s.output) / file) for s in (settings, resumed))
     for key, tensor in weights.items():
@@ -84,10 +84,11 @@ def test_a_long_dit_training_validates_and_may_be_told_its_end_late(
         vae,
         split="train",
         validation_split="held-out",
+        schedule="warmup_stable_decay",
         decay_share=0.25,
         minutes_between_samples=0.0,
     )
-    train_dit.train(settings)
+    train_diffusion(settings)
     rows = (tmp_path / "dit" / "validation.csv").read_text().splitlines()
     assert rows[0] == "step,epoch,mse"
     assert [row.split(",")[0] for row in rows[1:]] == [*map(str, range(1, 11)), "10"]
@@ -95,8 +96,8 @@ def test_a_long_dit_training_validates_and_may_be_told_its_end_late(
     longer = dataclasses.replace(settings, output=str(tmp_path / "longer"), epochs=50)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(patch, 7)
-        train_dit.train(longer)
-    train_dit.train(dataclasses.replace(longer, epochs=2))
+        train_diffusion(longer)
+    train_diffusion(dataclasses.replace(longer, epochs=2))
     file = Path("model/transformer/diffusion_pytorch_model.safetensors")
     weights, again = (load_file(Path(s.output) / file) for s in (settings, longer))
     for key, tensor in weights.items():

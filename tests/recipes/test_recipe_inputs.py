@@ -67,6 +67,9 @@ NEED_NOTHING = {
     "evaluate.build_memory",
     "evaluate.dataset",
     "evaluate.benchmarks",
+    "evaluate.training_speed",
+    "evaluate.adaption",
+    "tables.training_costs",
 }
 CASES = [(name, *case) for name, cases in NEEDS.items() for case in cases]
 

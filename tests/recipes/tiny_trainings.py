@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recipes.train.diffusion import DiTSettings
+from d3hr_datasets.training.settings import DiffusionTraining
 from recipes.train.vae import VAESettings
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
@@ -34,7 +34,7 @@ def vae_settings(image_folder: Path, output: Path, **changes: Any) -> VAESetting
     return VAESettings(**{**values, **changes})
 
 
-def dit_settings(image_folder: Path, output: Path, vae: Path, **changes: Any) -> DiTSettings:
+def dit_settings(image_folder: Path, output: Path, vae: Path, **changes: Any) -> DiffusionTraining:
     values: dict[str, Any] = {
         "output": str(output),
         "vae": str(vae),
@@ -55,4 +55,4 @@ def dit_settings(image_folder: Path, output: Path, vae: Path, **changes: Any) ->
         "minutes_between_checkpoints": 0.0,
         "minutes_between_samples": 60.0,
     }
-    return DiTSettings(**{**values, **changes})
+    return DiffusionTraining(**{**values, **changes})

@@ -11,7 +11,7 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.protocol_files import PROTOCOLS
 from d3hr_datasets.experiments.student_settings import StudentSettings
 from d3hr_datasets.runs.settings_files import load_settings
-from recipes.train.diffusion import DiTSettings
+from d3hr_datasets.training.settings import DiffusionTraining
 from recipes.train.vae import VAESettings
 from tests.recipes.tiny_trainings import CONFIGS
 
@@ -33,8 +33,8 @@ def test_settings_are_checked(override: str, message: str) -> None:
 def test_the_shipped_settings_are_accepted() -> None:
     vae = load_settings(VAESettings, CONFIGS / "vae_fashion_mnist.yaml", ["learning_rate=1e-4"])
     assert vae.learning_rate == 1e-4
-    assert load_settings(DiTSettings, CONFIGS / "dit_fashion_mnist.yaml", []).image_size == 28
-    assert load_settings(DiTSettings, CONFIGS / "dit_fashion_mnist_long.yaml", []).split == "train"
+    assert load_settings(DiffusionTraining, CONFIGS / "dit_fashion_mnist.yaml", []).image_size == 28
+    assert load_settings(DiffusionTraining, CONFIGS / "dit_fashion_mnist_long.yaml", []).split == "train"
 
 
 def test_missing_settings_are_named(tmp_path: Path) -> None:
@@ -52,6 +52,8 @@ def test_settings_are_read_over_their_base_and_checked(tmp_path: Path) -> None:
     full = PROTOCOLS / "dc" / "fashion-mnist-ipc1.yaml"
     settings = load_settings(StudentSettings, full, ["timestep=200", "guidance_scale=2"])
     assert (settings.timestep, settings.guidance_scale, settings.learning_rate) == (200, 2.0, 0.01)
+    sigma = load_settings(StudentSettings, full, ["timestep=0.6", "guidance_scale=2"])  # of a flow model
+    assert (sigma.timestep, type(settings.timestep)) == (0.6, int)
     with pytest.raises(ConfigError, match=r"unknown settings \['epoch'\]"):
         load_settings(StudentSettings, full, ["epoch=2"])
     with pytest.raises(ConfigError, match="timestep = 'late' must be a int"):

@@ -33,8 +33,9 @@ from d3hr_datasets.build.model_options import ModelOptions
 from d3hr_datasets.build.planning import plan_build
 from d3hr_datasets.build.reference_import import TIMESTEPS as IMPORTED
 from d3hr_datasets.build.reference_import import import_statistics
-from d3hr_datasets.diffusion.ddim import ddim_step
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.noise_schedule import NoiseLevel
+from d3hr_datasets.diffusion.solver import step
 from d3hr_datasets.report import figures, write_report
 from d3hr_datasets.sampling.group_loss import skewness
 from d3hr_datasets.students.evaluation import evaluate, teacher_outputs
@@ -122,8 +123,8 @@ def model(folder: Path, work: Path) -> Any:
     guided = dataclasses.replace(inversion, guidance_scale=2.0, noise_timestep="target")
     inverted = [loaded.invert(clean, LABELS, config) for config in (inversion, fixed_point, guided)]
     denoised = loaded.denoise(LATENTS, LABELS, DecodeConfig(400, 10, 2.0), batch_size=4)
-    parameters = [*loaded.transformer.state_dict().values(), *loaded.vae.state_dict().values()]
-    step = ddim_step(LATENTS, clean, 0.9, 0.5)
+    parameters = [*loaded.network.state_dict().values(), *loaded.vae.state_dict().values()]
+    stepped = step(LATENTS, clean, NoiseLevel(0.95, 0.3), NoiseLevel(0.7, 0.7))
     return [
         clean,
         sampled,
@@ -131,7 +132,7 @@ def model(folder: Path, work: Path) -> Any:
         denoised,
         loaded.decode(denoised),
         parameters,
-        step,
+        stepped,
         loaded.inversion_fingerprint,
     ]
 

@@ -10,10 +10,11 @@ import torch
 from diffusers import DDIMScheduler
 
 from d3hr_datasets import InversionConfig
-from d3hr_datasets.diffusion.ddim import (
-    denoise_latents,
-    invert_latents,
-)
+from d3hr_datasets.diffusion.conditioning import ClassLabels
+from d3hr_datasets.diffusion.denoiser import Denoiser
+from d3hr_datasets.diffusion.kinds.table import DIT
+from d3hr_datasets.diffusion.noise_schedule import BetaSchedule, NoiseLevel
+from d3hr_datasets.diffusion.solver import denoise_latents, invert_latents, predict_noise
 
 NULL = 7
 
@@ -74,13 +75,29 @@ def wavy(latents: torch.Tensor, timesteps: torch.Tensor, labels: torch.Tensor) -
     return torch.sin(3 * latents + as_column(timesteps) / 100 + as_column(labels)).to(latents.dtype)
 
 
+def denoiser(transformer: Any, scheduler: Any) -> Denoiser:
+    return Denoiser(transformer, DIT, ClassLabels(NULL), BetaSchedule(scheduler), 8)
+
+
+def noise_of(
+    transformer: Any,
+    scheduler: Any,
+    guidance_scale: float = 1.0,
+    level: NoiseLevel | None = None,
+    timestep: int = 600,
+) -> torch.Tensor:
+    """Return the noise that a transformer predicts in `seeded_latents` of `LABELS`."""
+    model = denoiser(transformer, scheduler)
+    return predict_noise(model, seeded_latents(), timestep, LABELS, guidance_scale, level)
+
+
 def invert(
     transformer: Any, scheduler: Any, latents: torch.Tensor, **options: Any
-) -> dict[int, torch.Tensor]:
-    return invert_latents(transformer, scheduler, latents, LABELS, InversionConfig(**options), NULL)
+) -> dict[float, torch.Tensor]:
+    return invert_latents(denoiser(transformer, scheduler), latents, LABELS, InversionConfig(**options))
 
 
 def denoise(
     transformer: Any, scheduler: Any, latents: torch.Tensor, timestep: int = 600, guidance_scale: float = 1.0
 ) -> torch.Tensor:
-    return denoise_latents(transformer, scheduler, latents, LABELS, timestep, 50, guidance_scale, NULL)
+    return denoise_latents(denoiser(transformer, scheduler), latents, LABELS, timestep, 50, guidance_scale)

@@ -95,6 +95,9 @@ class Call:
 
     def _resolve(self, parts: dict[str, str], _: bytes) -> None:
         repository = self._find("datasets" if parts["prefix"] else "models", parts["repo"])
+        if repository.gated:
+            known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+            raise error(403 if known else 401, "GatedRepo", f"Access to {parts['repo']} is restricted")
         sha = self._commit_of(repository, parts["rev"])
         file = repository.trees[sha].get(parts["path"])
         if file is None:

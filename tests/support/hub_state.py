@@ -55,6 +55,7 @@ class Repository:
     """Commits and what points to them."""
 
     private: bool = False
+    gated: bool = False  # its terms have been accepted by nobody
     trees: dict[str, dict[str, File]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 

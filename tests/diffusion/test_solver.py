@@ -9,10 +9,8 @@ import torch
 
 from d3hr_datasets import InversionConfig
 from d3hr_datasets.config.timesteps import timestep_grid
-from d3hr_datasets.diffusion.ddim import (
-    alpha_cumprod,
-    ddim_step,
-)
+from d3hr_datasets.diffusion.noise_schedule import BetaSchedule, NoiseLevel
+from d3hr_datasets.diffusion.solver import step
 from d3hr_datasets.errors import ConfigError
 from tests.support.fake_transformer import (
     LABELS,
@@ -122,10 +120,18 @@ def test_a_noise_that_never_changes_is_inverted_exactly(noise_timestep: str, gui
 def test_step_follows_the_formula_and_back() -> None:
     latents, noise = seeded_latents().double(), seeded_latents(1).double()
     clean = (latents - 0.8 * noise) / 0.6  # alpha = 0.36
-    there = ddim_step(latents, noise, 0.36, 0.64)
+    low, high = NoiseLevel(0.8, 0.6), NoiseLevel(0.6, 0.8)
+    there = step(latents, noise, high, low)
     torch.testing.assert_close(there, 0.8 * clean + 0.6 * noise)
-    torch.testing.assert_close(ddim_step(latents, noise, 0.36, 1.0), clean)
-    torch.testing.assert_close(ddim_step(there, noise, 0.64, 0.36), latents)
+    torch.testing.assert_close(step(latents, noise, high, NoiseLevel(1, 0)), clean)
+    torch.testing.assert_close(step(there, noise, low, high), latents)
+
+
+def test_step_over_the_levels_of_flow_matching_is_eulers() -> None:
+    latents, velocity = seeded_latents().double(), seeded_latents(1).double()
+    noise = latents + (1 - 0.7) * velocity
+    there = step(latents, noise, NoiseLevel(1 - 0.7, 0.7), NoiseLevel(1 - 0.4, 0.4))
+    torch.testing.assert_close(there, latents + (0.4 - 0.7) * velocity)
 
 
 @pytest.mark.parametrize("set_alpha_to_one", [True, False])
@@ -144,9 +150,10 @@ def test_denoising_is_that_of_diffusers(prediction_type: str, set_alpha_to_one: 
 
 
 def test_clean_end_has_the_alpha_of_the_scheduler() -> None:
-    assert alpha_cumprod(ddim_scheduler(), -1) == 1.0
-    scheduler = ddim_scheduler(set_alpha_to_one=False)
-    assert alpha_cumprod(scheduler, -1) == alpha_cumprod(scheduler, 0) == pytest.approx(0.9999)
+    assert BetaSchedule(ddim_scheduler()).level(-1) == NoiseLevel(1, 0)
+    schedule = BetaSchedule(ddim_scheduler(set_alpha_to_one=False))
+    assert schedule.level(-1) == schedule.level(0)
+    assert schedule.level(0).signal ** 2 == pytest.approx(0.9999)
 
 
 @pytest.mark.parametrize("timestep", [610, 599, 1000, -2, 999])

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+
+WARMUP_SHARE = 0.05  # of a whole run
+WARMUP_STEPS = 1000  # of a run whose end may be chosen late
+
+# Step and number of all steps -> factor of the learning rate.
+RateFactor = Callable[[int, int], float]
 
 
 def one_cycle(step: int, total: int, warmup: float) -> float:
@@ -25,3 +33,10 @@ def warmup_stable_decay(step: int, total: int, warmup: int, decay_share: float) 
     """
     decay = max(1.0, decay_share * total)
     return min(1.0, (step + 1) / (warmup + 1), (total - step) / decay)
+
+
+def rate_factor(schedule: str, decay_share: float) -> RateFactor:
+    """Return the factor of a schedule by its name in the settings."""
+    if schedule == "warmup_stable_decay":
+        return partial(warmup_stable_decay, warmup=WARMUP_STEPS, decay_share=decay_share)
+    return partial(one_cycle, warmup=WARMUP_SHARE)

@@ -1,0 +1,55 @@
+"""What a user should know of what a build chose: a description -> sentences."""
+
+from __future__ import annotations
+
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.build.build_settings import BuildSettings
+from d3hr_datasets.build.shrinkage import FEW_IMAGES
+from d3hr_datasets.diffusion.conditioning import PromptEmbeddings
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.sources.records import Images
+
+SHOWN = 3  # prompts
+
+
+def model_notes(info: ArtifactInfo, diffusion: LatentDiffusion) -> list[str]:
+    """Return what is to be known of prompts, and of what is stored of them."""
+    if info.prompts is None:
+        return []
+    shown = ", ".join(map(repr, info.prompts.per_class[:SHOWN]))
+    more = ", ..." if len(info.prompts.per_class) > SHOWN else ""
+    found = [f"the prompts are {shown}{more}; --class-list or --prompts gives classes other words"]
+    embeddings = diffusion.conditioning
+    if info.embeddings and isinstance(embeddings, PromptEmbeddings):
+        rows = [*embeddings.embeddings.values(), embeddings.negative or {}]
+        size = sum(2 * values.numel() for row in rows for values in row.values())
+        found.append(
+            f"the embeddings of the prompts are stored, {size / 1e6:,.1f} MB, so that no text encoder is "
+            "needed to "
+            "make images"
+        )
+    return found
+
+
+def shrinkage_note(images: Images, info: ArtifactInfo, settings: BuildSettings) -> str | None:
+    """Return which variances are drawn towards shared ones where nobody said so, if any are."""
+    if settings.shrinkage_used != "auto":
+        return None
+    off = "--shrinkage none leaves variances as they are"
+    if images.labels is None:
+        return (
+            f"where a class turns out to have fewer than {FEW_IMAGES} images, its variances are drawn "
+            "towards those "
+            f"that all classes share; {off}"
+        )
+    counts = [0] * len(info.classes)
+    for label in images.labels:
+        counts[label] += 1
+    few = sum(count < FEW_IMAGES for count in counts)
+    if not few or len(counts) == 1:
+        return None
+    return (
+        f"{few} of {len(counts)} classes have fewer than {FEW_IMAGES} images: their variances are drawn "
+        "towards those "
+        f"that all classes share, by the share that errs least; {off}"
+    )

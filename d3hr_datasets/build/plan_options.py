@@ -1,0 +1,43 @@
+"""The options of a plan: what is given, or its defaults, each of the class that has checked it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
+from d3hr_datasets.build.model_options import ModelOptions
+from d3hr_datasets.build.prompt_options import PromptOptions
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.sources.opening import SourceOptions
+
+
+class PlanOptions:
+    """All options of a plan, each of the class that has checked it.
+
+    Args:
+        given: Settings, and options of source, classes, model and prompts; None for the defaults.
+
+    Raises:
+        ConfigError: One is of another class, or options do not go together.
+    """
+
+    def __init__(self, *given: object) -> None:
+        kinds = (BuildSettings, SourceOptions, ClassOptions, ModelOptions, PromptOptions)
+        for one, kind in zip(given, kinds, strict=True):
+            if one is not None and not isinstance(one, kind):
+                raise ConfigError(
+                    f"{one!r:.80} is no {kind.__name__}; accepted: {kind.__name__}(...), or None"
+                )
+        values: list[Any] = [kind() if one is None else one for one, kind in zip(given, kinds, strict=True)]
+        self.settings: BuildSettings = values[0]
+        self.source: SourceOptions = values[1]
+        self.classes: ClassOptions = values[2]
+        self.model: ModelOptions = values[3]
+        self.prompts: PromptOptions = values[4]
+        adapter = self.model.adapter
+        self.adapter = None if adapter is None else expand_user(adapter).absolute()
+        if adapter is not None and self.model.allow_bin:
+            raise ConfigError(
+                "an adapter belongs to weights in safetensors; leave out --allow-bin, or --adapter"
+            )
