@@ -45,8 +45,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "ranks": findings.ranks,
     "round trips": findings.inversion_methods,
     "configurations": model_tables.configurations,
-    "adaption": model_tables.adaption,
-    "training speed": model_tables.training_speed,
 }
 BLOCK = re.compile(r"<!-- (?!end of )([a-z ]+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
 MARK = re.compile(r"<!-- (?:end of )?([a-z ]+) -->")
