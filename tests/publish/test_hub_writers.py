@@ -27,6 +27,7 @@ from d3hr_datasets.publish import card
 from d3hr_datasets.publish.card import write_card
 from d3hr_datasets.runs.settings_files import load_settings
 from recipes.build import fashion_mnist as build_fashion_mnist
+from recipes.common import mnist_digits
 from recipes.evaluate import dit_xl
 from tests.support.workers import file_digests
 
@@ -82,6 +83,11 @@ def _no_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(dit_xl, "make_transformer", fail)
 
 
+def _no_digits(patch: pytest.MonkeyPatch) -> None:
+    """Have the package that ships digits not installed."""
+    patch.setattr(mnist_digits, "find_spec", lambda _: None)
+
+
 def _unmarked_card(_: pytest.MonkeyPatch) -> None:
     path = ARTIFACT / "model" / "README.md"
     path.write_text(path.read_text(encoding="utf-8").replace("end of figures", "end"), encoding="utf-8")
@@ -109,6 +115,8 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("tables.rank_architectures", ["hub/results/tables/nothing.json"], _nothing),
     ("release", ["org", "--dry-run"], _remove(STATISTICS)),
     ("evaluate.benchmarks", [], _no_processes),
+    ("evaluate.training_speed", [], _no_processes),
+    ("evaluate.adaption", ["--work", "work"], _no_digits),
     ("tables.trainings", [], _nothing),
     ("tables.write_cards", [], _remove("hub/results/tables/hard-labels.md")),
     ("tables.write_cards", [], _remove(TRANSFORMER)),
@@ -119,6 +127,7 @@ HELPERS = {
     "site_files",
     "tables.result_tables",
     "tables.findings",
+    "tables.training_costs",  # writes settings files of the package
 }  # of the others
 
 
