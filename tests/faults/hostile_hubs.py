@@ -57,7 +57,7 @@ CONFIGS: dict[str, dict[str, list[Any]]] = {
         "num_train_timesteps": [10**9, 10**12, 65_536, 0],
         "trained_betas": [[0.1] * 70_000, [2.0] * 1000],
         "beta_end": [5.0, -1.0],
-        "prediction_type": ["sample"],
+        "prediction_type": ["velocity"],
         "beta_schedule": ["x"],
     },
 }

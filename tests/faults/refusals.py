@@ -36,7 +36,7 @@ from tests.support.workers import file_digests
 
 NOBODY = 65534
 REFUSED = 3  # exit code of a process whose generation did not fit at first
-VERSIONS: tuple[Any, ...] = (0, 2, 99, "1", "2", 1.5, None, [1], {})
+VERSIONS: tuple[Any, ...] = (0, 3, 99, "1", "2", 1.5, None, [1], {})
 
 
 def fill_disk(scene: Scene, rounds: int, mounts: bool) -> None:
