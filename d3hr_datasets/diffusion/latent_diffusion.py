@@ -22,7 +22,7 @@ from d3hr_datasets.diffusion.earlier_names import EarlierNames
 from d3hr_datasets.diffusion.fingerprint import inversion_fingerprint
 from d3hr_datasets.diffusion.kinds.kind import ModelKind
 from d3hr_datasets.diffusion.kinds.table import DIT
-from d3hr_datasets.diffusion.loading import check_parts, load_parts
+from d3hr_datasets.diffusion.loading import check_parts, load_parts, vae_halvings
 from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule, open_schedule
 from d3hr_datasets.diffusion.prompts import prompts_of
 from d3hr_datasets.diffusion.solver import denoise_latents, denoising_ends, invert_latents
@@ -182,9 +182,7 @@ class LatentDiffusion(EarlierNames):
     @property
     def sample_size(self) -> int:
         """Side in pixels of the images the VAE takes and makes for `latent_shape`."""
-        config = self.vae.config
-        blocks = config.get("block_out_channels") or config.encoder_block_out_channels
-        return self.latent_shape[1] << (len(blocks) - 1)
+        return self.latent_shape[1] << vae_halvings(self.vae)
 
     @property
     def image_channels(self) -> int:

@@ -150,6 +150,12 @@ def check_parts(kind: ModelKind, network: Any, vae: Any) -> None:
         )
 
 
+def vae_halvings(vae: Any) -> int:
+    """Return how often a VAE halves the side of images."""
+    config = vae.config
+    return len(config.get("block_out_channels") or config.encoder_block_out_channels) - 1
+
+
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -79,6 +79,14 @@ class NoiseSchedule(ABC):
     def fingerprint_bytes(self) -> bytes:
         """Return what tells this schedule from another one."""
 
+    @abstractmethod
+    def check(self) -> None:
+        """Check what a configuration may say and a walk cannot use.
+
+        Raises:
+            ModelFormatError: The model predicts something else, or noise does not grow with time.
+        """
+
     def path(
         self, time: float, num_inference_steps: int, grid: GridKind, first: float = CLEAN
     ) -> tuple[float, ...]:
@@ -113,11 +121,10 @@ class NoiseSchedule(ABC):
 
     def default_time(self, num_inference_steps: int) -> float:
         """Return the time that the paper keeps statistics of: timestep 600 of 1000, or the nearest."""
-        wanted = 0.6 * self.num_train_timesteps
         if self.grid_kind == "flow":
             return 0.6
-        times = self.scheduler_times(num_inference_steps)
-        return min(times, key=lambda time: abs(time - wanted))
+        wanted = 0.6 * self.num_train_timesteps
+        return min(self.scheduler_times(num_inference_steps), key=lambda time: abs(time - wanted))
 
 
 class BetaSchedule(NoiseSchedule):
@@ -134,8 +141,7 @@ class BetaSchedule(NoiseSchedule):
         self.scheduler = scheduler
         self.prediction_type = scheduler.config.prediction_type
         self.num_train_timesteps = len(scheduler.alphas_cumprod)
-        config = scheduler.config
-        is_ddim = config.timestep_spacing == "leading" and config.steps_offset == 0
+        is_ddim = scheduler.config.timestep_spacing == "leading" and scheduler.config.steps_offset == 0
         self.grid_kind = "ddim" if is_ddim else "scheduler"
 
     def level(self, time: float) -> NoiseLevel:
@@ -165,6 +171,22 @@ class BetaSchedule(NoiseSchedule):
         if self.grid_kind != "ddim" or last != 1:  # others have the fingerprints that they always had
             found += json.dumps([config.timestep_spacing, config.steps_offset, last]).encode()
         return found
+
+    def check(self) -> None:
+        """Check the prediction, and that the share of noise grows."""
+        if self.prediction_type not in BETA_PREDICTIONS:
+            raise ModelFormatError(
+                f"the scheduler says the model predicts {self.prediction_type!r}; accepted: "
+                f"{list(BETA_PREDICTIONS)}, and 'flow_prediction' with a scheduler of flow matching"
+            )
+        shares = self.scheduler.alphas_cumprod
+        is_share = shares.dim() == 1 and len(shares) > 0 and bool(((shares >= 0) & (shares <= 1)).all())
+        falls = is_share and bool((shares.diff() <= 0).all()) and bool(shares[-1] < shares[0])
+        if not (falls and shares[0] > 0):
+            raise ModelFormatError(
+                "the scheduler's betas do not make a share of noise that grows from 0 towards 1; betas lie "
+                "between 0 and 1: see beta_start, beta_end, beta_schedule and trained_betas"
+            )
 
 
 class FlowSchedule(NoiseSchedule):
@@ -218,9 +240,27 @@ class FlowSchedule(NoiseSchedule):
         times = self.scheduler_times(min(10, self.num_train_timesteps))
         return json.dumps([self.prediction_type, self.shift, self.num_train_timesteps, times]).encode()
 
+    def check(self) -> None:
+        """Check that a time means what it says, and that sigmas grow."""
+        unusual = [name for name in UNUSUAL if self.scheduler.config.get(name)]
+        if unusual:
+            raise ModelFormatError(
+                f"the scheduler sets {unusual}, which changes what a time means; accepted: a shift alone"
+            )
+        try:
+            sigmas = torch.tensor(self.scheduler_times(min(10, self.num_train_timesteps)))
+            grows = bool((sigmas > 0).all() and (sigmas <= 1).all() and (sigmas.diff() > 0).all())
+        except (ValueError, ZeroDivisionError, OverflowError):
+            grows = False
+        if not (grows and self.num_train_timesteps >= 1 and math.isfinite(self.shift or 0)):
+            raise ModelFormatError(
+                f"the scheduler's sigmas do not grow from 0 towards 1: shift = {self.shift!r:.40} and "
+                f"num_train_timesteps = {self.num_train_timesteps!r:.40}; accepted: positive numbers"
+            )
+
 
 def _mu(config: Any, num_tokens: int) -> float:
-    """Return the logarithm of the shift for so many tokens, as diffusers' pipelines compute it."""
+    """Return the logarithm of the shift, as `calculate_shift` of diffusers, which needs transformers."""
     span = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
     return float(config.base_shift + span * (num_tokens - config.base_image_seq_len))
 
@@ -256,45 +296,5 @@ def open_schedule(
         )
     else:
         schedule = BetaSchedule(DDIMScheduler.from_config(config))
-    check_schedule(schedule)
+    schedule.check()
     return schedule
-
-
-def check_schedule(schedule: NoiseSchedule) -> None:
-    """Check what a configuration may say and a walk cannot use.
-
-    Raises:
-        ModelFormatError: The model predicts something else, or noise does not grow with time.
-    """
-    if isinstance(schedule, BetaSchedule):
-        if schedule.prediction_type not in BETA_PREDICTIONS:
-            raise ModelFormatError(
-                f"the scheduler says the model predicts {schedule.prediction_type!r}; accepted: "
-                f"{list(BETA_PREDICTIONS)}, and 'flow_prediction' with a scheduler of flow matching"
-            )
-        shares = schedule.scheduler.alphas_cumprod
-        is_share = shares.dim() == 1 and len(shares) > 0 and bool(((shares >= 0) & (shares <= 1)).all())
-        falls = is_share and bool((shares.diff() <= 0).all()) and bool(shares[-1] < shares[0])
-        if not (falls and shares[0] > 0):
-            raise ModelFormatError(
-                "the scheduler's betas do not make a share of noise that grows from 0 towards 1; betas lie "
-                "between 0 and 1: see beta_start, beta_end, beta_schedule and trained_betas"
-            )
-        return
-    assert isinstance(schedule, FlowSchedule)
-    config = schedule.scheduler.config
-    unusual = [name for name in UNUSUAL if config.get(name)]
-    if unusual:
-        raise ModelFormatError(
-            f"the scheduler sets {unusual}, which changes what a time means; accepted: a shift alone"
-        )
-    try:
-        sigmas = torch.tensor(schedule.scheduler_times(min(10, schedule.num_train_timesteps)))
-        grows = bool((sigmas > 0).all() and (sigmas <= 1).all() and (sigmas.diff() > 0).all())
-    except (ValueError, ZeroDivisionError, OverflowError):
-        grows = False
-    if not (grows and schedule.num_train_timesteps >= 1 and math.isfinite(schedule.shift or 0)):
-        raise ModelFormatError(
-            f"the scheduler's sigmas do not grow from 0 towards 1: shift = {schedule.shift!r:.40} and "
-            f"num_train_timesteps = {schedule.num_train_timesteps!r:.40}; accepted: positive numbers"
-        )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from d3hr_datasets.build.model_facts import image_frame, model_place
+from d3hr_datasets.build.prompt_options import PromptOptions
 from d3hr_datasets.config.prompts import Prompts
 from d3hr_datasets.dataset.artifact_registry import REGISTRY, embedded_artifact
 from d3hr_datasets.diffusion.adapters import add_adapter, renew_classes
@@ -20,14 +21,14 @@ from d3hr_datasets.diffusion.conditioning import ClassLabels, Conditioning
 from d3hr_datasets.diffusion.kinds.kind import ModelKind
 from d3hr_datasets.diffusion.kinds.table import DIT
 from d3hr_datasets.diffusion.layout import WEIGHTS
-from d3hr_datasets.diffusion.loading import check_parts, load_parts
+from d3hr_datasets.diffusion.loading import check_parts, load_parts, vae_halvings
 from d3hr_datasets.diffusion.model_folder import find_model
 from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule, open_schedule
 from d3hr_datasets.diffusion.prompts import encode_prompts
 from d3hr_datasets.diffusion.untrusted_models import check_config, check_size
 from d3hr_datasets.errors import ConfigError, ModelFormatError, ModelNotFoundError
 from d3hr_datasets.io.paths import expand_user
-from d3hr_datasets.io.untrusted_files import is_file, is_folder, read_json_argument
+from d3hr_datasets.io.untrusted_files import is_file, is_folder
 from d3hr_datasets.training.latents import EncodedVAE, vae_digest
 from d3hr_datasets.training.objective import DTYPES
 from d3hr_datasets.training.settings import DiffusionTraining
@@ -109,7 +110,7 @@ def open_base(settings: DiffusionTraining) -> BaseModel:
             with_encoders=settings.prompt is not None or settings.prompts is not None,
         )
     check_parts(parts.kind, parts.network, parts.vae)
-    side = _side_of_images(parts.kind, parts.network, parts.vae)
+    side = parts.kind.latent_shape(parts.network)[1] << vae_halvings(parts.vae)
     size = settings.image_size
     if size is None and settings.padding is not None:
         size = side - 2 * settings.padding
@@ -168,7 +169,7 @@ def _new_dit(base: BaseModel, settings: DiffusionTraining, num_classes: int) -> 
 
     config = base.vae.module.config
     side = base.vae.image_size + 2 * base.vae.padding
-    halvings = len(config.get("block_out_channels") or config.encoder_block_out_channels) - 1
+    halvings = vae_halvings(base.vae.module)
     assert settings.patch_size is not None
     multiple = settings.patch_size << halvings
     if side % multiple:
@@ -211,24 +212,13 @@ def _conditioning(
             f"a model of {base.kind.name} takes a prompt for each class; give prompt, a template such as 'a "
             "photo of a {name}', or prompts, a JSON file of class -> prompt"
         )
-    if settings.prompts is not None:
-        given = read_json_argument(expand_user(settings.prompts), "prompts")
-        if not isinstance(given, dict):
-            raise ConfigError(f"{settings.prompts} must hold a JSON object, class -> prompt")
-        prompts = Prompts.from_map(given, classes, settings.negative_prompt)
-    else:
-        assert settings.prompt is not None
-        prompts = Prompts.from_template(settings.prompt, classes, settings.negative_prompt)
+    of_file = None if settings.prompts is None else expand_user(settings.prompts)
+    options = PromptOptions(settings.prompt, of_file, settings.negative_prompt)
+    prompts = options.for_classes(classes)
     assert base.folder is not None
     texts = dict(enumerate(prompts.per_class))
     found = encode_prompts(base.kind, base.folder, texts, prompts.negative, len(classes), device)
     return found, prompts
-
-
-def _side_of_images(kind: ModelKind, network: Any, vae: Any) -> int:
-    config = vae.config
-    levels = config.get("block_out_channels") or config.encoder_block_out_channels
-    return kind.latent_shape(network)[1] << (len(levels) - 1)
 
 
 def _named(model: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from d3hr_datasets.diffusion.noise_schedule import BetaSchedule, NoiseLevel, check_schedule
+from d3hr_datasets.diffusion.noise_schedule import BetaSchedule, NoiseLevel
 from d3hr_datasets.errors import ModelFormatError
 from tests.support.fake_transformer import (
     LABELS,
@@ -136,4 +136,4 @@ def test_other_predictions_are_refused(prediction_type: str) -> None:
     scheduler = ddim_scheduler()
     scheduler.register_to_config(prediction_type=prediction_type)
     with pytest.raises(ModelFormatError, match=f"{prediction_type}.*epsilon.*v_prediction.*sample"):
-        check_schedule(BetaSchedule(scheduler))
+        BetaSchedule(scheduler).check()
