@@ -156,12 +156,23 @@ def start_network(
             network = add_adapter(network.requires_grad_(False), settings.rank, settings.alpha, renewed)
         else:
             network.requires_grad_(True)
-            if renewed is not None:
+            if settings.keep_classes:
+                _check_class_count(network, len(classes), settings.model)
+            elif renewed is not None:
                 renew_classes(network, renewed)
         if settings.gradient_checkpointing:
             base.network.enable_gradient_checkpointing()
     # In training mode blocks of a DiT would drop labels; nothing else in networks depends on the mode.
     return Started(network.eval(), base.schedule, conditioning, prompts)
+
+
+def _check_class_count(network: Any, number: int, model: str | None) -> None:
+    known = network.config.get("num_embeds_ada_norm")
+    if known != number:
+        raise ConfigError(
+            f"keep_classes: the model {model} knows {known} classes, and the images have {number}; leave "
+            "keep_classes out to train new ones"
+        )
 
 
 def _new_dit(base: BaseModel, settings: DiffusionTraining, num_classes: int) -> Started:

@@ -125,6 +125,8 @@ class DiffusionTraining(TrainingSettings):
             has some; "lora", small weights beside those of `model`.
         model: Base model: a folder in diffusers' layout, "ORG/NAME@COMMIT", or the name of a data set whose
             artifact ships with this package.
+        keep_classes: Of "full": go on with the model's own embeddings of classes. It needs to know as many as
+            the images have, in their order.
         vae: Folder of the VAE; by default that of `model`.
         image_size: Side of the images; by default what `model` was trained on.
         padding: Pixels of black frame around them, likewise.
@@ -159,6 +161,7 @@ class DiffusionTraining(TrainingSettings):
 
     start: str = "scratch"
     model: str | None = None
+    keep_classes: bool = False
     vae: str | None = None
     image_size: int | None = None
     padding: int | None = None
@@ -213,6 +216,11 @@ class DiffusionTraining(TrainingSettings):
             )
 
     def _check_start(self) -> None:
+        if self.keep_classes and (self.start != "full" or self.prompt or self.prompts):
+            raise ConfigError(
+                "keep_classes is of start = 'full' and a model of class labels; leave it out of start = "
+                f"{self.start!r}"
+            )
         given = [name for name in SIZES if getattr(self, name) is not None]
         if self.start == "scratch":
             missing = [name for name in (*SIZES, "image_size") if getattr(self, name) is None]

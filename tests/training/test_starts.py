@@ -89,6 +89,26 @@ def test_all_weights_of_a_base_model_with_other_classes(options: dict[str, Any],
     assert image_frame(str(folder), model.sample_size) == (0, None)  # as the base says: no frame
 
 
+def test_all_weights_of_a_base_model_with_its_own_classes(tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    base = save_base(tmp_path / "base", 3)
+    settings = tiny_settings(
+        tmp_path,
+        tmp_path / "run",
+        start="full",
+        model=str(base),
+        keep_classes=True,
+        ema_decay=0.0,
+        steps=1,
+        epochs=None,
+        learning_rate=1e-6,
+    )
+    before, after = weights_of(base), weights_of(train_diffusion(settings))
+    tables = [name for name in after if "class_embedder" in name]
+    assert tables
+    assert all(torch.allclose(after[name].float(), before[name].float(), atol=1e-3) for name in tables)
+
+
 def test_an_adapter_of_a_dit(tmp_path: Path) -> None:
     write_inputs(tmp_path)
     base = save_base(tmp_path / "base")
