@@ -3,6 +3,7 @@ from .artifact.gaussians import ClassGaussians as ClassGaussians
 from .artifact.gaussians import ClassModes as ClassModes
 from .artifact.info import ArtifactInfo as ArtifactInfo
 from .build.moments import RunningMoments as RunningMoments
+from .config.budgets import Budget as Budget
 from .config.prompts import Prompts as Prompts
 from .config.settings import DecodeConfig as DecodeConfig
 from .config.settings import GroupSamplingConfig as GroupSamplingConfig

@@ -1,4 +1,5 @@
 from .artifact import Artifact as Artifact
+from .budgets import copy_with_budgets as copy_with_budgets
 from .d3hr_json import FORMAT as FORMAT
 from .d3hr_json import METADATA as METADATA
 from .d3hr_json import STATISTICS as STATISTICS

@@ -2,7 +2,7 @@
 
 A folder, which is also a Hub dataset repository, in format 1; in format 2 where it has what is marked so:
 
-    d3hr.json                what it describes, with the SHA-256 of every other file
+    d3hr.json                what it describes, with the SHA-256 of every other file; (2) budgets
     statistics.safetensors   count (K,), and tT.mean and tT.variance (K, C, H, W) per timestep T; where
                              classes have M modes also modes.count (K, M), tT.modes.mean (K, M, C, H, W)
                              and tT.modes.variance (K, C, H, W); as integers, each with NAME.scale

@@ -29,7 +29,7 @@ from d3hr_datasets.io.untrusted_files import (
 )
 from d3hr_datasets.version import __version__
 
-FORMAT = 2  # says of prompts, adapters, flow matching and shrinkage; what has none of them is written as 1
+FORMAT = 2  # says of prompts, adapters, flow matching, shrinkage and budgets; what has none is written as 1
 FORMATS = (1, FORMAT)
 METADATA = "d3hr.json"
 STATISTICS = "statistics.safetensors"
@@ -72,8 +72,8 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
         raise ArtifactFormatError(f"{path}: {error}") from error
     if described.needs_format_2 and document["format"] == 1:
         raise ArtifactFormatError(
-            f"{path}: format = 1, but it says what format 2 has (prompts, an adapter, another grid or shrunk "
-            "variances); build or download the artifact again"
+            f"{path}: format = 1, but it says what format 2 has (prompts, an adapter, another grid, shrunk "
+            "variances or budgets); build or download the artifact again"
         )
     return described, sha256
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS
-from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.config.budgets import OF_METHOD
+from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig, InversionConfig
 from d3hr_datasets.diffusion.adapters import FILES as ADAPTER_FILES
 from d3hr_datasets.diffusion.adapters import PEFT_CONFIG, read_description
 from d3hr_datasets.errors import ArtifactFormatError, D3HRError
@@ -56,6 +58,7 @@ def artifact_facts(artifact: Artifact) -> dict[str, str]:
         **inversion_facts(info.inversion),
         "statistics": f"mean and variance per class{modes}, {info.dtype}",
         "decoding": describe_decoding(info.decode),
+        **({"budgets": describe_budgets(info)} if info.budgets else {}),
         "licence": str(info.source.get("license") or "not given"),
         "source fingerprint": str(info.source.get("fingerprint", "not given")),
         "built by": info.producer or "not given",
@@ -147,6 +150,29 @@ def describe_decoding(decode: DecodeConfig) -> str:
         f"{decode.num_inference_steps} steps{last}, "
         f"guidance {decode.guidance_scale:g}"
     )
+
+
+def describe_sampling(sampling: GroupSamplingConfig) -> str:
+    """Return how groups are sampled, in words: the method, and its settings that are not the default."""
+    plain = GroupSamplingConfig(sampling.method)
+    values = {name: getattr(sampling, name) for name in OF_METHOD[sampling.method]}
+    said = [
+        f"{name.replace('_', ' ')} {value:g}"
+        for name, value in values.items()
+        if value != getattr(plain, name)
+    ]
+    return sampling.method + (f" ({', '.join(said)})" if said else "")
+
+
+def describe_budgets(info: ArtifactInfo) -> str:
+    """Return what the rules for sets of few images per class say, in words."""
+    rules = []
+    for rule in info.budgets:
+        said = [] if rule.decode is None else [describe_decoding(rule.decode)]
+        said += [] if rule.sampling is None else [f"sampled by {describe_sampling(rule.sampling)}"]
+        rules.append(f"up to {rule.max_ipc:,} per class: {', '.join(said)}")
+    rest = f"as said of decoding, sampled by {describe_sampling(info.default_sampling)}"
+    return "; ".join([*rules, f"what no rule says, and nested sets: {rest}"])
 
 
 def license_of_data(artifact: Artifact) -> str:

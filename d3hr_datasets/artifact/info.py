@@ -8,10 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.config.budgets import MAX_BUDGETS, Budget, named_budget, read_budgets
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
 from d3hr_datasets.config.json_settings import without_defaults
 from d3hr_datasets.config.prompts import Prompts
-from d3hr_datasets.config.settings import DecodeConfig, InversionConfig, ModelReference
+from d3hr_datasets.config.settings import (
+    DecodeConfig,
+    GroupSamplingConfig,
+    InversionConfig,
+    ModelReference,
+)
 from d3hr_datasets.config.timesteps import check_on_grid
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text, check_texts
@@ -50,6 +56,9 @@ class ArtifactInfo:
         adapter: Whether `adapter/` changes the weights of the model.
         shrinkage: Share by which each class's variances were drawn towards those of all classes; none by
             default.
+        budgets: Rules for sets of few images per class, by `max_ipc` from the smallest: the first that is
+            not exceeded holds, and above the last one `decode` and `default_sampling` do. So they do for
+            nested sets of all sizes, whose images must not change with the size.
     """
 
     name: str
@@ -71,6 +80,7 @@ class ArtifactInfo:
     embeddings: bool = False
     adapter: bool = False
     shrinkage: tuple[float, ...] = ()
+    budgets: tuple[Budget, ...] = ()
 
     def __post_init__(self) -> None:
         allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -107,6 +117,7 @@ class ArtifactInfo:
             check_int("latent_shape", size, 1, 4096)
         self.check_decode(self.decode, "decode.")
         self._check_additions()
+        self._check_budgets()
         if self.counts:
             self.check_counted()
         if self.wnids is not None and (
@@ -162,10 +173,41 @@ class ArtifactInfo:
             if check_number("shrinkage", share, 0.0) > 1:
                 raise ConfigError(f"shrinkage must be from 0 to 1, not {share!r:.80}")
 
+    def _check_budgets(self) -> None:
+        """Check that each rule fits what is stored, and that a later one holds for larger sets."""
+        if not isinstance(self.budgets, tuple) or not all(isinstance(rule, Budget) for rule in self.budgets):
+            raise ConfigError(f"budgets must be a tuple of Budget, not {self.budgets!r:.80}")
+        if len(self.budgets) > MAX_BUDGETS:
+            raise ConfigError(f"budgets has {len(self.budgets):,} rules; accepted: at most {MAX_BUDGETS}")
+        before = 0
+        for index, rule in enumerate(self.budgets):
+            if rule.max_ipc <= before:
+                raise ConfigError(
+                    f"budgets[{index}].max_ipc is {rule.max_ipc}, and that of the rule before it {before}; "
+                    "each must be larger than the one before"
+                )
+            before = rule.max_ipc
+            if rule.decode is not None:
+                with named_budget(index, "decode"):
+                    self.check_decode(rule.decode)
+            if rule.sampling is not None and rule.sampling.method == "modes":
+                with named_budget(index, "sampling"):
+                    self.check_modes()
+
     @property
     def needs_format_2(self) -> bool:
         """Whether it says what readers of format 1 do not know."""
-        return bool(self.prompts or self.adapter or self.shrinkage) or self.inversion.grid != "ddim"
+        added = self.prompts or self.adapter or self.shrinkage or self.budgets
+        return bool(added) or self.inversion.grid != "ddim"
+
+    @property
+    def default_sampling(self) -> GroupSamplingConfig:
+        """How groups are sampled unless a budget or the user says otherwise."""
+        return GroupSamplingConfig("modes" if self.num_modes > 1 else "moment_matched")
+
+    def budget(self, ipc: int) -> Budget | None:
+        """Return the rule for sets of so many images per class that are not nested; None where none is."""
+        return next((rule for rule in self.budgets if ipc <= rule.max_ipc), None)
 
     def check_modes(self) -> None:
         """Raise `ConfigError` unless modes are stored."""
@@ -192,7 +234,11 @@ class ArtifactInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        values = without_defaults(values, prompts=None, embeddings=False, adapter=False, shrinkage=[])
+        values = without_defaults(
+            values, prompts=None, embeddings=False, adapter=False, shrinkage=[], budgets=[]
+        )
+        if self.budgets:
+            values["budgets"] = [rule.to_dict() for rule in self.budgets]
         if self.prompts is not None:
             values["prompts"] = self.prompts.to_dict()
         return {**values, "inversion": self.inversion.to_dict(), "decode": self.decode.to_dict()}
@@ -217,6 +263,8 @@ class ArtifactInfo:
         for key, config in configs.items():
             if values.get(key) is not None or (key in values and key != "prompts"):
                 values[key] = config.from_dict(values[key])
+        if "budgets" in values:
+            values["budgets"] = read_budgets(values["budgets"])
         try:
             converted: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
             info = cls(**converted)

@@ -7,12 +7,13 @@ inversion and decoding are made of them where the model's schedule is known.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from d3hr_datasets.artifact.info import MAX_TEXT
+from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
+from d3hr_datasets.config.budgets import Budget, complete_budgets
 from d3hr_datasets.config.checks import check_int, check_number
 from d3hr_datasets.config.settings import (
     DecodeConfig,
@@ -24,6 +25,7 @@ from d3hr_datasets.config.settings import (
 from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text
+from d3hr_datasets.io.untrusted_files import read_json_argument
 from d3hr_datasets.version import __version__
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ SET_BY_REFERENCE = (
     "num_modes",
     "decode_guidance_scale",
     "shrinkage",
+    "budgets",
 )
 
 
@@ -68,6 +71,8 @@ class BuildSettings:
         decode_guidance_scale: Guidance while decoding.
         shrinkage: How far variances are drawn towards those that all classes share: "auto" where a class has
             fewer than 100 images, "none", or a share of all classes; see `shrinkage`.
+        budgets: Rules for sets of few images per class (`Budget`), or a JSON file of them as `d3hr budgets`
+            takes it; what a rule leaves out is as for all sets.
         image_size: Side of the images without their frame; by default what the model was trained on.
         name: Name of the data set; by default that of the artifact's folder.
         license_name: Licence of the images, noted in the artifact.
@@ -91,6 +96,7 @@ class BuildSettings:
     decode_timestep: float | None = None
     decode_guidance_scale: float = 4.0
     shrinkage: Shrinkage = "auto"
+    budgets: Sequence[Budget | Mapping[str, Any]] | str | Path = ()
     image_size: int | None = None
     name: str | None = None
     license_name: str | None = None
@@ -104,6 +110,8 @@ class BuildSettings:
             _check_time(self.decode_timestep)
         check_number("decode_guidance_scale", self.decode_guidance_scale, 0.0)
         object.__setattr__(self, "shrinkage", check_shrinkage(self.shrinkage))
+        if isinstance(self.budgets, str | Path):
+            object.__setattr__(self, "budgets", read_json_argument(self.budgets, "file of budgets"))
         if self.image_size is not None:
             check_int("image_size", self.image_size, 1)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -159,6 +167,15 @@ class BuildSettings:
         """Return how images that were inverted so are decoded."""
         time = inversion.timesteps[-1] if self.decode_timestep is None else self.decode_timestep
         return DecodeConfig(time, self.num_inference_steps, self.decode_guidance_scale, grid=inversion.grid)
+
+    def with_budgets(self, info: ArtifactInfo) -> ArtifactInfo:
+        """Return a description with the rules for sets of few images per class.
+
+        Raises:
+            ConfigError: They are none, or do not fit what is stored.
+        """
+        rules = complete_budgets(self.budgets, info.decode, info.default_sampling)
+        return dataclasses.replace(info, budgets=rules)
 
     @property
     def shrinkage_used(self) -> Shrinkage:

@@ -238,10 +238,10 @@ def _describe(
 
 
 def _complete(info: ArtifactInfo, images: Images, settings: BuildSettings) -> tuple[ArtifactInfo, str | None]:
-    """Return the description with the number of modes, and why it is what it is where nobody said."""
+    """Return the description with modes and budgets, and why there are so many modes where nobody said."""
     if settings.reference:
         return as_reference(info), None
-    if settings.num_modes is not None:
-        return dataclasses.replace(info, num_modes=settings.num_modes), None
-    num_modes, why = choose_num_modes(images, info)
-    return dataclasses.replace(info, num_modes=num_modes), why
+    num_modes, why = (
+        choose_num_modes(images, info) if settings.num_modes is None else (settings.num_modes, None)
+    )
+    return settings.with_budgets(dataclasses.replace(info, num_modes=num_modes)), why

@@ -97,6 +97,7 @@ def import_artifact(
         source={"name": Path(folder).resolve().name, "imported": "statistics in the format of D3HR's code"},
         producer=settings.producer,
     )
+    info = settings.with_budgets(info)
     check_fits(diffusion, info)
     with written_folder(output, model, diffusion, settings.license_name) as place:
         import_statistics(folder, place, info)

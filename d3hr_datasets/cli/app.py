@@ -14,6 +14,7 @@ import typer
 from d3hr_datasets.build.__main__ import build
 from d3hr_datasets.cli.adapt import adapt
 from d3hr_datasets.cli.artifact import info, verify
+from d3hr_datasets.cli.budgets import budgets
 from d3hr_datasets.cli.cache import cache_app
 from d3hr_datasets.cli.dataset import export, materialize
 from d3hr_datasets.cli.evaluate import evaluate
@@ -31,7 +32,7 @@ app = command_group(
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(train_app, name="train")
-for command in (build, adapt, report, card, publish, info, verify, materialize, export, evaluate):
+for command in (build, adapt, budgets, report, card, publish, info, verify, materialize, export, evaluate):
     app.command()(command)
 app.command("import")(import_statistics)
 app.command("list")(list_datasets)

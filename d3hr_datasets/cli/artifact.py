@@ -31,6 +31,7 @@ SHOWN = (
     "latents",
     "shrinkage",
     "decoding",
+    "budgets",
     "model",
     "adapter",
     "prompts",

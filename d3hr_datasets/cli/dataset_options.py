@@ -68,8 +68,8 @@ class SetArguments:
         typer.Option(
             metavar="METHOD",
             autocompletion=_methods,
-            help="How groups are sampled: modes, moment_matched or search. By default over the modes where "
-            "the artifact stores them.",
+            help="How groups are sampled: modes, moment_matched or search. By default as the artifact says "
+            "for so many images, else over the modes where it stores them.",
         ),
     ] = None
     timestep: Annotated[
@@ -77,11 +77,14 @@ class SetArguments:
         typer.Option(
             parser=parse_time,
             metavar="TIME",
-            help="Time to decode from, one that is stored; the artifact's by default.",
+            help="Time to decode from, one that is stored; by default the artifact's for so many images.",
         ),
     ] = None
     guidance_scale: Annotated[
-        float | None, typer.Option(help="Guidance while decoding; 1 is none. The artifact's by default.")
+        float | None,
+        typer.Option(
+            help="Guidance while decoding; 1 is none. By default the artifact's for so many images."
+        ),
     ] = None
     device: Annotated[
         str | None,
@@ -99,6 +102,7 @@ def make_dataset(given: SetArguments) -> D3HRDataset:
     from d3hr_datasets.artifact.artifact import Artifact
     from d3hr_datasets.config.settings import GroupSamplingConfig
     from d3hr_datasets.dataset.dataset import D3HRDataset
+    from d3hr_datasets.dataset.generation_settings import default_settings
     from d3hr_datasets.dataset.named_datasets import named_dataset
 
     if given.device is not None:
@@ -113,6 +117,7 @@ def make_dataset(given: SetArguments) -> D3HRDataset:
     else:
         kind = named_dataset(given.name or DEFAULT_NAME)
         found = kind.find_artifact(given.artifact)
+    decode = default_settings(found.info, given.ipc, given.nested)[1]
     changes: dict[str, Any] = {"timestep": given.timestep, "guidance_scale": given.guidance_scale}
     options: SetOptions = {
         "classes": given.classes or None,
@@ -121,7 +126,7 @@ def make_dataset(given: SetArguments) -> D3HRDataset:
         "torch_dtype": getattr(torch, given.dtype),
         "sampling": None if given.sampling is None else GroupSamplingConfig(cast(Any, given.sampling)),
         "decode": dataclasses.replace(
-            found.info.decode, **{field: value for field, value in changes.items() if value is not None}
+            decode, **{field: value for field, value in changes.items() if value is not None}
         ),
     }
     if kind is None:

@@ -100,6 +100,14 @@ ShrinkageOption = Annotated[
         "least, of classes with fewer than 100 images.",
     ),
 ]
+BudgetsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.json",
+        help="Other settings for sets of few images per class: a JSON list of rules, as `d3hr budgets` takes "
+        "it.",
+    ),
+]
 ImageSizeOption = Annotated[
     int | None,
     typer.Option(

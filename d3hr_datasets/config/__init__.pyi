@@ -1,3 +1,4 @@
+from .budgets import Budget as Budget
 from .checks import check_choice as check_choice
 from .checks import check_compiler as check_compiler
 from .checks import check_int as check_int

@@ -50,16 +50,18 @@ class D3HRDataset(ImagesOnDemand, DatasetFolder):
         target_transform: Applied to the int label when an item is read.
         classes: Classes to keep, by name, WordNet ID or class label of the model; all by default. Labels
             are 0..len(classes)-1 in this order.
-        sampling: How groups are sampled: over the modes where the artifact stores them, else moment-matched.
-            Its own seed is replaced by `seed`.
-        decode: How groups are denoised, the artifact's default otherwise.
+        sampling: How groups are sampled; by default what the artifact's budgets say of so many images, else
+            over the modes where it stores them, else moment-matched. Its own seed is replaced by `seed`.
+        decode: How groups are denoised; by default what the artifact's budgets say of so many images, else
+            its `decode`.
         device: Where to generate; CUDA if there is one (that of `LOCAL_RANK`), else Apple's MPS (which was
             never run by this project), else the CPU.
         torch_dtype: Precision of the diffusion model. Of float32, products are float32, whatever TF32 or
             bfloat16 the caller allows.
         nested: Have the first k images of each class be those of the set with `ipc` = k, so that a set can
             grow: what is cached of another size is copied. The price: moments are matched by tens, no
-            longer over the whole group, and `materialize` cannot batch across classes.
+            longer over the whole group, and `materialize` cannot batch across classes. The artifact's
+            budgets do not hold, whatever the size.
         in_memory: Keep images decoded once they were read. Every process keeps its own: with workers, use
             `persistent_workers=True`.
 
@@ -70,6 +72,9 @@ class D3HRDataset(ImagesOnDemand, DatasetFolder):
         wnid_to_idx: Label of each WordNet ID.
         class_labels: The model's class label of each label, (K,) int64.
         targets: Label of every image; `dataset[i]` gives what stands here.
+        weights: Share of its class's real images that each image stands for, (N,) float32 in the order of
+            `targets`, with mean 1 over each class: images of a mode share the real images of the mode. Ones
+            by other methods of sampling. Needs no model and generates nothing.
         artifact: The artifact.
 
     Raises:

@@ -19,6 +19,7 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.cache.files import default_root
 from d3hr_datasets.classes.class_list import ClassList
+from d3hr_datasets.config.budgets import MAX_IPC
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
@@ -32,7 +33,6 @@ from d3hr_datasets.processes import check_may_generate, process_share, wait_for_
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 
-MAX_IPC = 100_000  # images per class; the names of their files have five digits
 MAX_LOCKS = 64  # classes that are generated together, each of which holds a lock
 
 
@@ -60,7 +60,7 @@ class ImagesOnDemand:
         if not isinstance(artifact, Artifact):
             artifact = Artifact.from_pretrained(artifact)
         self.artifact = artifact
-        self.sampling, self.decode = resolve_settings(artifact.info, sampling, decode, seed)
+        self.sampling, self.decode = resolve_settings(artifact.info, self.ipc, nested, sampling, decode, seed)
         class_list = self.class_list
         labels = class_list.labels(classes)
         self.class_labels = torch.tensor(labels)

@@ -21,6 +21,7 @@ from PIL import Image
 from d3hr_datasets import Artifact, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.dataset.artifact_registry import embedded_artifact
+from d3hr_datasets.dataset.generation_settings import default_settings
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.io.atomic import replace_file
@@ -49,7 +50,7 @@ class Decoder:
 
     def __init__(self, artifact: Artifact, model: LatentDiffusion) -> None:
         self.artifact, self.model = artifact, model
-        self.decode: DecodeConfig = artifact.info.decode
+        self.decode: DecodeConfig = default_settings(artifact.info, IPC)[1]
 
     @classmethod
     def embedded(cls) -> Decoder:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from d3hr_datasets import Artifact
+from d3hr_datasets import Artifact, Budget, GroupSamplingConfig
 from d3hr_datasets.artifact.d3hr_json import file_digests
 from d3hr_datasets.build import BuildPlan, BuildSettings, ClassOptions, ModelOptions, plan_build
 from d3hr_datasets.build.artifact_folder import written_folder
@@ -194,3 +194,15 @@ def test_the_guide_plans_a_build(scene: Path, tmp_path: Path, monkeypatch: pytes
     code = block.replace("IMAGES", str(scene / "images"))
     exec(code, names)
     assert names["artifact"].info.counts == (4, 4, 4) and (tmp_path / "my-planned-set" / METADATA).is_file()
+
+
+def test_a_plan_has_rules_in_python(scene: Path, tmp_path: Path) -> None:
+    rules: list[Any] = [
+        Budget(2, sampling=GroupSamplingConfig()),
+        {"max_ipc": 5, "decode": {"guidance_scale": 1}},
+    ]
+    plan = _plan(scene, tmp_path / "out", dataclasses.replace(SETTINGS, budgets=rules))
+    decode = dataclasses.replace(plan.info.decode, guidance_scale=1.0)
+    assert plan.info.budgets == (rules[0], Budget(5, decode))
+    with pytest.raises(ConfigError, match="reference=True sets what budgets would"):
+        BuildSettings(budgets=rules, reference=True)
