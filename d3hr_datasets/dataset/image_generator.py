@@ -21,7 +21,7 @@ from d3hr_datasets.cache.nested_sets import cached_images
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK
-from d3hr_datasets.sampling.samplers import draw_latents
+from d3hr_datasets.sampling.samplers import draw_latents, group_weights
 
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
@@ -93,6 +93,12 @@ class ImageGenerator:
         """Return the latents that are denoised together: the group, or the whole blocks of a nested one."""
         class_label = int(self.class_labels[label])
         return draw_latents(self.artifact, class_label, self.ipc, self.sampling, self.decode, self.nested)
+
+    def weights(self) -> torch.Tensor:
+        """Return the share of its class's real images that each image stands for, (K x ipc,) float32."""
+        settings = self.ipc, self.sampling, self.decode, self.nested
+        labels = self.class_labels.tolist()
+        return torch.cat([group_weights(self.artifact, label, *settings) for label in labels])
 
     def generate(
         self, model: LatentDiffusion, labels: list[int], batch_size: int, root: Path

@@ -7,6 +7,7 @@ them. Labels, transforms and what else torchvision expects are `D3HRDataset`'s.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,6 +161,16 @@ class ImagesOnDemand:
     def sample_latents(self, label: int) -> torch.Tensor:
         """Return the group of inverted latents of a label, (ipc, C, H, W) float32."""
         return self._generator.latents(label)[: self.ipc]
+
+    @functools.cached_property
+    @neutral()
+    def weights(self) -> torch.Tensor:
+        """Share of its class's real images that each image stands for, in the order of `targets`.
+
+        (N,) float32, with mean 1 over each class. Images of a mode share the real images of the mode; by
+        methods other than "modes" all weights are 1. Reads statistics on first use, and generates nothing.
+        """
+        return self._generator.weights()
 
     @neutral()
     def model(self) -> LatentDiffusion:

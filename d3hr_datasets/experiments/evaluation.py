@@ -32,6 +32,11 @@ PLAIN: dict[str, Any] = {
 }
 
 
+WEIGHTED = (
+    "distilled images are weighted in the loss by the real ones that they stand for, real images are not"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """How a set is evaluated.
@@ -74,6 +79,7 @@ def evaluation_table(images: EvaluatedSet, how: EvaluationSettings, output: str)
             f"protocol {how.protocol!r} augments no images, so that plain has nothing to leave out; choose "
             "another protocol, or leave plain away"
         )
+    of_real = {"weights": False} if default.weights else {}  # which have none
     rows, scores = [], []
 
     def add(title: str, settings: dict[str, Any]) -> dict[str, str]:
@@ -88,17 +94,20 @@ def evaluation_table(images: EvaluatedSet, how: EvaluationSettings, output: str)
             end = f", {student}, {kind} labels" + (", plain images" if plain else "")
             what = {"labels": kind, **(PLAIN if plain else {})}
             found["distilled", kind, plain] = add(f"{name}{end}", {**what, **images.settings})
-            found["random", kind, plain] = add(f"random real{end}", {**what, "source": "random_real"})
+            found["random", kind, plain] = add(
+                f"random real{end}", {**what, **of_real, "source": "random_real"}
+            )
         if how.whole:
             epochs = how.whole_epochs or _epochs_of_whole(default.epochs, images, default)
             kind = "hard" if "hard" in labels else labels[0]
             found["whole", kind, False] = add(
                 f"whole real set, {student}, {kind} labels, epochs {epochs}",
-                {"labels": kind, "source": "whole", "ipc": 0, "epochs": epochs},
+                {"labels": kind, "source": "whole", "ipc": 0, "epochs": epochs, **of_real},
             )
         scores += _scores(student, labels, found)
     title = f"{images.name} against {images.dataset}, {images.ipc} images per class, protocol {how.protocol}"
     notes = [f"{part}: {number:,} bytes" for part, number in images.num_bytes.items()]
+    notes += [WEIGHTED] if default.weights else []
     notes += [*images.notes, *chosen.notes, *_missing_scores(scores, how, labels)]
     return Table(title, "", [], output, how.seeds, scores=scores, notes=notes), rows
 

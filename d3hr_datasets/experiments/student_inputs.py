@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from d3hr_datasets.config.json_settings import without_defaults
 from d3hr_datasets.dataset.artifact_registry import embedded_teacher
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.own_images import PREFIX, own_images
@@ -22,6 +23,7 @@ from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, Studen
 from d3hr_datasets.image_sets.channels import with_channels
 from d3hr_datasets.image_sets.image_set import ImageSet
 from d3hr_datasets.image_sets.training_sets import (
+    GROUPS,
     REAL,
     check_real_images,
     check_splits,
@@ -55,6 +57,11 @@ def check_inputs(settings: StudentSettings) -> None:
         raise ConfigError(
             f"the teacher {place} is missing; this makes it: `d3hr train student teacher --dataset "
             f"{settings.dataset} --export {place}`"
+        )
+    if settings.weights and settings.source not in GROUPS:
+        raise ConfigError(
+            f"weights=True weighs images by the real ones that they stand for, and those of source "
+            f"{settings.source!r} have no weights; leave it out, or take one of the sources {list(GROUPS)}"
         )
     check_real_images(settings)
     check_splits(settings.dataset)
@@ -91,6 +98,7 @@ def teacher_file(settings: StudentSettings) -> Path | None:
 def run_folder(settings: StudentSettings, inputs: dict[str, str]) -> Path:
     """Return the folder of a run."""
     values = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NOT_OF_THE_RESULT}
+    values = without_defaults(values, weights=False)  # runs of before there was a choice keep their names
     digest = hashlib.sha256(json.dumps([values, inputs], sort_keys=True).encode()).hexdigest()[:12]
     source = Path(settings.source).name.replace(":", "-")
     return (

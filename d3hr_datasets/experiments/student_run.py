@@ -149,6 +149,7 @@ def _train(
         seed=settings.seed,
         teacher=inputs.teacher if settings.labels == "soft" else None,
         soft_labels=inputs.soft_labels,
+        weights=inputs.images.weights,
         accelerator=accelerator,
         state=state,
         on_epoch=on_epoch,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from d3hr_datasets.students.views import Images
 
 
@@ -15,8 +17,10 @@ class ImageSet:
         images: The images, as a student's views are made of.
         classes: Class names, by label.
         wnids: WordNet IDs, by label, where they are known.
+        weights: (N,) float32, of each image in the loss, where they were asked for.
     """
 
     images: Images
     classes: list[str]
     wnids: list[str] | None = None
+    weights: torch.Tensor | None = None

@@ -94,8 +94,7 @@ def open_image_set(
     """
     check_choice("channels", channels, Channels)
     check_choice("class_order", class_order, ClassOrder)
-    real = _wanted(classes, subset)
-    path = expand_user(where)
+    real, path = _wanted(classes, subset), expand_user(where)
     images: TensorImages | CheckedImages
     if path.suffix in SUFFIXES and is_file(path):
         images, sizes, notes = _of_tensors(path, real, channels, normalized)
@@ -109,7 +108,8 @@ def open_image_set(
         images, sizes, notes = _of_source(opened, str(where), real, classes, class_order, channels)
     check_all_there(images.targets, real, str(where))
     notes = (*notes, *_unusual(sizes, images.targets, image_size))
-    return OpenedImageSet(images, list(real.names), None if real.wnids is None else list(real.wnids), notes)
+    wnids = None if real.wnids is None else list(real.wnids)
+    return OpenedImageSet(images, list(real.names), wnids, notes=notes)
 
 
 def _wanted(classes: ClassList, subset: Sequence[str | int] | None) -> ClassList:

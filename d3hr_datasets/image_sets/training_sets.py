@@ -70,6 +70,8 @@ class TrainingSet:
         guidance_scale: To decode with; the artifact's default otherwise.
         num_candidates: Of "search".
         mode_spread: Of "modes"; that of `GroupSamplingConfig` otherwise.
+        weights: Give each image the weight in the loss that its share of the real images asks for
+            (`D3HRDataset.weights`). For sources of `GROUPS`: no others have weights.
         select: Choose settings: leave the held-out training images out, and test on them.
         data_root: Folder of torchvision's files.
         download: Let torchvision download them.
@@ -85,6 +87,7 @@ class TrainingSet:
     guidance_scale: float | None = None
     num_candidates: int = 2000
     mode_spread: float | None = None
+    weights: bool = False
     select: bool = False
     data_root: str = "data"
     download: bool = False
@@ -154,7 +157,8 @@ def training_set(settings: TrainingSet, root: str | Path, features: Features | N
     images_of: Images = dataset
     if len(dataset) <= IN_MEMORY:
         images_of = TensorImages(*dataset_tensors(dataset), dataset.classes)
-    return ImageSet(images_of, dataset.classes, dataset.wnids or None)
+    weights = dataset.weights if settings.weights else None
+    return ImageSet(images_of, dataset.classes, dataset.wnids or None, weights)
 
 
 @neutral()

@@ -41,6 +41,32 @@ def sample_modes(modes: ClassModes, ipc: int, class_label: int, config: GroupSam
     Raises:
         ConfigError: `ipc` is no positive integer, or `modes` are of several classes.
     """
+    mean, _, variance, sizes = _spread(modes, ipc)
+    noise = moment_matched_noise(tuple(variance.shape), ipc, class_label, config.seed)
+    return (mean.repeat_interleave(sizes, dim=0) + config.mode_spread * variance.sqrt() * noise).float()
+
+
+@neutral()
+def mode_weights(modes: ClassModes, ipc: int) -> torch.Tensor:
+    """Return what each latent of `sample_modes` stands for: its share of the images of its mode.
+
+    Arguments and errors are those of `sample_modes`; no noise is drawn.
+
+    Returns:
+        (ipc,) float64, of mean 1.
+    """
+    _, counts, _, sizes = _spread(modes, ipc)
+    shares = counts.double() * ipc / (sizes * counts.sum())
+    return shares.repeat_interleave(sizes)
+
+
+def _spread(modes: ClassModes, ipc: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the modes that a group is spread over, M of them at most `ipc`, joined where there are more.
+
+    Returns:
+        Means (M, *latent), images behind each mode (M,), the variance within them (*latent), and the latents
+        that each gives (M,).
+    """
     check_int("ipc", ipc, 1)
     if len(modes) != 1:
         raise ConfigError(f"modes must be those of one class, not of {len(modes)}")
@@ -48,9 +74,7 @@ def sample_modes(modes: ClassModes, ipc: int, class_label: int, config: GroupSam
     counts = modes.count[0].cpu()
     if len(mean) > ipc:
         mean, counts, variance = _join_closest(mean, counts, variance, ipc)
-    sizes = torch.tensor(allocate(counts.tolist(), ipc))
-    noise = moment_matched_noise(tuple(variance.shape), ipc, class_label, config.seed)
-    return (mean.repeat_interleave(sizes, dim=0) + config.mode_spread * variance.sqrt() * noise).float()
+    return mean, counts, variance, torch.tensor(allocate(counts.tolist(), ipc))
 
 
 def _join_closest(

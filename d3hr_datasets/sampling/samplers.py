@@ -1,4 +1,4 @@
-"""The group of a class: an artifact and settings -> the latents that are denoised together.
+"""The group of a class: an artifact and settings -> latents that are denoised together, and their weights.
 
 The one place that knows which sampler a method is.
 """
@@ -9,10 +9,11 @@ import torch
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.numerics.sums import ordered_mean
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sampling.gaussian_sampling import sample_group
-from d3hr_datasets.sampling.mode_sampling import sample_modes
-from d3hr_datasets.sampling.nested_sampling import sample_nested
+from d3hr_datasets.sampling.mode_sampling import mode_weights, sample_modes
+from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK, sample_nested
 
 
 @neutral()
@@ -33,3 +34,27 @@ def draw_latents(
         return sample_group(gaussian.mean[0], gaussian.variance[0], size, class_label, config)
 
     return sample_nested(draw, ipc, sampling) if nested else draw(ipc, sampling)
+
+
+@neutral()
+def group_weights(
+    artifact: Artifact,
+    class_label: int,
+    ipc: int,
+    sampling: GroupSamplingConfig,
+    decode: DecodeConfig,
+    nested: bool,
+) -> torch.Tensor:
+    """Return the share of the class's images that each latent of a group stands for: (ipc,) float32, mean 1.
+
+    Latents of one Gaussian stand for equal shares. Those of modes share the images of their mode; of a nested
+    group, block by block.
+    """
+    if sampling.method != "modes":
+        return torch.ones(ipc)
+    modes = artifact.modes(decode.timestep, class_label)
+    if not nested:
+        return mode_weights(modes, ipc).float()
+    blocks = -(-ipc // NESTED_BLOCK)  # all of one size, and so of the same weights
+    weights = mode_weights(modes, NESTED_BLOCK).repeat(blocks)[:ipc]
+    return (weights / ordered_mean(weights, 0)).float()

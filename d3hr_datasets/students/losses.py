@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 class StudentLoss:
     """The loss of a batch of views, by the labels that a protocol asks for.
 
+    With weights it is the sum of the images' losses, each times its weight, over the number of images, not
+    over the sum of the batch's weights. Weights have mean 1 over a set, so that batches drawn at random give
+    the set's weighted loss on average, whatever their size. Divided by its own sum, a small batch would take
+    back much of the weighting, and one of a single image all of it. A mixed image has the mixed weight.
+
     Args:
         protocol: Says which labels, and how views are mixed and augmented on the device.
         num_classes: Logits of the student.
@@ -28,6 +33,7 @@ class StudentLoss:
         soft_labels: Of the plain images, for `labels="stored"`.
         accelerator: Its device, and its precision of the student's logits.
         torch_compile: Compile the teacher.
+        weights: (N,), of each image; None for the plain mean.
 
     Raises:
         ConfigError: The labels that the protocol asks for are not given, or others are.
@@ -41,6 +47,7 @@ class StudentLoss:
         soft_labels: SoftLabels | None,
         accelerator: Accelerator,
         torch_compile: bool,
+        weights: torch.Tensor | None = None,
     ) -> None:
         if (protocol.labels == "soft") != (teacher is not None):
             raise ConfigError(f"labels {protocol.labels!r} and teacher {teacher!r:.60} do not go together")
@@ -50,6 +57,7 @@ class StudentLoss:
             )
         self.protocol, self.num_classes = protocol, num_classes
         self.soft_labels, self.accelerator = soft_labels, accelerator
+        self.weights = None if weights is None else weights.detach().cpu().float()
         self.teacher: Network | None = None
         if teacher is not None:
             self.teacher = teacher.to(accelerator.device)
@@ -71,23 +79,52 @@ class StudentLoss:
         with self.accelerator.autocast():
             logits = student(inputs)
         logits = logits.float()
+        weights = None if self.weights is None else self.weights[index.cpu()].to(logits)
+        if weights is not None and mixing is not None:
+            weights = mixing @ weights
         if protocol.labels == "hard":
             targets = labels if mixing is None else mixing @ F.one_hot(labels, self.num_classes).to(mixing)
-            return F.cross_entropy(logits, targets, label_smoothing=protocol.label_smoothing)
+            smoothing = protocol.label_smoothing
+            if weights is None:
+                return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+            losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+            return (losses * weights).mean()
         if self.teacher is not None:
             wanted = (self.teacher(views) / protocol.temperature).softmax(dim=1)
-            return soft_label_loss(logits, wanted, protocol)
+            return soft_label_loss(logits, wanted, protocol, weights)
         assert self.soft_labels is not None  # checked on construction
         probabilities = self.soft_labels.probabilities(index.cpu(), protocol.temperature).to(logits)
-        return soft_label_loss(logits, probabilities if mixing is None else mixing @ probabilities, protocol)
+        wanted = probabilities if mixing is None else mixing @ probabilities
+        return soft_label_loss(logits, wanted, protocol, weights)
 
 
-def soft_label_loss(logits: torch.Tensor, targets: torch.Tensor, protocol: Protocol) -> torch.Tensor:
+def soft_label_loss(
+    logits: torch.Tensor, targets: torch.Tensor, protocol: Protocol, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return the KL divergence of a student's logits (B, K) from the teacher's probabilities (B, K).
 
-    Both at the protocol's temperature, averaged over the batch, without the factor of its square.
+    Both at the protocol's temperature, averaged over the batch, without the factor of its square; before
+    that, times `weights` (B,) if there are some.
 
     Source: RDED (Sun et al., 2024), D3HR.
     """
     log_probabilities = (logits / protocol.temperature).log_softmax(dim=1)
-    return F.kl_div(log_probabilities, targets, reduction="batchmean")
+    if weights is None:
+        return F.kl_div(log_probabilities, targets, reduction="batchmean")
+    losses = F.kl_div(log_probabilities, targets, reduction="none").sum(dim=1)
+    return (losses * weights).mean()
+
+
+def check_weights(weights: torch.Tensor, count: int) -> None:
+    """Check that there is a weight for each of `count` images.
+
+    Raises:
+        ConfigError: There is not, or one is negative or not finite.
+    """
+    if weights.shape != (count,):
+        raise ConfigError(
+            f"weights has the shape {tuple(weights.shape)}; accepted: one for each of the {count} images, in "
+            f"their order, ({count},)"
+        )
+    if not (weights.isfinite() & (weights >= 0)).all():
+        raise ConfigError("weights must be finite numbers of at least 0")

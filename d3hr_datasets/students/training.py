@@ -22,7 +22,7 @@ from d3hr_datasets.config.checks import check_compiler
 from d3hr_datasets.errors import DivergenceError
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.students.accelerator import default_accelerator
-from d3hr_datasets.students.losses import StudentLoss
+from d3hr_datasets.students.losses import StudentLoss, check_weights
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.soft_labels import SoftLabels
@@ -53,6 +53,7 @@ def train_student(
     seed: int = 0,
     teacher: Teacher | None = None,
     soft_labels: SoftLabels | None = None,
+    weights: torch.Tensor | None = None,
     accelerator: Accelerator | None = None,
     state: dict[str, Any] | None = None,
     on_epoch: Callable[[EpochReport], object] | None = None,
@@ -71,6 +72,8 @@ def train_student(
         seed: Of the network, the order and the views.
         teacher: Gives soft labels of every view, for `labels="soft"`.
         soft_labels: Of the plain images, for `labels="stored"`.
+        weights: (N,), of each image in the loss, as `D3HRDataset.weights`; see `StudentLoss`. All alike if
+            there are none.
         accelerator: Where to run; by default CUDA or MPS if there is one, else the CPU.
         state: Of the `EpochReport` to go on after.
         on_epoch: Called after every epoch, in every process, under the same settings as the training.
@@ -82,11 +85,13 @@ def train_student(
 
     Raises:
         ConfigError: The labels that the protocol asks for are not given, or compiling needs a C++ compiler
-            and there is none.
+            and there is none; or `weights` are not one finite number of at least 0 for each image.
         DivergenceError: The loss is no number.
     """
     accelerator = accelerator or default_accelerator()
-    loss = StudentLoss(protocol, num_classes, teacher, soft_labels, accelerator, torch_compile)
+    if weights is not None:
+        check_weights(weights, len(images))
+    loss = StudentLoss(protocol, num_classes, teacher, soft_labels, accelerator, torch_compile, weights)
     training = _Training(protocol, images, loss, seed, state, workers, torch_compile)
     for epoch in range(training.first_epoch, protocol.epochs):
         report = training.run_epoch(epoch)
