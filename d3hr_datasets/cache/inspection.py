@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.cache.damage import additional_images, find_damage, read_manifest
+from d3hr_datasets.cache.epoch_sets import epoch_of
 from d3hr_datasets.cache.files import SETTINGS, is_image_name
 from d3hr_datasets.cache.locks import Hold, group_lock
 from d3hr_datasets.cache.ownership import OwnSet, find_sets, group_files, own_files
@@ -41,6 +42,11 @@ class CachedSet:
     num_complete_groups: int
     num_images: int
     num_bytes: int
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that the set was made for (`resample="epoch"`); None of a set that was asked for."""
+        return epoch_of(self.settings)
 
 
 def list_cached_sets(root: Path) -> list[CachedSet]:

@@ -43,7 +43,7 @@ LOCKS = ".locks"
 LOCK_TIMEOUT = 3600.0  # seconds
 
 _UNLOCKED = "_unlocked"  # no host: an underscore does not occur in what `_host` returns
-_NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 _PARTIAL = re.compile(r"(?P<name>.+)\.(?P<number>[0-9]+)\.(?P<host>[A-Za-z0-9-]+|_unlocked)\.[0-9a-f]{32}")
 _LOCK = re.compile(r"(?P<name>.+)\.(?P<number>[0-9]+)\.lock")
 
@@ -85,7 +85,7 @@ def group_lock(
     except Timeout:
         hold = Hold.BUSY
     except OSError as error:
-        if error.errno not in _NO_FLOCK:
+        if error.errno not in NO_FLOCK:
             raise write_error(root, error) from error
         hold = Hold.UNSUPPORTED
     try:

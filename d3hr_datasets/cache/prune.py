@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from d3hr_datasets.cache.damage import find_damage
+from d3hr_datasets.cache.epoch_sets import epoch_of, find_epoch_sets, removal_of
 from d3hr_datasets.cache.files import SETTINGS, write_error
 from d3hr_datasets.cache.inspection import find_set
 from d3hr_datasets.cache.leftovers import find_leftovers
@@ -25,15 +26,18 @@ from d3hr_datasets.cache.locks import (
     locked_by,
     may_be_lock,
 )
-from d3hr_datasets.cache.ownership import OwnSet, as_set, find_sets, group_files, own_files
+from d3hr_datasets.cache.ownership import OwnSet, as_set, find_sets, group_files
 from d3hr_datasets.cache.removal import (
     Part,
     Removal,
     busy,
     entries,
+    in_use,
     removal_of_link,
     remove,
+    set_parts,
 )
+from d3hr_datasets.cache.uses import unused, used_by
 from d3hr_datasets.classes.folders import folder_number
 from d3hr_datasets.errors import CacheError
 
@@ -89,8 +93,9 @@ class PruneReport:
 def prune_cache(root: Path, names: Sequence[str] = (), *, damaged: bool = False) -> PruneReport:
     """Remove leftovers of killed processes and unused lock files; on request also sets and damaged groups.
 
-    Files that the cache has not written stay, wherever they are, and links are not followed. To see what
-    would go before it does, use `plan_prune`.
+    Sets that were made for an epoch (`resample="epoch"`) are leftovers when no process uses them. Files that
+    the cache has not written stay, wherever they are, and links are not followed. To see what would go before
+    it does, use `plan_prune`.
 
     Args:
         root: Folder of all sets.
@@ -119,6 +124,7 @@ def plan_prune(root: Path, names: Sequence[str] = (), *, damaged: bool = False) 
             for found in find_sets(root):
                 if found.settings is not None and found.folder.name not in names:
                     removals += _plan_damaged(root, found)
+        removals += _plan_epochs(root, names)
         removals += [*find_leftovers(root), *_plan_locks(root)]
     except OSError as error:
         raise write_error(root, error) from error
@@ -135,18 +141,28 @@ def _plan_set(root: Path, name: str) -> Removal:
             f"{path / SETTINGS} is damaged, and nothing else tells which files are the set's. Generate the "
             f"set again, which mends it, or look into {path} and remove it yourself"
         )
+    of_epoch = found.settings is not None and epoch_of(found.settings["settings"]) is not None
+    if of_epoch and not _is_unused(root, name):
+        raise in_use(name)
     for lock_file in _lock_files(root):
         set_name, number = locked_by(lock_file) or ("", "")
         if set_name == name and not _is_free(root, set_name, number):
             raise busy(name, number)
-    return Removal(path, "set", tuple(_set_parts(found)), name)
+    return Removal(path, "epoch" if of_epoch else "set", tuple(set_parts(found)), name)
 
 
-def _set_parts(found: OwnSet) -> Iterator[Part]:
-    """Yield the files of a set, `set.json` last: without it nothing tells what the rest is."""
-    for group in found.group_folders():
-        yield Part(group, tuple(group_files(group, found.ipc)), folder_number(group.name))
-    yield Part(found.folder, tuple(own_files(found.folder, [SETTINGS])))
+def _plan_epochs(root: Path, named: Sequence[str]) -> Iterator[Removal]:
+    """Yield the removals of sets of epochs that nobody uses, but of those that go by name."""
+    for found, _ in find_epoch_sets(root):
+        if found.folder.name not in named and _is_unused(root, found.folder.name):
+            yield removal_of(found)
+
+
+def _is_unused(root: Path, set_name: str) -> bool:
+    if (root / LOCKS).is_symlink():  # no process uses it by a lock there
+        return True
+    with unused(root, set_name, keep=True) as free:
+        return free
 
 
 def _plan_damaged(root: Path, found: OwnSet) -> Iterator[Removal]:
@@ -158,6 +174,10 @@ def _plan_damaged(root: Path, found: OwnSet) -> Iterator[Removal]:
 
 
 def _plan_locks(root: Path) -> Iterator[Removal]:
+    for path in entries(root / LOCKS):
+        used = used_by(path)
+        if used is not None and as_set(root / used) is None and _is_unused(root, used):
+            yield Removal(path, "lock", (Part(path.parent, ()),), used)
     for path in _lock_files(root):
         owner = locked_by(path)
         if path.is_symlink():

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 from d3hr_datasets.cache.damage import find_damage
-from d3hr_datasets.cache.files import is_real_folder
+from d3hr_datasets.cache.files import SETTINGS, is_real_folder
 from d3hr_datasets.cache.locks import Hold, group_lock
-from d3hr_datasets.cache.ownership import OwnFile, identity, own_files
+from d3hr_datasets.cache.ownership import OwnFile, OwnSet, group_files, identity, own_files
+from d3hr_datasets.cache.uses import unused
+from d3hr_datasets.classes.folders import folder_number
 from d3hr_datasets.errors import CacheError
 
 _NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # missing, or a link or a file by now
@@ -46,14 +48,14 @@ class Removal:
 
     Attributes:
         path: A set, a group, a leftover, a lock file, or a link to a folder (which stays).
-        kind: Which of these.
+        kind: Which of these; "epoch" is a set of an epoch that goes only while nobody uses it.
         parts: Its files, folder by folder.
         set_name: The set whose locks guard it.
         ipc: Images per class of a damaged group.
     """
 
     path: Path
-    kind: Literal["set", "group", "leftover", "lock", "link"]
+    kind: Literal["set", "epoch", "group", "leftover", "lock", "link"]
     parts: tuple[Part, ...]
     set_name: str = ""
     ipc: int | None = None
@@ -69,6 +71,13 @@ def removal_of_link(path: Path) -> Removal:
     return Removal(path, "link", (Part(path.parent, tuple(own_files(path.parent, [path.name]))),))
 
 
+def set_parts(found: OwnSet) -> Iterator[Part]:
+    """Yield the files of a set, `set.json` last: without it nothing tells what the rest is."""
+    for group in found.group_folders():
+        yield Part(group, tuple(group_files(group, found.ipc)), folder_number(group.name))
+    yield Part(found.folder, tuple(own_files(found.folder, [SETTINGS])))
+
+
 def entries(folder: Path) -> list[Path]:
     """Return what is in a folder; nothing if it is a link or missing."""
     return sorted(folder.iterdir()) if is_real_folder(folder) else []
@@ -77,14 +86,27 @@ def entries(folder: Path) -> list[Path]:
 def remove(root: Path, removal: Removal) -> tuple[int, int]:
     """Remove one thing; return how many files and folders went, and their size."""
     if removal.kind == "lock" and removal.set_name:
-        with group_lock(root, removal.set_name, str(removal.parts[0].number), timeout=0) as hold:
+        number = removal.parts[0].number
+        if number is None:
+            with unused(root, removal.set_name) as free:
+                return int(free), 0
+        with group_lock(root, removal.set_name, number, timeout=0) as hold:
             return int(hold is not Hold.BUSY), 0
+    if removal.kind == "epoch":
+        with unused(root, removal.set_name) as free:
+            return _remove_parts(root, removal) if free else (0, 0)
+    return _remove_parts(root, removal)
+
+
+def _remove_parts(root: Path, removal: Removal) -> tuple[int, int]:
     count = num_bytes = 0
     for part in removal.parts:
         with _held(root, removal.set_name, part.number) as hold:
             if hold is Hold.BUSY:
                 if removal.kind == "set":
                     raise busy(removal.set_name, str(part.number))
+                if removal.kind == "epoch":  # `set.json` stays for the next attempt
+                    break
                 continue
             if removal.kind == "group" and not any(find_damage(part.folder, removal.ipc)):
                 continue  # another process has mended it
@@ -137,6 +159,14 @@ def _opened(root: Path, folder: Path) -> Iterator[int | None]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def in_use(name: str) -> CacheError:
+    """Return the error for a set of an epoch that another process uses."""
+    return CacheError(
+        f"the set {name!r} cannot be removed: another process trains on it, or prepares it for its next "
+        "epoch. Wait for that process, or stop it"
+    )
 
 
 def busy(name: str, number: str) -> CacheError:

@@ -32,7 +32,8 @@ def list_sets(root: RootOption = None, as_json: JsonOption = False) -> None:
     for found in sets:
         groups = f"{found.num_complete_groups} of {found.num_groups} classes"
         size = format_bytes(found.num_bytes)
-        typer.echo(f"{found.name}  {groups}, {found.num_images} images, {size}")
+        epoch = "" if found.epoch is None else f", for epoch {found.epoch}"
+        typer.echo(f"{found.name}  {groups}, {found.num_images} images, {size}{epoch}")
 
 
 @cache_app.command("verify")
@@ -77,6 +78,8 @@ def prune_sets(
     as_json: JsonOption = False,
 ) -> None:
     """Remove what killed processes left, and on request sets or damaged classes.
+
+    Sets of epochs (`resample="epoch"`) are left, too, once no process uses them.
 
     Prints what goes, with its bytes, and asks before it does where a terminal is attached. Only files that
     this library has written go; links are not followed.
