@@ -15,7 +15,7 @@ from torchvision.datasets import DatasetFolder, VisionDataset
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.dataset.export import to_hf_dataset
-from d3hr_datasets.dataset.images_on_demand import ImagesOnDemand
+from d3hr_datasets.dataset.fresh_groups import FreshGroups
 from d3hr_datasets.dataset.images_to_hub import publish_images
 from d3hr_datasets.dataset.options import SetOptions, check_options
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from d3hr_datasets.io.hub import Published
 
 
-class D3HRDataset(ImagesOnDemand, DatasetFolder):
+class D3HRDataset(FreshGroups, DatasetFolder):
     """A distilled data set: `ipc` images for each class of an artifact.
 
     Images are made class by class when one is first asked for (a group of latents is sampled, denoised
@@ -64,6 +64,11 @@ class D3HRDataset(ImagesOnDemand, DatasetFolder):
             budgets do not hold, whatever the size.
         in_memory: Keep images decoded once they were read. Every process keeps its own: with workers, use
             `persistent_workers=True`.
+        resample: "epoch" to have another group of each class in every epoch, by `set_epoch`; "never" to have
+            the same images for ever.
+        keep_epochs: Of `resample="epoch"`, how many epochs' images may lie on disk, at least 1, beside those
+            of epoch 0. 2 are those in use and the next ones, which are generated meanwhile; with 1 nothing is
+            generated ahead; more also keep the last ones.
 
     Attributes:
         classes: Class names, by label.
@@ -76,6 +81,7 @@ class D3HRDataset(ImagesOnDemand, DatasetFolder):
             `targets`, with mean 1 over each class: images of a mode share the real images of the mode. Ones
             by other methods of sampling. Needs no model and generates nothing.
         artifact: The artifact.
+        epoch: The epoch whose images are given, 0 at first; see `set_epoch`.
 
     Raises:
         ConfigError: `ipc` or `seed` is not accepted, a class is unknown, or `decode` does not fit.
@@ -98,7 +104,7 @@ class D3HRDataset(ImagesOnDemand, DatasetFolder):
         **options: Unpack[SetOptions],
     ) -> None:
         check_options(type(self), options)
-        ImagesOnDemand.__init__(self, artifact, root, ipc, seed, **options)
+        FreshGroups.__init__(self, artifact, root, ipc, seed, **options)
         self.class_to_idx = {name: label for label, name in enumerate(self.classes)}
         wnids = self.class_list.wnids
         self.wnids = [wnids[label] for label in self.class_labels.tolist()] if wnids else []
@@ -111,6 +117,7 @@ class D3HRDataset(ImagesOnDemand, DatasetFolder):
         )
 
     def __len__(self) -> int:
+        self._own_epoch()  # before a loader starts its workers, which are to see this process's
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
@@ -146,6 +153,7 @@ class D3HRDataset(ImagesOnDemand, DatasetFolder):
             f"Images per class: {self.ipc}, seed {self.seed}, {self.sampling.method}\n"
             f"{time} {self.decode.timestep}, guidance {self.decode.guidance_scale:g}"
             + (", nested" if self.nested else "")
+            + (f", resampled: epoch {self.epoch}" if self.resample == "epoch" else "")
         )
 
     @property

@@ -5,6 +5,7 @@ In: an artifact and settings that fit it. Out: the fingerprint, the cache, and g
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ import torch
 from PIL import Image
 
 from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.cache.epoch_sets import MARK
 from d3hr_datasets.cache.image_cache import ImageCache
 from d3hr_datasets.cache.nested_sets import cached_images
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.diffusion.pixel_range import to_pil
+from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK
 from d3hr_datasets.sampling.samplers import draw_latents, group_weights
 
@@ -42,6 +45,8 @@ class ImageGenerator:
         decode: How groups are denoised.
         nested: Whether sets of all sizes share their first images.
         torch_dtype: Precision of the diffusion model.
+        epoch: Which groups are drawn: 0 for those of the seed, others for those of a seed that is derived of
+            it and the epoch.
     """
 
     artifact: Artifact
@@ -51,6 +56,14 @@ class ImageGenerator:
     decode: DecodeConfig
     nested: bool
     torch_dtype: torch.dtype
+    epoch: int = 0
+
+    @property
+    def drawn(self) -> GroupSamplingConfig:
+        """How the groups of the epoch are sampled, with its seed."""
+        if not self.epoch:
+            return self.sampling
+        return dataclasses.replace(self.sampling, seed=derive_seed("epoch", self.sampling.seed, self.epoch))
 
     @property
     def fingerprint(self) -> str:
@@ -59,7 +72,7 @@ class ImageGenerator:
             PIXELS_VERSION,
             self.artifact.fingerprint,
             self.decode.to_dict(),
-            self.sampling.to_dict(),
+            self.drawn.to_dict(),
             "nested" if self.nested else self.ipc,
             self.class_labels.tolist(),
             str(self.torch_dtype),
@@ -73,26 +86,29 @@ class ImageGenerator:
         kind = "-nested" if self.nested else ""
         precision = str(self.torch_dtype).removeprefix("torch.")
         other = "" if self.torch_dtype == torch.float32 else f"-{precision}"
-        name = f"{info.name}{kind}-ipc{ipc}-seed{self.sampling.seed}{other}-{self.fingerprint}"
+        seed = f"seed{self.sampling.seed}" + (f"-epoch{self.epoch}" if self.epoch else "")
+        name = f"{info.name}{kind}-ipc{ipc}-{seed}{other}-{self.fingerprint}"
         class_names = [info.classes[label] for label in self.class_labels.tolist()]
         settings = {
             "artifact": info.name,
             "artifact_fingerprint": self.artifact.fingerprint,
             "artifact_repo_id": self.artifact.repo_id,
             "artifact_revision": self.artifact.revision,
-            "seed": self.sampling.seed,
+            "seed": self.drawn.seed,
             "classes": class_names,
-            "sampling": self.sampling.to_dict(),
+            "sampling": self.drawn.to_dict(),
             "decode": self.decode.to_dict(),
             "torch_dtype": str(self.torch_dtype),
             "nested": self.nested,
         }
+        if self.epoch:
+            settings[MARK] = {"seed": self.sampling.seed, "epoch": self.epoch}
         return ImageCache(root, name, class_names, ipc, settings=settings)
 
     def latents(self, label: int) -> torch.Tensor:
         """Return the latents that are denoised together: the group, or the whole blocks of a nested one."""
         class_label = int(self.class_labels[label])
-        return draw_latents(self.artifact, class_label, self.ipc, self.sampling, self.decode, self.nested)
+        return draw_latents(self.artifact, class_label, self.ipc, self.drawn, self.decode, self.nested)
 
     def weights(self) -> torch.Tensor:
         """Return the share of its class's real images that each image stands for, (K x ipc,) float32."""

@@ -24,6 +24,7 @@ from d3hr_datasets.config.budgets import MAX_IPC
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.dataset.generated_set import GeneratedSet
 from d3hr_datasets.dataset.generation_settings import resolve_settings
 from d3hr_datasets.dataset.image_generator import ImageGenerator
 from d3hr_datasets.errors import CacheError
@@ -32,9 +33,8 @@ from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
 
 if TYPE_CHECKING:
+    from d3hr_datasets.cache.image_cache import ImageCache
     from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-
-MAX_LOCKS = 64  # classes that are generated together, each of which holds a lock
 
 
 class ImagesOnDemand:
@@ -72,10 +72,23 @@ class ImagesOnDemand:
         self.in_memory = in_memory
         self._images: dict[int, Image.Image] = {}
         self._model: LatentDiffusion | None = None
-        self._generator = ImageGenerator(
+        generator = ImageGenerator(
             artifact, self.class_labels, self.ipc, self.sampling, self.decode, nested, torch_dtype
         )
-        self.cache = self._generator.cache(expand_user(root) if root is not None else default_root())
+        self._set = GeneratedSet.of(generator, expand_user(root) if root is not None else default_root())
+
+    def _current(self) -> GeneratedSet:
+        """Return the set whose images are given."""
+        return self._set
+
+    @property
+    def _generator(self) -> ImageGenerator:
+        return self._current().generator
+
+    @property
+    def cache(self) -> ImageCache:
+        """The images of this set on disk."""
+        return self._current().cache
 
     @property
     def class_list(self) -> ClassList:
@@ -93,16 +106,17 @@ class ImagesOnDemand:
         return self.cache.folder
 
     def _image(self, index: int) -> Image.Image:
+        current = self._current()
         if index in self._images:
             return self._images[index].copy()
         label, position = divmod(index, self.ipc)
-        image = self.cache.read(label, position)
+        image = current.cache.read(label, position)
         if image is None:
-            self._make([label], BATCH_SIZE)
-            image = self.cache.read(label, position)
+            self._make(current, [label], BATCH_SIZE)
+            image = current.cache.read(label, position)
         if image is None:
             raise CacheError(
-                f"{self.cache.path(label, position)} was removed or changed just after it was written"
+                f"{current.cache.path(label, position)} was removed or changed just after it was written"
             )
         if self.in_memory:
             self._images[index] = image.copy()
@@ -139,23 +153,29 @@ class ImagesOnDemand:
             CacheError: The cache cannot be written, or there are other images in the folders of the set.
         """
         check_int("batch_size", batch_size, 1)
+        return self._materialize(self._current(), batch_size, progress, torch_compile)
+
+    def _share(self) -> range:
+        """Return the labels that this process generates."""
         rank, size = process_share()
-        share = range(rank, len(self.classes), size)
-        self.cache.check(share)
-        labels = [label for label in share if not self.cache.is_complete(label)]
-        step = 1 if self.nested else max(1, min(batch_size // self.ipc, MAX_LOCKS))
+        return range(rank, len(self.classes), size)
+
+    def _materialize(
+        self, images: GeneratedSet, batch_size: int, progress: bool, torch_compile: bool = False
+    ) -> Path:
+        labels = images.missing(self._share())
         if torch_compile and labels:
             with torch.random.fork_rng(devices=[]):
                 self.model().compile()
         # Even a bar that shows nothing takes a lock that a killed sibling may hold for ever.
         bar = tqdm(total=len(labels), desc="generating", unit="class") if progress and labels else None
         with bar or contextlib.nullcontext():
-            for start in range(0, len(labels), step):
-                self._make(labels[start : start + step], batch_size)
+            for together in images.batches(labels, batch_size):
+                self._make(images, together, batch_size)
                 if bar is not None:
-                    bar.update(len(labels[start : start + step]))
+                    bar.update(len(together))
         wait_for_other_processes()
-        return self.image_folder
+        return images.cache.folder
 
     @neutral()
     def sample_latents(self, label: int) -> torch.Tensor:
@@ -186,11 +206,6 @@ class ImagesOnDemand:
         return self._model
 
     @neutral()
-    def _make(self, labels: list[int], batch_size: int) -> None:
+    def _make(self, images: GeneratedSet, labels: list[int], batch_size: int) -> None:
         check_may_generate(self.device, f"class {self.classes[labels[0]]!r}")
-        self.cache.ensure_together(labels, lambda missing: self._generate(missing, batch_size))
-
-    def _generate(self, labels: list[int], batch_size: int) -> dict[int, list[Image.Image]]:
-        with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator
-            model = self.model()  # says what does not fit before the statistics do
-            return self._generator.generate(model, labels, batch_size, self.cache.root)
+        images.make(labels, batch_size, self.model)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from d3hr_datasets.classes.class_list import packaged_subset
 from d3hr_datasets.errors import ConfigError
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 SHARD_SIZE = 10_000  # images in a shard of WebDataset
 
 
-class SetOptions(TypedDict, total=False):
-    """What every data set takes by name: `D3HRDataset(artifact, root, ipc, seed, **options)`."""
+Resample = Literal["never", "epoch"]
+
+
+class ImageOptions(TypedDict, total=False):
+    """What decides the images of every data set, and where they are made."""
 
     classes: Sequence[str | int] | None
     sampling: GroupSamplingConfig | None
@@ -31,6 +34,13 @@ class SetOptions(TypedDict, total=False):
     torch_dtype: torch.dtype
     nested: bool
     in_memory: bool
+
+
+class SetOptions(ImageOptions, total=False):
+    """What every data set takes by name: `D3HRDataset(artifact, root, ipc, seed, **options)`."""
+
+    resample: Resample
+    keep_epochs: int
 
 
 class NamedSetOptions(SetOptions, total=False):

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from d3hr_datasets import D3HRDataset, D3HRFashionMNIST, D3HRImageNet
+from d3hr_datasets.dataset.fresh_groups import FreshGroups
 from d3hr_datasets.dataset.images_on_demand import ImagesOnDemand
 from d3hr_datasets.dataset.options import SetOptions
 
 
 def test_the_options_are_those_that_are_taken() -> None:
-    parameters = inspect.signature(ImagesOnDemand.__init__).parameters.values()
+    kinds = (ImagesOnDemand, FreshGroups)
+    parameters = [p for kind in kinds for p in inspect.signature(kind.__init__).parameters.values()]
     taken = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
     assert taken == set(SetOptions.__optional_keys__)
     assert all(f"        {name}: " in str(D3HRDataset.__doc__) for name in taken)

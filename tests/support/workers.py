@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from d3hr_datasets import D3HRDataset
+from d3hr_datasets.dataset.generated_set import GeneratedSet
 
 
 def file_digests(folder: Path) -> dict[str, str]:
@@ -59,6 +60,26 @@ def _read_share(dataset: D3HRDataset) -> dict[str, Any]:
     assert not missing, missing
     indices: list[int] = list(DistributedSampler(dataset, shuffle=True))
     return {"made": made, "items": {i: dataset[i][0].tobytes() for i in indices}}
+
+
+def set_epochs(rank: int, dataset: D3HRDataset, store: str, results: Any) -> None:
+    """Be one of two processes: go through two epochs together, then to one of its own.
+
+    Puts (rank, the labels generated here, the pixels of epoch 2, the epoch in the end) into `results`.
+    """
+    torch.set_num_threads(1)
+    made: list[int] = []
+    make = GeneratedSet.make
+    GeneratedSet.make = lambda self, labels, *rest: (made.extend(labels), make(self, labels, *rest))[1]  # type: ignore
+    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
+    for epoch in (1, 2):
+        dataset.set_epoch(epoch)
+    digests = list(item_digests(dataset, list(range(len(dataset)))).values())
+    together = list(made)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    dataset.set_epoch(7 + rank)
+    results.put((rank, {"made": together, "digests": digests, "alone": dataset.epoch}))
 
 
 def main(artifact: str, root: str, ipc: str) -> None:

@@ -1,0 +1,164 @@
+"""The next epoch in the making: by another process, which ends when it should, and whose errors are told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from d3hr_datasets import D3HRDataset
+from d3hr_datasets.errors import BackgroundError
+from tests.dataset.test_fresh_groups import fresh_set
+from tests.support.image_groups import left_over
+from tests.support.sets import image_digests
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SECONDS = 120.0  # to start or end a process on a busy machine
+
+
+def _process(dataset: D3HRDataset) -> subprocess.Popen[bytes]:
+    process = dataset._background._process
+    assert process is not None
+    return process
+
+
+def _wait_for(path: Path) -> None:
+    end = time.monotonic() + SECONDS
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.05)
+
+
+def _is_alive(pid: int) -> bool:
+    """Say whether a process runs; one that has ended and whose parent is gone does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_next_epoch_is_made_meanwhile(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = fresh_set(tiny_artifact, tmp_path / "alone")
+    dataset = fresh_set(tiny_artifact, tmp_path / "root", keep_epochs=2)
+    dataset.set_epoch(0)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("generated in this process")
+
+    torch.manual_seed(3)
+    expected = torch.rand(6).tolist()
+    torch.manual_seed(3)
+    drawn = []
+    with monkeypatch.context() as patch:
+        patch.setattr("d3hr_datasets.dataset.images_on_demand.load_model", refuse)
+        dataset._model = None
+        for epoch in range(1, 7):
+            drawn.append(torch.rand(()).item())
+            dataset.set_epoch(epoch)
+            on_disk = list((tmp_path / "root").glob("*-epoch*"))
+            assert len(on_disk) <= 2 and dataset.image_folder in on_disk
+            images = image_digests(dataset)
+    assert drawn == expected
+    alone.set_epoch(6)
+    assert images == image_digests(alone)
+    process = _process(dataset)
+    process.send_signal(signal.SIGSTOP)
+    dataset.set_epoch(20)  # was not prepared
+    process.kill()
+    with pytest.raises(BackgroundError, match=r"epoch 21 were not generated: .* has ended, exit status -9"):
+        dataset.set_epoch(21)
+    assert dataset.epoch == 20
+    dataset.set_epoch(21)  # made here, and another process is started
+    last = _process(dataset)
+    assert (last.pid != process.pid, dataset.epoch) == (True, 21)
+    dataset.set_epoch(22, prepare_next=False)
+    assert last.returncode is not None and len(image_digests(dataset)) == 6
+    dataset.close()
+    assert left_over(tmp_path / "root") == []
+
+
+def test_errors_of_the_background_are_told(artifact_copy: Path, tmp_path: Path) -> None:
+    dataset = fresh_set(artifact_copy, tmp_path / "root", keep_epochs=2)
+    weights = artifact_copy / "model" / "vae" / "diffusion_pytorch_model.safetensors"
+    dataset.set_epoch(0, prepare_next=False)
+    shutil.move(weights, tmp_path / "weights")
+    dataset.set_epoch(0)
+    with pytest.raises(
+        BackgroundError, match=r"epoch 1 could not be generated in the background: \w+Error: .*keep_epochs=1"
+    ) as caught:
+        dataset.set_epoch(1)
+    assert "Traceback" in str(caught.value.__cause__) and dataset.epoch == 0
+    shutil.move(tmp_path / "weights", weights)
+    dataset.set_epoch(1, prepare_next=False)
+    assert len(image_digests(dataset)) == 6
+
+
+END = """
+import os, signal, sys, time
+from pathlib import Path
+from d3hr_datasets import D3HRDataset
+
+dataset = D3HRDataset(sys.argv[1], sys.argv[2], 2, device="cpu", resample="epoch")
+dataset.set_epoch(0)
+print(dataset._background._process.pid, flush=True)
+folder = dataset.image_folder.parent
+while sys.argv[4] == "busy" and not any(folder.glob("*-epoch*")):
+    time.sleep(0.05)
+if sys.argv[3] == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[3] == "interrupt":
+    os.kill(os.getpid(), signal.SIGINT)
+raise ValueError("the training failed")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "when", "code"),
+    [("kill", "busy", -9), ("raise", "soon", 1), ("interrupt", "soon", -2)],
+)
+def test_no_process_is_left_behind(
+    how: str, when: str, code: int, tiny_artifact: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", END, str(tiny_artifact), str(tmp_path / "root"), how, when]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    pid = int(done.stdout)
+    end = time.monotonic() + SECONDS
+    while _is_alive(pid) and how == "kill":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert not _is_alive(pid)
+    root = tmp_path / "root"
+    dataset = fresh_set(tiny_artifact, root)
+    for epoch in (1, 2):
+        dataset.set_epoch(epoch)
+    assert [path.name for path in root.glob("*-epoch*")] == [dataset.image_folder.name]
+    assert not any((root / ".partial").iterdir())
+
+
+def test_a_fork_does_not_end_the_process_of_its_parent(tiny_artifact: Path, tmp_path: Path) -> None:
+    dataset = fresh_set(tiny_artifact, tmp_path, keep_epochs=2)
+    dataset.set_epoch(0)
+    process = _process(dataset)
+    child = os.fork()
+    if child == 0:
+        try:
+            dataset.close()
+            len(dataset)  # has its own from here on
+            dataset.set_epoch(4, prepare_next=False)
+            os._exit(dataset.epoch)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    assert process.poll() is None and dataset.epoch == 0
+    dataset.set_epoch(1, prepare_next=False)
+    assert process.returncode == 0
