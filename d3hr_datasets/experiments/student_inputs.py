@@ -21,12 +21,13 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.own_images import PREFIX, own_images
 from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
 from d3hr_datasets.image_sets.channels import with_channels
+from d3hr_datasets.image_sets.generated_images import check_resample_every
 from d3hr_datasets.image_sets.image_set import ImageSet
+from d3hr_datasets.image_sets.real_images import check_splits
 from d3hr_datasets.image_sets.training_sets import (
     GROUPS,
     REAL,
     check_real_images,
-    check_splits,
     images_to_test_on,
     open_artifact,
     real_images,
@@ -42,15 +43,22 @@ if TYPE_CHECKING:
 
 
 def check_inputs(settings: StudentSettings) -> None:
-    """Check that what a student needs is there.
+    """Check that what a student needs is there, and that its settings go together.
 
     Raises:
-        ConfigError: It is not; the message says which command makes it.
+        ConfigError: They do not, or something is not there; the message says which command makes it.
     """
     if settings.labels != "hard" and not settings.teacher:
         raise ConfigError(
             f"labels {settings.labels!r} need a teacher and none is given; give one as teacher=NAME: "
             "embedded:fashion-mnist, local-dir:FOLDER, hf-hub:ORG/NAME, or a model of timm"
+        )
+    check_resample_every(settings.resample_every, settings.source, GROUPS)
+    if settings.resample_every and settings.labels == "stored":
+        raise ConfigError(
+            f"resample_every = {settings.resample_every} takes other images every few passes, and labels "
+            "'stored' are those of one set of images; set labels to 'soft', which asks the teacher for every "
+            "view, or to 'hard', or resample_every to 0"
         )
     place = settings.teacher.removeprefix("local-dir:")
     if place != settings.teacher and not Path(place).exists():
@@ -98,7 +106,8 @@ def teacher_file(settings: StudentSettings) -> Path | None:
 def run_folder(settings: StudentSettings, inputs: dict[str, str]) -> Path:
     """Return the folder of a run."""
     values = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NOT_OF_THE_RESULT}
-    values = without_defaults(values, weights=False)  # runs of before there was a choice keep their names
+    # Runs of before there was a choice keep their names.
+    values = without_defaults(values, weights=False, resample_every=0)
     digest = hashlib.sha256(json.dumps([values, inputs], sort_keys=True).encode()).hexdigest()[:12]
     source = Path(settings.source).name.replace(":", "-")
     return (
@@ -140,7 +149,7 @@ def gather_inputs(settings: StudentSettings, folder: Path, accelerator: Accelera
     if settings.source.startswith(PREFIX):
         images = own_images(settings)
     else:
-        images = training_set(settings, Path(settings.output) / "images", features)
+        images = training_set(settings, Path(settings.output) / "images", features, settings.epochs)
     testing = with_channels(images_to_test_on(settings, images), settings.channels)
     images = with_channels(images, settings.channels)
     teacher = teacher or make_teacher(settings, images, accelerator.device)

@@ -10,7 +10,7 @@ from torchvision.transforms.v2.functional import get_num_channels
 
 from d3hr_datasets.image_sets.image_set import ImageSet
 from d3hr_datasets.image_sets.pixel_format import pil_to_pixels, to_channels
-from d3hr_datasets.students.views import Images
+from d3hr_datasets.students.views import Images, set_epoch
 
 
 def with_channels(images: ImageSet, channels: int) -> ImageSet:
@@ -36,6 +36,10 @@ class _WithChannels(Dataset[tuple[torch.Tensor, int]]):
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the images that are converted which epoch it is."""
+        set_epoch(self._images, epoch)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image, label = self._images[index]

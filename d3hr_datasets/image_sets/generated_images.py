@@ -5,15 +5,20 @@ In: a data set, a model. Out: uint8 (N, C, H, W), and labels int64 (N,).
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
+from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import DecodeConfig
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.diffusion.grid_times import grid_times
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_model_range, to_pil
+from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.torch_settings import neutral
 
 
@@ -23,6 +28,58 @@ def dataset_tensors(dataset: D3HRDataset) -> tuple[torch.Tensor, torch.Tensor]:
     dataset.materialize(progress=False)
     images = [dataset[index][0] for index in range(len(dataset))]
     return _to_tensor(images), torch.as_tensor(dataset.targets)
+
+
+class FreshImages(Dataset[tuple[torch.Tensor | Image.Image, int]]):
+    """Generated images of which there is another group every few passes: uint8 (C, H, W), or PIL images.
+
+    Tensors if the data set keeps its images in memory.
+
+    Args:
+        dataset: The set, with `resample="epoch"`: an epoch of it is a group.
+        every: Passes over the images after which another group is taken.
+        passes: How many there will be, so that no group is generated for later ones; 0 if nobody knows.
+    """
+
+    def __init__(self, dataset: D3HRDataset, every: int, passes: int) -> None:
+        self._dataset, self._every = dataset, every
+        self._group: int | None = None
+        self._last = (passes - 1) // every if passes else None
+        self.targets: list[int] = list(dataset.targets)
+        self.classes = dataset.classes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the group of a pass over the images."""
+        group = epoch // self._every
+        if group != self._group:
+            self._dataset.set_epoch(group, prepare_next=self._last is None or group < self._last)
+            self._group = group
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor | Image.Image, int]:
+        image, label = self._dataset[index]
+        return _to_tensor([image])[0] if self._dataset.in_memory else image, label
+
+
+def check_resample_every(every: int, source: str, generated: Collection[str]) -> None:
+    """Check that images can be drawn anew.
+
+    Args:
+        every: `TrainingSet.resample_every`.
+        source: Of the images.
+        generated: Sources of which there is another group.
+
+    Raises:
+        ConfigError: `every` is no number of passes, or there is no other group of the source.
+    """
+    check_int("resample_every", every, 0)
+    if every and source not in generated:
+        raise ConfigError(
+            f"resample_every = {every} takes another group of the artifact every few passes, of which source "
+            f"{source!r} has none; accepted sources: {list(generated)}, or resample_every: 0"
+        )
 
 
 @neutral()

@@ -154,3 +154,36 @@ def load_images(
         index = split_indices(len(images), held_out, split)
         images, targets = images[index], targets[index]
     return images, targets, names
+
+
+def check_splits(dataset: str) -> None:
+    """Check that a folder of real images has the same classes to train on and to test on.
+
+    Raises:
+        ConfigError: It has not. A data set of another kind is not looked at.
+    """
+    if not Path(dataset).expanduser().is_dir() or not (Path(dataset).expanduser() / "train").is_dir():
+        return
+    splits = [split_folder(dataset, train) for train in (True, False)]
+    train, test = ({path.name for path in split.iterdir() if path.is_dir()} for split in splits)
+    if train != test:
+        raise ConfigError(
+            f"{splits[0]} and {splits[1]} have different classes: only one of them has "
+            f"{sorted(train ^ test)[:5]}; both need a folder for each class"
+        )
+
+
+def split_folder(dataset: str, train: bool) -> Path:
+    """Return the folder of one split of a folder of real images.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    parts = [Path(dataset).expanduser() / part for part in (("train",) if train else ("val", "test"))]
+    found = next((part for part in parts if part.is_dir()), None)
+    if found is None:
+        raise ConfigError(
+            f"dataset = {dataset!r} must be fashion-mnist, cifar10, cifar100, or a folder with "
+            f"{parts[0].name}/, which has one folder per class"
+        )
+    return found

@@ -25,9 +25,20 @@ from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.dataset.artifact_registry import REGISTRY, registered_artifact
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.errors import ConfigError, ImagesNotFoundError
-from d3hr_datasets.image_sets.generated_images import dataset_tensors, raw_samples, reconstruct
+from d3hr_datasets.image_sets.generated_images import (
+    FreshImages,
+    check_resample_every,
+    dataset_tensors,
+    raw_samples,
+    reconstruct,
+)
 from d3hr_datasets.image_sets.image_set import ImageSet
-from d3hr_datasets.image_sets.real_images import FolderImages, load_images, provide_fashion_mnist
+from d3hr_datasets.image_sets.real_images import (
+    FolderImages,
+    load_images,
+    provide_fashion_mnist,
+    split_folder,
+)
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.image_folders import open_image_folder
 from d3hr_datasets.sources.relabel import relabel
@@ -72,6 +83,8 @@ class TrainingSet:
         mode_spread: Of "modes"; that of `GroupSamplingConfig` otherwise.
         weights: Give each image the weight in the loss that its share of the real images asks for
             (`D3HRDataset.weights`). For sources of `GROUPS`: no others have weights.
+        resample_every: Passes over the images after which another group is taken; 0 for never. Of generated
+            sources but "raw_diffusion".
         select: Choose settings: leave the held-out training images out, and test on them.
         data_root: Folder of torchvision's files.
         download: Let torchvision download them.
@@ -88,6 +101,7 @@ class TrainingSet:
     num_candidates: int = 2000
     mode_spread: float | None = None
     weights: bool = False
+    resample_every: int = 0
     select: bool = False
     data_root: str = "data"
     download: bool = False
@@ -111,7 +125,15 @@ def open_artifact(settings: TrainingSet, root: str | Path) -> D3HRDataset:
     changes: dict[str, Any] = {"timestep": timestep, "guidance_scale": settings.guidance_scale}
     decode = dataclasses.replace(plain.decode, **{k: v for k, v in changes.items() if v is not None})
     return D3HRDataset(
-        plain.artifact, root, plain.ipc, plain.seed, classes=classes, sampling=sampling, decode=decode
+        plain.artifact,
+        root,
+        plain.ipc,
+        plain.seed,
+        classes=classes,
+        sampling=sampling,
+        decode=decode,
+        resample="epoch" if settings.resample_every else "never",
+        in_memory=settings.resample_every > 0 and len(plain) <= IN_MEMORY,
     )
 
 
@@ -127,22 +149,26 @@ def _artifact_of(dataset: str) -> str | Path:
 
 
 @neutral()
-def training_set(settings: TrainingSet, root: str | Path, features: Features | None = None) -> ImageSet:
+def training_set(
+    settings: TrainingSet, root: str | Path, features: Features | None = None, passes: int = 0
+) -> ImageSet:
     """Return the images of a student.
 
     Args:
         settings: Which.
         root: Cache of generated images.
         features: Images to features (N, D), for "herding" and "k_center".
+        passes: Over the images, if known: with `resample_every`, what is after them is not generated.
 
     Raises:
-        ConfigError: The source is unknown, or needs `ipc` or `features`.
+        ConfigError: The source is unknown, or needs `ipc` or `features`, or cannot be resampled.
     """
     source = settings.source
     if source not in SOURCES:
         raise ConfigError(f"source = {source!r} must be one of {list(SOURCES)}, or images:SET")
     if (settings.ipc == 0) != (source == "whole"):
         raise ConfigError(f"source {source!r} and ipc {settings.ipc} do not go together; 'whole' has ipc 0")
+    check_resample_every(settings.resample_every, source, GROUPS)
     if source in REAL:
         real = real_images(settings, train=True)
         return real if source == "whole" else _subset(settings, real, root, features)
@@ -153,11 +179,14 @@ def training_set(settings: TrainingSet, root: str | Path, features: Features | N
             dataset, model, settings.ipc, settings.seed, dataset.decode.guidance_scale
         )
         return ImageSet(TensorImages(images, labels, dataset.classes), dataset.classes, dataset.wnids or None)
-    dataset.materialize(progress=False)
     images_of: Images = dataset
+    weights = dataset.weights if settings.weights else None  # the same in every group
+    if settings.resample_every:
+        images_of = FreshImages(dataset, settings.resample_every, passes)
+        return ImageSet(images_of, dataset.classes, dataset.wnids or None, weights)
+    dataset.materialize(progress=False)
     if len(dataset) <= IN_MEMORY:
         images_of = TensorImages(*dataset_tensors(dataset), dataset.classes)
-    weights = dataset.weights if settings.weights else None
     return ImageSet(images_of, dataset.classes, dataset.wnids or None, weights)
 
 
@@ -193,7 +222,7 @@ def real_images(settings: TrainingSet, train: bool) -> ImageSet:
         data = _cifar(settings, train)
         images = torch.from_numpy(data.data).permute(0, 3, 1, 2)
         return ImageSet(TensorImages(images, torch.tensor(data.targets), data.classes), data.classes)
-    return _folder(_split_folder(name, train), settings.subset)
+    return _folder(split_folder(name, train), settings.subset)
 
 
 def check_real_images(settings: TrainingSet) -> None:
@@ -207,38 +236,9 @@ def check_real_images(settings: TrainingSet) -> None:
         if not settings.download:
             provide_fashion_mnist(settings.data_root)
     elif settings.dataset not in {"cifar10", "cifar100"}:
-        _split_folder(settings.dataset, train=False)
+        split_folder(settings.dataset, train=False)
     elif not settings.download:
         _cifar(settings, train=False)
-
-
-def check_splits(dataset: str) -> None:
-    """Check that a folder of real images has the same classes to train on and to test on.
-
-    Raises:
-        ConfigError: It has not. A data set of another kind is not looked at.
-    """
-    if not Path(dataset).expanduser().is_dir() or not (Path(dataset).expanduser() / "train").is_dir():
-        return
-    splits = [_split_folder(dataset, train) for train in (True, False)]
-    train, test = ({path.name for path in split.iterdir() if path.is_dir()} for split in splits)
-    if train != test:
-        raise ConfigError(
-            f"{splits[0]} and {splits[1]} have different classes: only one of them has "
-            f"{sorted(train ^ test)[:5]}; both need a folder for each class"
-        )
-
-
-def _split_folder(dataset: str, train: bool) -> Path:
-    """Return the folder of one split of a folder of real images."""
-    parts = [Path(dataset).expanduser() / part for part in (("train",) if train else ("val", "test"))]
-    found = next((part for part in parts if part.is_dir()), None)
-    if found is None:
-        raise ConfigError(
-            f"dataset = {dataset!r} must be fashion-mnist, cifar10, cifar100, or a folder with "
-            f"{parts[0].name}/, which has one folder per class"
-        )
-    return found
 
 
 def _cifar(settings: TrainingSet, train: bool) -> datasets.CIFAR10:

@@ -27,7 +27,14 @@ from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.soft_labels import SoftLabels
 from d3hr_datasets.students.teachers import Teacher
-from d3hr_datasets.students.views import EpochBatches, Images, Network, Views, train_transform
+from d3hr_datasets.students.views import (
+    EpochBatches,
+    Images,
+    Network,
+    Views,
+    set_epoch,
+    train_transform,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -67,7 +74,8 @@ def train_student(
 
     Args:
         protocol: The constants.
-        images: The training set, as (PIL image or uint8 tensor (C, H, W), label).
+        images: The training set, as (PIL image or uint8 tensor (C, H, W), label). Before each epoch, its
+            `set_epoch` is called if it has one.
         num_classes: Logits of the student.
         seed: Of the network, the order and the views.
         teacher: Gives soft labels of every view, for `labels="soft"`.
@@ -115,6 +123,7 @@ class _Training:
         torch_compile: bool,
     ) -> None:
         self.protocol, self.loss, self.seed, self.accelerator = protocol, loss, seed, loss.accelerator
+        self.images = images
         device = self.accelerator.device
         if torch_compile:
             check_compiler(device.type)
@@ -155,6 +164,7 @@ class _Training:
         """Go through all views of an epoch once."""
         started = time.monotonic()
         self.batches.epoch = epoch
+        set_epoch(self.images, epoch)
         self.model.train()
         device = self.accelerator.device
         total = torch.zeros(2, device=device)  # of losses, of images

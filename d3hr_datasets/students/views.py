@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, runtime_checkable
 from typing import Protocol as TypingProtocol
 
 import torch
@@ -31,6 +31,20 @@ class Images(TypingProtocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+
+
+def set_epoch(images: Images, epoch: int) -> None:
+    """Tell images which epoch it is, where they want to know: they may be others in every epoch."""
+    if isinstance(images, FollowsEpochs):
+        images.set_epoch(epoch)
+
+
+@runtime_checkable
+class FollowsEpochs(TypingProtocol):
+    """Images that may be others in every epoch."""
+
+    def set_epoch(self, epoch: int, /) -> None:
+        """Give the images of an epoch."""
 
 
 class TensorImages(Dataset[tuple[torch.Tensor, int]]):
