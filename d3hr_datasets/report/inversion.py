@@ -18,8 +18,8 @@ from d3hr_datasets.diffusion.grid_times import grid_times
 from d3hr_datasets.diffusion.pixel_range import to_model_range
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.torch_settings import neutral
-from d3hr_datasets.report.images import RealImages
 from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
+from d3hr_datasets.sources.matched_images import MatchedImages
 
 TIMESTEPS = 8  # over which normality is shown, besides those of the artifact
 DRAWN_CLASSES = 10  # in the figure of points; more could not be told apart
@@ -59,7 +59,7 @@ class InvertedImages:
 
 @neutral()
 def measure_inversion(
-    dataset: D3HRDataset, images: RealImages, images_per_class: int, progress: bool
+    dataset: D3HRDataset, images: MatchedImages, images_per_class: int, progress: bool
 ) -> InvertedImages:
     """Invert some real images of each class as the artifact's were, and measure their latents.
 

@@ -16,11 +16,11 @@ from d3hr_datasets.dataset.export import new_folder
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.report import figures, sections
-from d3hr_datasets.report.images import RealImages
 from d3hr_datasets.report.inversion import InvertedImages, measure_inversion
 from d3hr_datasets.report.measures import sampler_scores, sizes
 from d3hr_datasets.report.page import page
 from d3hr_datasets.report.sections import Pictures
+from d3hr_datasets.sources.matched_images import MatchedImages
 
 PAGE, NUMBERS = "index.html", "report.json"
 
@@ -41,7 +41,7 @@ def write_report(
             are those of the report.
         output: The folder to make; it must be missing or empty.
         images: Real images to invert, which normality, QQ plot and projections need: what
-            `report.images.RealImages` takes. Without them these sections say what is missing.
+            `sources.matched_images.MatchedImages` takes. Without them these sections say what is missing.
         images_per_class: Real images of each class, the same ones each time.
         progress: Show progress bars on stderr.
 
@@ -57,7 +57,7 @@ def write_report(
     """
     check_int("images_per_class", images_per_class, 2)
     figures.check_installed()
-    real = None if images is None else RealImages(images, dataset.artifact.info.class_list)
+    real = None if images is None else MatchedImages(images, dataset.artifact.info.class_list)
     with new_folder(output) as folder:
         dataset.materialize(progress=progress)
         inverted = None if real is None else measure_inversion(dataset, real, images_per_class, progress)

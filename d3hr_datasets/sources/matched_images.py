@@ -1,4 +1,4 @@
-"""The real images of a report: where they are -> pixels by class label of the artifact.
+"""Real images beside an artifact: where they are -> pixels by class label of the artifact.
 
 Classes are matched by name, never by position: where an order differs, nothing else would tell.
 """
@@ -15,11 +15,12 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.opening import open_source
+from d3hr_datasets.sources.records import ImageRecord
 from d3hr_datasets.sources.resizing import read_pixels
 from d3hr_datasets.sources.user_datasets import TorchvisionLike
 
 
-class RealImages:
+class MatchedImages:
     """Labelled real images whose classes are those of an artifact.
 
     Args:
@@ -48,8 +49,25 @@ class RealImages:
                 self._members.setdefault(matched[label], []).append(index)
 
     @neutral()
-    def read(self, class_label: int, count: int, image_size: int, image_mode: str) -> torch.Tensor:
+    def records(self, class_label: int, count: int, at_least: int = 1) -> list[ImageRecord]:
         """Return `count` random images of a class, or all if it has fewer, in random order, always the same.
+
+        Raises:
+            ConfigError: The class has fewer than `at_least`.
+        """
+        members = self._members.get(class_label, [])
+        if len(members) < at_least:
+            raise ConfigError(
+                f"class label {class_label} has {len(members)} images, and at least {at_least} are needed; "
+                "add images of it"
+            )
+        generator = torch.Generator().manual_seed(derive_seed(0, class_label, "report"))
+        order = torch.randperm(len(members), generator=generator)[:count].tolist()
+        return [next(self._images.records(0, members[position])) for position in order]
+
+    @neutral()
+    def read(self, class_label: int, count: int, image_size: int, image_mode: str) -> torch.Tensor:
+        """Read what `records` returns, at least two images.
 
         Returns:
             (N, C, S, S) uint8, S = `image_size`.
@@ -58,15 +76,7 @@ class RealImages:
             ConfigError: The class has fewer than two images.
             UnreadableImageError: An image cannot be read.
         """
-        members = self._members.get(class_label, [])
-        if len(members) < 2:
-            raise ConfigError(
-                f"class label {class_label} has {len(members)} images, normality needs at least two; add "
-                "images, or leave the class out with classes=[...]"
-            )
-        generator = torch.Generator().manual_seed(derive_seed(0, class_label, "report"))
-        order = torch.randperm(len(members), generator=generator)[:count].tolist()
-        records = [next(self._images.records(0, members[position])) for position in order]
+        records = self.records(class_label, count, at_least=2)
         return torch.stack([read_pixels(record, image_size, image_mode)[0] for record in records])
 
 
