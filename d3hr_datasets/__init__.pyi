@@ -1,4 +1,5 @@
 from .artifact.artifact import Artifact as Artifact
+from .artifact.curation import Curation as Curation
 from .artifact.gaussians import ClassGaussians as ClassGaussians
 from .artifact.gaussians import ClassModes as ClassModes
 from .artifact.info import ArtifactInfo as ArtifactInfo
@@ -20,6 +21,7 @@ from .dataset.named_datasets import list_datasets as list_datasets
 from .dataset.real_test_sets import real_test_set as real_test_set
 from .dataset.teacher_check import check_teacher as check_teacher
 from .errors import D3HRError as D3HRError
+from .sampling.curated_sampling import sample_candidates as sample_candidates
 from .sampling.gaussian_sampling import sample_group as sample_group
 from .sampling.group_loss import group_score as group_score
 from .sampling.mode_sampling import sample_modes as sample_modes

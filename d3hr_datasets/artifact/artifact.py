@@ -9,6 +9,7 @@ A folder, which is also a Hub dataset repository, in format 1; in format 2 where
     model/                   optional: the diffusion model, in diffusers' layout
     adapter/                 (2) optional: what changes the weights of the model, as peft writes it
     embeddings.safetensors   (2) optional: what the model's text encoders made of the prompts
+    curation.safetensors     (2) optional: order (K, N), the numbers of curated images, the best first
     README.md                dataset card
 
 Only JSON and safetensors are read. Statistics are read lazily, one class at a time if wished.
@@ -22,10 +23,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from d3hr_datasets.artifact.checked_files import CheckedFiles
 from d3hr_datasets.artifact.d3hr_json import (
+    CURATION,
     EMBEDDINGS,
     METADATA,
     STATISTICS,
@@ -37,15 +40,14 @@ from d3hr_datasets.artifact.download import download_artifact
 from d3hr_datasets.artifact.embeddings import read_embeddings
 from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.order_file import read_order
 from d3hr_datasets.artifact.tensors import pack_statistics, read_gaussians, read_modes
 from d3hr_datasets.diffusion.conditioning import PromptEmbeddings
 from d3hr_datasets.errors import ConfigError, D3HRError, ExportError
 from d3hr_datasets.io import hub
 from d3hr_datasets.io.atomic import completed_folder, replace_file, replace_text
 from d3hr_datasets.io.paths import expand_user
-from d3hr_datasets.io.untrusted_files import (
-    is_file,
-)
+from d3hr_datasets.io.untrusted_files import is_file
 
 
 class Artifact(CheckedFiles):
@@ -232,6 +234,8 @@ class Artifact(CheckedFiles):
         self.adapter_folder()
         if self.info.embeddings:
             self.embeddings()
+        if self.info.curation is not None:
+            self.order()
         for timestep in self.info.inversion.timesteps:
             self.gaussians(timestep)
             if self.info.num_modes > 1:
@@ -264,6 +268,16 @@ class Artifact(CheckedFiles):
         self.info.check_class_label(class_label)
         self.info.check_modes()
         return read_modes(self.check(STATISTICS), self.info, timestep, class_label)
+
+    def order(self, class_label: int | None = None) -> torch.Tensor:
+        """Read the numbers of the curated images, (K, N) int64; arguments and errors as `gaussians`.
+
+        Raises:
+            ConfigError: Also where the artifact stores no order.
+        """
+        self.info.check_class_label(class_label)
+        curation = self.info.check_curated()
+        return read_order(self.check(CURATION), curation, len(self.info.classes), class_label)
 
     def embeddings(self) -> PromptEmbeddings:
         """Read what the model's text encoders made of the prompts.

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
-from d3hr_datasets.artifact.d3hr_json import ADAPTER, METADATA, list_files, max_bytes, needed_files
+from d3hr_datasets.artifact.d3hr_json import ADAPTER, CURATION, METADATA, list_files, max_bytes, needed_files
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.diffusion.adapters import FILES as ADAPTER_FILES
 from d3hr_datasets.errors import ArtifactIntegrityError, ForeignFileError, ModelNotFoundError
@@ -56,10 +57,20 @@ class CheckedFiles:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that name what decides images (cards and pictures left out)."""
-        files = {name: self.sha256[name] for name in needed_files(self.info, self.sha256)}
-        text = json.dumps([self.info.to_dict(), files], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Sixteen hexadecimal digits that name what decides images (cards and pictures left out).
+
+        An order of curated images is left out, too: it decides those of curated sets only, and all others
+        stay what they were before there was one. `order_fingerprint` names it.
+        """
+        needed = [name for name in needed_files(self.info, self.sha256) if name != CURATION]
+        values = {key: value for key, value in self.info.to_dict().items() if key != "curation"}
+        return _digest([values, {name: self.sha256[name] for name in needed}])
+
+    @property
+    def order_fingerprint(self) -> str | None:
+        """Sixteen hexadecimal digits that name the order of curated images; None if there is none."""
+        curation = self.info.curation
+        return None if curation is None else _digest([curation.to_dict(), self.sha256.get(CURATION)])
 
     def check(self, name: str) -> Path:
         """Return the path of a file of the artifact, its checksum compared anew when it has changed.
@@ -140,3 +151,7 @@ class CheckedFiles:
             if not name.endswith(".md"):
                 check_model_file(self.check(name))
         return self.folder / relative
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.order_file import order_bytes
 from d3hr_datasets.artifact.tensors import stored_bytes
 from d3hr_datasets.errors import (
     ArtifactFormatError,
@@ -29,12 +30,13 @@ from d3hr_datasets.io.untrusted_files import (
 )
 from d3hr_datasets.version import __version__
 
-FORMAT = 2  # says of prompts, adapters, flow matching, shrinkage and budgets; what has none is written as 1
+FORMAT = 2  # says of prompts, adapters, flow, shrinkage, budgets and orders; what has none is written as 1
 FORMATS = (1, FORMAT)
 METADATA = "d3hr.json"
 STATISTICS = "statistics.safetensors"
 EMBEDDINGS = "embeddings.safetensors"
 ADAPTER = "adapter"
+CURATION = "curation.safetensors"
 
 
 def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
@@ -73,7 +75,7 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
     if described.needs_format_2 and document["format"] == 1:
         raise ArtifactFormatError(
             f"{path}: format = 1, but it says what format 2 has (prompts, an adapter, another grid, shrunk "
-            "variances or budgets); build or download the artifact again"
+            "variances, budgets or an order of images); build or download the artifact again"
         )
     return described, sha256
 
@@ -87,6 +89,8 @@ def needed_files(info: ArtifactInfo, sha256: dict[str, str]) -> list[str]:
     folders: tuple[str, ...] = ()
     if info.embeddings:
         names.add(EMBEDDINGS)
+    if info.curation is not None:
+        names.add(CURATION)
     if info.adapter:
         folders += (f"{ADAPTER}/",)
     if info.model.path is not None:
@@ -100,6 +104,8 @@ def max_bytes(info: ArtifactInfo, name: str) -> int:
     """Return the size that a file of an artifact has at most."""
     if name == STATISTICS:
         return stored_bytes(info)
+    if name == CURATION and info.curation is not None:
+        return order_bytes(len(info.classes), info.curation)
     if name == METADATA:
         return MAX_JSON_BYTES
     if is_of_tokenizer(PurePosixPath(name)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.artifact.curation import describe_curation
 from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.config.budgets import OF_METHOD
@@ -71,7 +72,7 @@ def artifact_facts(artifact: Artifact) -> dict[str, str]:
 
 
 def _additions(artifact: Artifact) -> dict[str, str]:
-    """Return what an artifact says of its adapter, its prompts and its variances, where it has such."""
+    """Return what an artifact says of adapter, prompts, variances and order, where it has such."""
     info, facts = artifact.info, {}
     if info.adapter:
         facts["adapter"] = _adapter_fact(artifact.folder / ADAPTER)
@@ -92,6 +93,9 @@ def _additions(artifact: Artifact) -> dict[str, str]:
             "classes share, "
             f"by {min(shares):g}" + (f" to {max(shares):g}" if min(shares) < max(shares) else "")
         )
+    if info.curation is not None:
+        decoding = describe_decoding(info.curation.decode)
+        facts["curated"] = f"{describe_curation(info.curation)}; {decoding}"
     return facts
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from d3hr_datasets.artifact.curation import Curation
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.budgets import MAX_BUDGETS, Budget, named_budget, read_budgets
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
@@ -59,6 +60,7 @@ class ArtifactInfo:
         budgets: Rules for sets of few images per class, by `max_ipc` from the smallest: the first that is
             not exceeded holds, and above the last one `decode` and `default_sampling` do. So they do for
             nested sets of all sizes, whose images must not change with the size.
+        curation: How the images of an order of each class were chosen, where the artifact has one.
     """
 
     name: str
@@ -81,6 +83,7 @@ class ArtifactInfo:
     adapter: bool = False
     shrinkage: tuple[float, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    curation: Curation | None = None
 
     def __post_init__(self) -> None:
         allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -172,6 +175,9 @@ class ArtifactInfo:
         for share in self.shrinkage:
             if check_number("shrinkage", share, 0.0) > 1:
                 raise ConfigError(f"shrinkage must be from 0 to 1, not {share!r:.80}")
+        if self.curation is not None:
+            self.curation.check_fits(len(self.classes), self.num_modes)
+            self.check_decode(self.curation.decode, "curation.decode.")
 
     def _check_budgets(self) -> None:
         """Check that each rule fits what is stored, and that a later one holds for larger sets."""
@@ -193,11 +199,14 @@ class ArtifactInfo:
             if rule.sampling is not None and rule.sampling.method == "modes":
                 with named_budget(index, "sampling"):
                     self.check_modes()
+            if rule.sampling is not None and rule.sampling.method == "curated":
+                with named_budget(index, "sampling"):
+                    self.check_curated(rule.max_ipc)
 
     @property
     def needs_format_2(self) -> bool:
         """Whether it says what readers of format 1 do not know."""
-        added = self.prompts or self.adapter or self.shrinkage or self.budgets
+        added = self.prompts or self.adapter or self.shrinkage or self.budgets or self.curation
         return bool(added) or self.inversion.grid != "ddim"
 
     @property
@@ -217,6 +226,30 @@ class ArtifactInfo:
                 "build one with modes"
             )
 
+    def check_curated(self, ipc: int = 1) -> Curation:
+        """Return how the images of the stored order were chosen, if there are `ipc` of each class.
+
+        Raises:
+            ConfigError: The artifact stores no order, or a shorter one.
+        """
+        others = "'modes'" if self.num_modes > 1 else "'moment_matched'"
+        if self.curation is None:
+            raise ConfigError(
+                f"the artifact {self.name} stores no order of curated images; use the method {others}, or "
+                "make an artifact with one by `d3hr curate`"
+            )
+        if ipc > self.curation.num_kept:
+            raise ConfigError(
+                f"ipc must be at most {self.curation.num_kept} with method='curated', not {ipc}: so many "
+                f"images of each class are in the order of the artifact {self.name}. Use the method "
+                f"{others}, which has no limit, or keep more by `d3hr curate --keep`"
+            )
+        return self.curation
+
+    def decode_of(self, method: str) -> DecodeConfig:
+        """Return how groups of a method of sampling are decoded unless the user says otherwise."""
+        return self.check_curated().decode if method == "curated" else self.decode
+
     def check_class_label(self, class_label: int | None) -> None:
         """Raise `ConfigError` unless there is such a class; None stands for all."""
         if class_label is not None:
@@ -235,12 +268,14 @@ class ArtifactInfo:
         """Return JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         values = without_defaults(
-            values, prompts=None, embeddings=False, adapter=False, shrinkage=[], budgets=[]
+            values, prompts=None, embeddings=False, adapter=False, shrinkage=[], budgets=[], curation=None
         )
         if self.budgets:
             values["budgets"] = [rule.to_dict() for rule in self.budgets]
         if self.prompts is not None:
             values["prompts"] = self.prompts.to_dict()
+        if self.curation is not None:
+            values["curation"] = self.curation.to_dict()
         return {**values, "inversion": self.inversion.to_dict(), "decode": self.decode.to_dict()}
 
     @classmethod
@@ -259,9 +294,10 @@ class ArtifactInfo:
             "inversion": InversionConfig,
             "decode": DecodeConfig,
             "prompts": Prompts,
+            "curation": Curation,
         }
         for key, config in configs.items():
-            if values.get(key) is not None or (key in values and key != "prompts"):
+            if values.get(key) is not None or (key in values and key not in {"prompts", "curation"}):
                 values[key] = config.from_dict(values[key])
         if "budgets" in values:
             values["budgets"] = read_budgets(values["budgets"])

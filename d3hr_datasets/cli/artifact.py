@@ -32,6 +32,7 @@ SHOWN = (
     "shrinkage",
     "decoding",
     "budgets",
+    "curated",
     "model",
     "adapter",
     "prompts",

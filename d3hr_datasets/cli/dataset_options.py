@@ -37,6 +37,21 @@ def _methods(incomplete: str) -> list[str]:
 
 
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the images.")]
+TimestepOption = Annotated[
+    float | None,
+    typer.Option(
+        parser=parse_time,
+        metavar="TIME",
+        help="Time to decode from, one that is stored; the artifact's by default.",
+    ),
+]
+GuidanceOption = Annotated[
+    float | None, typer.Option(help="Guidance while decoding; 1 is none. The artifact's by default.")
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(help="Where to generate, as in PyTorch; CUDA if there is one, else MPS, else the CPU."),
+]
 
 
 @dataclass(frozen=True)
@@ -68,28 +83,14 @@ class SetArguments:
         typer.Option(
             metavar="METHOD",
             autocompletion=_methods,
-            help="How groups are sampled: modes, moment_matched or search. By default as the artifact says "
-            "for so many images, else over the modes where it stores them.",
+            help="How groups are sampled: modes, moment_matched, search, or curated: the first images of "
+            "an order that d3hr curate has stored. By default as the artifact says for so many images, else "
+            "over the modes where it stores them.",
         ),
     ] = None
-    timestep: Annotated[
-        float | None,
-        typer.Option(
-            parser=parse_time,
-            metavar="TIME",
-            help="Time to decode from, one that is stored; by default the artifact's for so many images.",
-        ),
-    ] = None
-    guidance_scale: Annotated[
-        float | None,
-        typer.Option(
-            help="Guidance while decoding; 1 is none. By default the artifact's for so many images."
-        ),
-    ] = None
-    device: Annotated[
-        str | None,
-        typer.Option(help="Where to generate, as in PyTorch; CUDA if there is one, else MPS, else the CPU."),
-    ] = None
+    timestep: TimestepOption = None
+    guidance_scale: GuidanceOption = None
+    device: DeviceOption = None
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the diffusion model.")
     ] = "float32"
@@ -117,17 +118,16 @@ def make_dataset(given: SetArguments) -> D3HRDataset:
     else:
         kind = named_dataset(given.name or DEFAULT_NAME)
         found = kind.find_artifact(given.artifact)
-    decode = default_settings(found.info, given.ipc, given.nested)[1]
-    changes: dict[str, Any] = {"timestep": given.timestep, "guidance_scale": given.guidance_scale}
+    decode = default_settings(found.info, given.ipc, given.nested, given.sampling)[1]
+    decoding = {"timestep": given.timestep, "guidance_scale": given.guidance_scale}
+    changes: dict[str, Any] = {name: value for name, value in decoding.items() if value is not None}
     options: SetOptions = {
         "classes": given.classes or None,
         "nested": given.nested,
         "device": given.device,
         "torch_dtype": getattr(torch, given.dtype),
         "sampling": None if given.sampling is None else GroupSamplingConfig(cast(Any, given.sampling)),
-        "decode": dataclasses.replace(
-            decode, **{field: value for field, value in changes.items() if value is not None}
-        ),
+        "decode": dataclasses.replace(decode, **changes),
     }
     if kind is None:
         return D3HRDataset(found, given.root, given.ipc, given.seed, **options)

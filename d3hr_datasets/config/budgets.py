@@ -26,6 +26,7 @@ OF_METHOD: dict[GroupSamplingMethod, tuple[str, ...]] = {
     "moment_matched": (),
     "search": ("num_candidates", "mean_weight", "std_weight", "skewness_weight"),
     "modes": ("mode_spread",),
+    "curated": (),
 }
 EXAMPLE = '[{"max_ipc": 1, "decode": {"guidance_scale": 2}}]'
 

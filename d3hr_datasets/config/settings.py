@@ -16,7 +16,7 @@ from d3hr_datasets.config.json_settings import JsonSettings, without_defaults
 from d3hr_datasets.config.timesteps import CLEAN, GridKind, check_on_grid, check_time
 from d3hr_datasets.errors import ConfigError
 
-GroupSamplingMethod = Literal["moment_matched", "search", "modes"]
+GroupSamplingMethod = Literal["moment_matched", "search", "modes", "curated"]
 InversionMethod = Literal["ddim", "fixed_point"]
 NoiseTimestep = Literal["source", "target"]
 PosteriorLatent = Literal["mean", "sample"]
@@ -181,8 +181,9 @@ class GroupSamplingConfig(JsonSettings):
 
     Args:
         method: "moment_matched" (exact mean and standard deviation, vanishing odd moments), the paper's
-            "search" over random groups, or "modes" (spread over the modes of each class, for artifacts that
-            store them).
+            "search" over random groups, "modes" (spread over the modes of each class, for artifacts that
+            store them), or "curated" (the first images of a stored order, for artifacts that `d3hr curate`
+            has made; nothing else of these settings says anything of them).
         seed: Seed of all draws; class and candidate are mixed into it.
         num_candidates: Groups that "search" compares.
         mean_weight: Weight of ||mean(S) - mu|| in the paper's loss.

@@ -52,8 +52,10 @@ class D3HRDataset(FreshGroups, DatasetFolder):
             are 0..len(classes)-1 in this order.
         sampling: How groups are sampled; by default what the artifact's budgets say of so many images, else
             over the modes where it stores them, else moment-matched. Its own seed is replaced by `seed`.
+            "curated" takes the first images of an order that the artifact stores: `seed` is 0 then, and `ipc`
+            at most as many as there are.
         decode: How groups are denoised; by default what the artifact's budgets say of so many images, else
-            its `decode`.
+            its `decode`; of "curated" that which the images were chosen under.
         device: Where to generate; CUDA if there is one (that of `LOCAL_RANK`), else Apple's MPS (which was
             never run by this project), else the CPU.
         torch_dtype: Precision of the diffusion model. Of float32, products are float32, whatever TF32 or

@@ -51,6 +51,11 @@ class FreshGroups(ImagesOnDemand):
         self.resample = resample
         self.keep_epochs = check_int("keep_epochs", keep_epochs, 1)
         super().__init__(artifact, root, ipc, seed, **options)
+        if resample == "epoch" and self.sampling.method == "curated":
+            raise ConfigError(
+                "resample='epoch' draws another group in every epoch, and of curated images there is one; "
+                "leave it out, or give another method of sampling"
+            )
         # In shared memory, so that workers of a loader see what this process sets.
         self._epoch = _shared(0) if resample == "epoch" else None
         self._process = os.getpid()

@@ -10,18 +10,29 @@ import dataclasses
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.config.timesteps import check_on_grid
+from d3hr_datasets.errors import ConfigError
 
 
 def default_settings(
-    info: ArtifactInfo, ipc: int, nested: bool = False
+    info: ArtifactInfo, ipc: int, nested: bool = False, method: str | None = None
 ) -> tuple[GroupSamplingConfig, DecodeConfig]:
     """Return how a set of `ipc` images per class is made where nobody says: by the rule for its size.
 
     Nested sets of all sizes are made alike, since their images must not change when they grow: no rule holds.
+
+    Args:
+        info: Of the artifact.
+        ipc: Images per class.
+        nested: Whether the set is nested.
+        method: Of sampling, if it is chosen. Curated images are decoded as they were chosen, unless the rule
+            is one of curated images itself.
     """
     rule = None if nested else info.budget(ipc)
-    sampling, decode = (None, None) if rule is None else (rule.sampling, rule.decode)
-    return sampling or info.default_sampling, decode or info.decode
+    sampling = rule.sampling if rule is not None and rule.sampling is not None else info.default_sampling
+    method = method or sampling.method
+    is_other = method == "curated" and sampling.method != "curated"
+    decode = None if rule is None or is_other else rule.decode
+    return sampling, decode or info.decode_of(method)
 
 
 def resolve_settings(
@@ -37,12 +48,32 @@ def resolve_settings(
     Raises:
         ConfigError: They do not fit the artifact.
     """
-    default_sampling, default_decode = default_settings(info, ipc, nested)
-    decode = decode or default_decode
+    default_sampling, _ = default_settings(info, ipc, nested)
+    sampling = sampling or default_sampling
+    sampling = _curated(info, sampling, seed, ipc) if sampling.method == "curated" else sampling
+    decode = decode or default_settings(info, ipc, nested, sampling.method)[1]
     if decode.grid == info.inversion.grid == "ddim":  # says which timesteps there are
         check_on_grid(decode.timestep, decode.num_inference_steps, info.inversion.num_train_timesteps)
     info.check_decode(decode)
-    sampling = dataclasses.replace(sampling or default_sampling, seed=seed)
+    sampling = dataclasses.replace(sampling, seed=seed)
     if sampling.method == "modes":
         info.check_modes()
     return sampling, decode
+
+
+def _curated(info: ArtifactInfo, given: GroupSamplingConfig, seed: int, ipc: int) -> GroupSamplingConfig:
+    """Return the settings of a curated set, without those that say nothing of one."""
+    curation, plain = info.check_curated(ipc), GroupSamplingConfig("curated")
+    if seed != 0:
+        raise ConfigError(
+            f"seed must be 0 with method='curated', not {seed}: the images are those that were chosen, and "
+            "there are no others. Leave it out, or use another method"
+        )
+    if given.mode_spread not in {plain.mode_spread, curation.mode_spread}:
+        raise ConfigError(
+            f"mode_spread must be {curation.mode_spread} with method='curated', not {given.mode_spread}: so "
+            f"the images of the artifact {info.name} were chosen; leave it out"
+        )
+    if curation.mode_spread is None:
+        return plain
+    return dataclasses.replace(plain, mode_spread=curation.mode_spread)

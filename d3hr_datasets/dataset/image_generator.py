@@ -76,8 +76,14 @@ class ImageGenerator:
             "nested" if self.nested else self.ipc,
             self.class_labels.tolist(),
             str(self.torch_dtype),
+            *self._order,
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def _order(self) -> list[str | None]:
+        """What names the order of a curated set; nothing of others, which do not depend on it."""
+        return [self.artifact.order_fingerprint] if self.sampling.method == "curated" else []
 
     def cache(self, root: Path, ipc: int | None = None) -> ImageCache:
         """Return the cache of this set, or of the nested one of another size."""
@@ -100,6 +106,7 @@ class ImageGenerator:
             "decode": self.decode.to_dict(),
             "torch_dtype": str(self.torch_dtype),
             "nested": self.nested,
+            **({"order": self._order[0]} if self._order else {}),
         }
         if self.epoch:
             settings[MARK] = {"seed": self.sampling.seed, "epoch": self.epoch}

@@ -86,7 +86,10 @@ def fingerprints(settings: StudentSettings) -> dict[str, str]:
         found["images"] = images_digest(own_images(settings).images)
     elif settings.source not in REAL or settings.source == "reconstructed":
         # Statistics and, where it is inside, the model.
-        found["artifact"] = open_artifact(settings, settings.output).artifact.fingerprint
+        artifact = open_artifact(settings, settings.output).artifact
+        found["artifact"] = artifact.fingerprint
+        if settings.source == "curated":
+            found["order"] = str(artifact.order_fingerprint)
     weights = teacher_file(settings)
     if weights is not None:
         found["teacher"] = file_sha256(weights)

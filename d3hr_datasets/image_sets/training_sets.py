@@ -24,6 +24,7 @@ from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.dataset.artifact_registry import REGISTRY, registered_artifact
 from d3hr_datasets.dataset.dataset import D3HRDataset
+from d3hr_datasets.dataset.generation_settings import default_settings
 from d3hr_datasets.errors import ConfigError, ImagesNotFoundError
 from d3hr_datasets.image_sets.generated_images import (
     FreshImages,
@@ -53,6 +54,7 @@ GROUPS = {
     "modes": GroupSamplingConfig("modes"),
     "moment_matched": GroupSamplingConfig("moment_matched"),
     "search": GroupSamplingConfig("search"),
+    "curated": GroupSamplingConfig("curated"),
     "independent": GroupSamplingConfig("search", num_candidates=1),
     "vae_gaussians": GroupSamplingConfig("search", num_candidates=1),
 }
@@ -71,10 +73,10 @@ class TrainingSet:
             (the last two in the teacher's features) are subsets of it, "reconstructed" is "random_real"
             through the VAE; "raw_diffusion" samples the model from noise; "vae_gaussians" draws from class
             Gaussians in VAE space (timestep -1); "independent" draws from those at the artifact's timestep;
-            "search", "moment_matched" and "modes" are group sampling, and "default" is what the artifact
-            does by default.
+            "search", "moment_matched" and "modes" are group sampling, "curated" is the order that the
+            artifact stores, and "default" is what the artifact does by default.
         ipc: Images per class; 0 for "whole".
-        seed: Of the images and of the training.
+        seed: Of the images and of the training; curated images are the same ones for every seed.
         artifact: Folder of the artifact, or "ORG/NAME" on the Hub; empty for that of the data set.
         subset: A usual subset of ImageNet: "imagenette", "imagewoof", "imagenet100".
         timestep: To decode from; the artifact's default otherwise.
@@ -84,7 +86,7 @@ class TrainingSet:
         weights: Give each image the weight in the loss that its share of the real images asks for
             (`D3HRDataset.weights`). For sources of `GROUPS`: no others have weights.
         resample_every: Passes over the images after which another group is taken; 0 for never. Of generated
-            sources but "raw_diffusion".
+            sources but "raw_diffusion" and "curated".
         select: Choose settings: leave the held-out training images out, and test on them.
         data_root: Folder of torchvision's files.
         download: Let torchvision download them.
@@ -120,15 +122,18 @@ def open_artifact(settings: TrainingSet, root: str | Path) -> D3HRDataset:
         sampling = GroupSamplingConfig("modes", mode_spread=settings.mode_spread)
     classes = packaged_subset("imagenet", settings.subset) if settings.subset else None
     artifact = settings.artifact or _artifact_of(settings.dataset)
-    plain = D3HRDataset(artifact, root, max(settings.ipc, 1), settings.seed, classes=classes)
+    plain = D3HRDataset(artifact, root, max(settings.ipc, 1), classes=classes)
     timestep = CLEAN if settings.source == "vae_gaussians" else settings.timestep
     changes: dict[str, Any] = {"timestep": timestep, "guidance_scale": settings.guidance_scale}
-    decode = dataclasses.replace(plain.decode, **{k: v for k, v in changes.items() if v is not None})
+    method = plain.sampling.method if sampling is None else sampling.method
+    _, default = default_settings(plain.artifact.info, plain.ipc, method=method)
+    decode = dataclasses.replace(default, **{k: v for k, v in changes.items() if v is not None})
+    seed = 0 if method == "curated" else settings.seed
     return D3HRDataset(
         plain.artifact,
         root,
         plain.ipc,
-        plain.seed,
+        seed,
         classes=classes,
         sampling=sampling,
         decode=decode,

@@ -35,12 +35,15 @@ def sample_group(
         (ipc, *latent) float32 on the CPU.
 
     Raises:
-        ConfigError: `ipc` is no positive integer, the shapes differ, or the method is "modes".
+        ConfigError: `ipc` is no positive integer, the shapes differ, or the method is "modes" or
+            "curated".
         StatisticsError: Mean or variance is not finite, or a variance is negative.
     """
     check_int("ipc", ipc, 1)
     if config.method == "modes":
         raise ConfigError("the method 'modes' needs the modes of a class: use sample_modes")
+    if config.method == "curated":
+        raise ConfigError("the method 'curated' needs the order of an artifact: use sample_candidates")
     if mean.shape != variance.shape:
         raise ConfigError(f"mean {tuple(mean.shape)} and variance {tuple(variance.shape)} differ in shape")
     mean, variance = mean.detach().double().cpu(), variance.detach().double().cpu()

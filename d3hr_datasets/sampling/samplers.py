@@ -5,12 +5,15 @@ The one place that knows which sampler a method is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.numerics.sums import ordered_mean
 from d3hr_datasets.numerics.torch_settings import neutral
+from d3hr_datasets.sampling.curated_sampling import sample_candidates
 from d3hr_datasets.sampling.gaussian_sampling import sample_group
 from d3hr_datasets.sampling.mode_sampling import mode_weights, sample_modes
 from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK, sample_nested
@@ -25,7 +28,17 @@ def draw_latents(
     decode: DecodeConfig,
     nested: bool,
 ) -> torch.Tensor:
-    """Return what is denoised together: the group of a class, or the whole blocks of a nested one."""
+    """Return what is denoised together: the group of a class, or the whole blocks of a nested one.
+
+    Raises:
+        ConfigError: The artifact has not what the method needs: modes, or an order of `ipc` images.
+    """
+    if sampling.method == "curated":
+        curation = artifact.info.check_curated(ipc)
+        # Nested by itself. The last block of the order may be a shorter one, in sets of all sizes.
+        size = min(-(-ipc // NESTED_BLOCK) * NESTED_BLOCK, curation.num_kept) if nested else ipc
+        numbers = artifact.order(class_label)[0, :size]
+        return draw_candidates(artifact, class_label, numbers, curation.seed, curation.mode_spread, decode)
 
     def draw(size: int, config: GroupSamplingConfig) -> torch.Tensor:
         if config.method == "modes":
@@ -58,3 +71,17 @@ def group_weights(
     blocks = -(-ipc // NESTED_BLOCK)  # all of one size, and so of the same weights
     weights = mode_weights(modes, NESTED_BLOCK).repeat(blocks)[:ipc]
     return (weights / ordered_mean(weights, 0)).float()
+
+
+def draw_candidates(
+    artifact: Artifact,
+    class_label: int,
+    numbers: Sequence[int] | torch.Tensor,
+    seed: int,
+    mode_spread: float | None,
+    decode: DecodeConfig,
+) -> torch.Tensor:
+    """Return candidates of a class, from its modes where the artifact stores them; as `sample_candidates`."""
+    read = artifact.modes if artifact.info.num_modes > 1 else artifact.gaussians
+    statistics = read(decode.timestep, class_label)
+    return sample_candidates(statistics, numbers, class_label, seed=seed, mode_spread=mode_spread)

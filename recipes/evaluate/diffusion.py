@@ -70,6 +70,8 @@ def main() -> None:
             raw = raw_samples(base, model, arguments.ipc, 0, scale)
             results[f"raw sampling, guidance {scale:g}"] = measure(classifier, *raw, real)
             for method in get_args(GroupSamplingMethod):
+                if method == "curated" and base.artifact.info.curation is None:
+                    continue
                 sampling = GroupSamplingConfig(method, num_candidates=1000)
                 decode: DecodeConfig = dataclasses.replace(base.decode, guidance_scale=scale)
                 dataset = D3HRDataset(

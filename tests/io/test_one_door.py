@@ -41,6 +41,7 @@ ALLOWED = {
     ("io.atomic", "open", "sync"): "nothing is read of it",
     ("artifact.tensors", "safe_open", "_read"): ASKED,
     ("artifact.embeddings", "load_file", "read_embeddings"): ASKED,
+    ("artifact.order_file", "safe_open", "read_order"): ASKED,
     ("diffusion.adapters", "load_file", "apply_adapter"): ASKED,
     ("build.chunks", "safe_open", "load_tensors"): ASKED,
     (

@@ -47,7 +47,15 @@ CHANGES: dict[str, Any] = {
     "grid": "scheduler",
     "shift": 3.0,
 }
-ADDED = {"shrinkage", "adapter", "prompts", "negative prompt", "embeddings", "model licence"}  # in format 2
+ADDED = {
+    "curated",
+    "shrinkage",
+    "adapter",
+    "prompts",
+    "negative prompt",
+    "embeddings",
+    "model licence",
+}  # in format 2
 
 
 def _facts(**info: Any) -> dict[str, str]:
