@@ -16,6 +16,7 @@ LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 300, 60
 COMMANDS = {
     "build/__main__.py:build",
     "cli/adapt.py:adapt",
+    "cli/curate.py:curate",
     "cli/evaluate.py:evaluate",
     "cli/train.py:student",
 }

@@ -19,6 +19,8 @@ OTHER_NAMES = {
     "timesteps": ("timestep",),
     "decode.timestep": ("decode_timestep", "timestep"),
     "method": ("sampling", "inversion"),
+    "num_candidates": ("candidates",),
+    "num_kept": ("keep",),
     "num_modes": ("modes",),
     "num_readers": ("readers",),
     "torch_dtype": ("dtype",),

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import torch
@@ -25,14 +25,24 @@ from d3hr_datasets import (
     InversionConfig,
     check_teacher,
     group_score,
+    sample_candidates,
     sample_group,
 )
+from d3hr_datasets.artifact.d3hr_json import CURATION
 from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
 from d3hr_datasets.build.model_options import ModelOptions
 from d3hr_datasets.build.planning import plan_build
 from d3hr_datasets.build.reference_import import TIMESTEPS as IMPORTED
 from d3hr_datasets.build.reference_import import import_statistics
+from d3hr_datasets.curation import (
+    CurationSettings,
+    curate_artifact,
+    mean_distance,
+    order_candidates,
+    squared_mmd,
+)
+from d3hr_datasets.curation.ordering import OrderMethod
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.noise_schedule import NoiseLevel
 from d3hr_datasets.diffusion.solver import step
@@ -45,6 +55,7 @@ from d3hr_datasets.students.soft_labels import SoftLabels, images_digest
 from d3hr_datasets.students.teachers import load_teacher
 from d3hr_datasets.students.training import train_student
 from d3hr_datasets.students.views import TensorImages, normalized
+from tests.support.curated import save_separate_artifact, save_teacher
 from tests.support.tiny import CLASSES, TIMESTEPS, TinyImages, tiny_info, tiny_pipeline
 from tests.support.tiny_students import protocol
 
@@ -52,6 +63,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 LATENTS, IMAGES = torch.randn(6, 3, 4, 4, generator=GENERATOR), torch.rand(6, 1, 16, 16, generator=GENERATOR)
 LABELS = torch.arange(6) % 3
 MEAN, VARIANCE = torch.randn(3, 4, 4, generator=GENERATOR), torch.rand(3, 4, 4, generator=GENERATOR)
+GAUSSIAN, NUMBERS = ClassGaussians(MEAN[None], VARIANCE[None], torch.tensor([4])), torch.tensor([3, 0])
 PIXELS = (255 * torch.rand(12, 3, 12, 12, generator=GENERATOR)).to(torch.uint8)
 VIEWS = PIXELS / 255
 EACH = torch.arange(12)
@@ -84,6 +96,8 @@ def prepare(folder: Path) -> None:
     torch.manual_seed(0)
     network = create_student("convnet3", 3, 3, 12, {"width": 8})
     torch.save(network.state_dict(), folder / "teacher.pt")
+    separate = save_separate_artifact(folder / "separate")
+    save_teacher(separate, folder / "separate-teacher", folder / "images")
     (folder / "reference").mkdir()
     for label, name in enumerate(("ant", "bee", "cat")):
         moments = {
@@ -110,6 +124,10 @@ def sampling(folder: Path, work: Path) -> Any:
         k_center(LATENTS.flatten(1), 4),
         random_per_class(LABELS, 2, 0),
         select_per_class(herding, LATENTS.flatten(1), LABELS, 2),
+        sample_candidates(GAUSSIAN, NUMBERS, 1),
+        *(order_candidates(LATENTS.flatten(1), 4, method) for method in get_args(OrderMethod)),
+        squared_mmd(LATENTS.flatten(1)[:2], LATENTS.flatten(1)),
+        mean_distance(LATENTS.flatten(1)[:2], LATENTS.flatten(1)),
     ]
 
 
@@ -192,6 +210,22 @@ def building(folder: Path, work: Path) -> Any:
     ]
 
 
+def curating(folder: Path, work: Path) -> Any:
+    """Put images of an artifact in order, and make the first ones."""
+    settings = CurationSettings(num_candidates=6, num_kept=4)
+    options: dict[str, Any] = {"device": "cpu", "progress": False, "images": folder / "photos"}
+    made = curate_artifact(
+        folder / "separate", work / "curated", f"local-dir:{folder / 'separate-teacher'}", settings, **options
+    )
+    plain = {**options, "images": None}
+    again = curate_artifact(
+        made, work / "again", f"local-dir:{folder / 'separate-teacher'}", settings, **plain
+    )
+    curated = GroupSamplingConfig("curated")
+    dataset = D3HRDataset(made, work / "cache", 2, device="cpu", sampling=curated)
+    return [made.order(), again.order(), (made.folder / CURATION).read_bytes(), dataset.sample_latents(1)]
+
+
 def students(folder: Path, work: Path) -> Any:
     """Train students in every way there is."""
     plain = protocol(**COLOUR)
@@ -235,4 +269,9 @@ def report(folder: Path, work: Path) -> Any:
 
 
 QUICK: dict[str, Callable[[Path, Path], Any]] = {"sampling": sampling, "model": model, "images": images}
-SLOW: dict[str, Callable[[Path, Path], Any]] = {"building": building, "students": students, "report": report}
+SLOW: dict[str, Callable[[Path, Path], Any]] = {
+    "building": building,
+    "curating": curating,
+    "students": students,
+    "report": report,
+}
