@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from d3hr_datasets import D3HRDataset, DecodeConfig, GroupSamplingConfig, sample_candidates
+from d3hr_datasets import Budget, D3HRDataset, DecodeConfig, GroupSamplingConfig, sample_candidates
+from d3hr_datasets.artifact import copy_with_budgets
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.image_sets.training_sets import TrainingSet, open_artifact
 from tests.cli.test_cli import fail, succeed
@@ -134,3 +135,29 @@ def test_curated_is_an_option_of_commands_and_a_source_of_students(make: Make, t
     settings = TrainingSet(dataset="x", source="curated", ipc=3, seed=7, artifact=str(folder))
     opened = open_artifact(settings, tmp_path / "cache")  # other students, the same images
     assert opened.image_folder == dataset.image_folder
+
+
+def test_a_rule_for_small_sets_may_ask_for_the_order(make: Make, tmp_path: Path) -> None:
+    artifact, warmer = make(2).artifact, DecodeConfig(200, 10, 3.0)
+    rules = [Budget(2, sampling=CURATED), Budget(4, decode=warmer, sampling=CURATED), Budget(6, warmer)]
+    ruled = copy_with_budgets(artifact, rules, tmp_path / "ruled")
+
+    def of(ipc: int, **options: Any) -> tuple[str, DecodeConfig]:
+        dataset = D3HRDataset(ruled, tmp_path / "cache", ipc, device="cpu", **options)
+        return dataset.sampling.method, dataset.decode
+
+    assert of(2) == ("curated", curation().decode)
+    assert of(3) == ("curated", warmer)
+    assert of(5) == ("modes", warmer)
+    assert of(5, sampling=CURATED) == ("curated", curation().decode)  # the rule is of other images
+    assert of(3, sampling=GroupSamplingConfig("modes"), seed=1) == ("modes", warmer)
+    settings = TrainingSet(dataset="x", source="default", ipc=2, seed=7, artifact=str(ruled.folder))
+    opened = open_artifact(settings, tmp_path / "cache")
+    assert (opened.sampling.method, opened.decode, opened.seed) == ("curated", curation().decode, 0)
+    with pytest.raises(ConfigError, match="ipc must be at most 12"):
+        copy_with_budgets(artifact, [Budget(13, sampling=CURATED)], tmp_path / "longer")
+
+
+def test_there_is_no_other_curated_group_for_another_epoch(make: Make) -> None:
+    with pytest.raises(ConfigError, match="of curated images there is one"):
+        make(2, resample="epoch")

@@ -118,3 +118,14 @@ def test_what_has_no_other_group_is_refused(real: Path, artifact: Path, tmp_path
             run_student(_student(real, tmp_path, artifact, **changes), progress=False)
     with pytest.raises(ConfigError, match="source 'herding' has none"):
         training_set(TrainingSet(dataset=str(real), source="herding", ipc=1, resample_every=1), tmp_path)
+
+
+def test_weights_are_those_of_every_group(artifact: Path, tmp_path: Path) -> None:
+    settings = TrainingSet(
+        dataset="x", source="default", ipc=IPC, artifact=str(artifact), resample_every=1, weights=True
+    )
+    weights = training_set(settings, tmp_path).weights
+    assert weights is not None and weights.tolist() == [1.0] * (3 * IPC)
+    refused = dataclasses.replace(settings, source="curated")
+    with pytest.raises(ConfigError, match=r"resample_every = 1 .*'curated' has none"):
+        training_set(refused, tmp_path)
