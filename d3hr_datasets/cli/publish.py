@@ -33,20 +33,32 @@ def card(
         Path | None,
         typer.Option(help="JSON of recipes.tables.students, for a table of accuracies. [the one it has]"),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="report.json of `d3hr report --images`, for what it says of near copies. [what it has]"
+        ),
+    ] = None,
     root: RootOption = None,
     device: Annotated[str | None, typer.Option(help="Where to generate, as in PyTorch.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write README.md, a contact sheet and a Parquet preview of an artifact into its folder.
 
-    Generates a few images. Of a card that is there, accuracies, the size of the preview and what stands below
-    the line about notes are kept.
+    Generates a few images. Of a card that is there, accuracies, near copies, the size of the preview and what
+    stands below the line about notes are kept.
     """
     from d3hr_datasets.artifact.artifact import Artifact
     from d3hr_datasets.publish.card import PREVIEW, SHEET, write_card
 
     path = write_card(
-        Artifact.load(artifact), repo_id, preview_ipc=preview_ipc, results=results, root=root, device=device
+        Artifact.load(artifact),
+        repo_id,
+        preview_ipc=preview_ipc,
+        results=results,
+        report=report,
+        root=root,
+        device=device,
     )
     if as_json:
         print_json({"card": str(path), "sheet": str(artifact / SHEET), "preview": str(artifact / PREVIEW)})

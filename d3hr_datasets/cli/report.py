@@ -21,11 +21,28 @@ def report(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="Real images, for normality and projections: a folder with one folder per class, "
-            "torchvision:NAME[:ROOT], or datasets:NAME, as `d3hr build` takes them.",
+            help="Training images, for normality, projections and near copies: a folder with one folder per "
+            "class, torchvision:NAME[:ROOT], or datasets:NAME, as `d3hr build` takes them.",
         ),
     ] = None,
-    images_per_class: Annotated[int, typer.Option(min=2, help="Real images of each class.")] = 100,
+    images_per_class: Annotated[
+        int, typer.Option(min=2, help="Real images of each class that are inverted.")
+    ] = 100,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Real images that the artifact was not built from, to compare near copies with: a folder, "
+            "or torchvision:NAME[:ROOT] or datasets:NAME, whose split 'test' is taken.",
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Look for near copies in the features of this teacher, too: embedded:fashion-mnist, "
+            "local-dir:FOLDER, or a name of timm. In pixels only by default."
+        ),
+    ] = None,
     ipc: Annotated[int, typer.Option(min=1, help="Generated images per class.")] = 10,
     seed: SeedOption = 0,
     root: RootOption = None,
@@ -38,7 +55,7 @@ def report(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a page about an artifact: images, normality, samplers, sizes. Prints its path.
+    """Write a page about an artifact: images, normality, near copies, samplers, sizes. Prints its path.
 
     The folder also holds its pictures as PNG files and its numbers as report.json. Needs
     the libraries of the extra 'report': matplotlib, scikit-learn and scipy.
@@ -46,5 +63,5 @@ def report(
     from d3hr_datasets.report.report import NUMBERS, write_report
 
     dataset = make_dataset(SetArguments(artifact, None, ipc, seed, root, classes, device=device))
-    page = write_report(dataset, output, images, images_per_class)
+    page = write_report(dataset, output, images, images_per_class, held_out=held_out, teacher=teacher)
     typer.echo((output / NUMBERS).read_text(encoding="utf-8").rstrip() if as_json else page)

@@ -21,9 +21,13 @@ from d3hr_datasets.dataset.export import export_parquet, require_parquet
 from d3hr_datasets.dataset.named_datasets import named_dataset
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.atomic import replace_file, replaced_folder
-from d3hr_datasets.io.markdown import format_score, markdown, markdown_table
-from d3hr_datasets.io.untrusted_files import read_json_argument
-from d3hr_datasets.publish.earlier_card import ACCURACY, NOTES, kept_accuracies, preview_ipc_of, split_notes
+from d3hr_datasets.io.markdown import markdown, markdown_table
+from d3hr_datasets.publish.earlier_card import (
+    NOTES,
+    preview_ipc_of,
+    split_notes,
+)
+from d3hr_datasets.publish.measured import measured_sections
 
 SHEET, PREVIEW = "contact-sheet.png", "preview/train-00000-of-00001.parquet"
 SIDE = 10  # of the contact sheet, in images
@@ -36,13 +40,14 @@ def write_card(
     *,
     preview_ipc: int | None = None,
     results: Path | None = None,
+    report: Path | None = None,
     root: str | Path | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> Path:
     """Write the card, its contact sheet and the preview of an artifact, and list them in `d3hr.json`.
 
-    Of a card that is there, text below the line `NOTES` is kept, and accuracies unless there are new ones.
+    Of a card that is there, text below the line `NOTES` is kept, and measurements unless there are new ones.
 
     Args:
         artifact: The artifact, in a folder that can be written.
@@ -51,6 +56,8 @@ def write_card(
             that is there has, or one.
         results: Measured accuracies: a JSON file of `recipes.tables.students`; by default those of the card
             that is there.
+        report: Near copies of training images: `report.json` of a report on this artifact with real images;
+            likewise by default.
         root: Cache of the images of sheet and preview, as in `D3HRDataset`.
         device: Where to generate them.
         progress: Show a progress bar on stderr while generating.
@@ -59,13 +66,13 @@ def write_card(
         The path of the card.
 
     Raises:
-        ConfigError: There is no `repo_id` to name in the snippet, or `results` is no such file.
+        ConfigError: There is no `repo_id` to name in the snippet, or `results` or `report` is no such file.
         MissingExtraError: `datasets` is not installed.
     """
     if preview_ipc is not None:
         check_int("preview_ipc", preview_ipc, 1)
     folder, num_classes = artifact.folder, len(artifact.info.classes)
-    accuracies = accuracy_section(results) if results else kept_accuracies(split_notes(folder / CARD)[0])
+    measured = measured_sections(split_notes(folder / CARD)[0], results, report, artifact.fingerprint)
     use_section(artifact, repo_id, 0)  # what cannot be written stops this before anything is generated
     require_parquet()
     if preview_ipc is None:
@@ -79,22 +86,31 @@ def write_card(
         images = [sheet[index][0] for index in range(len(sheet))]
         with replaced_folder(folder) as new:
             replace_file(new / SHEET, lambda path: contact_sheet(images, SIDE).save(path, "PNG"))
-            if (new / PREVIEW).parent.is_symlink():
-                (new / PREVIEW).parent.unlink()
-            (new / PREVIEW).parent.mkdir(exist_ok=True)
-            replace_file(new / PREVIEW, lambda path: shutil.copyfile(data / Path(PREVIEW).name, path))
+            _place_preview(new, data / Path(PREVIEW).name)
             notes = split_notes(folder / CARD)[1]  # also what was written while images were made
-            text = card_text(artifact, repo_id, ImageFiles.of([new / PREVIEW]), accuracies)
+            text = card_text(artifact, repo_id, ImageFiles.of([new / PREVIEW]), *measured)
             replace_file(new / CARD, lambda path: path.write_text(f"{text}\n{NOTES}\n{notes}", "utf-8"))
             Artifact(new, artifact.info, {}).write_metadata()
     artifact.sha256 = Artifact.load(folder).sha256
     return folder / CARD
 
 
+def _place_preview(folder: Path, file: Path) -> None:
+    """Copy the preview into the folder of the artifact, through no link."""
+    target = folder / PREVIEW
+    if target.parent.is_symlink():
+        target.parent.unlink()
+    target.parent.mkdir(exist_ok=True)
+    replace_file(target, lambda path: shutil.copyfile(file, path))
+
+
 def card_text(
-    artifact: Artifact, repo_id: str | None, preview: ImageFiles, accuracies: str | None = None
+    artifact: Artifact,
+    repo_id: str | None,
+    preview: ImageFiles,
+    *measured: str,
 ) -> str:
-    """Return the card without the author's notes: arguments as `write_card`, and a section of accuracies."""
+    """Return the card without the author's notes: arguments as `write_card`, and sections of measurements."""
     info = artifact.info
     rows = [[key, markdown(fact)] for key, fact in artifact_facts(artifact).items() if key not in ELSEWHERE]
     title = f"D3HR {info.source.get('name') or info.name}"
@@ -109,8 +125,7 @@ def card_text(
         use_section(artifact, repo_id, preview.num_images),
         "## How it was built\n\n" + markdown_table(["", ""], rows),
     ]
-    if accuracies:
-        sections.append(accuracies)
+    sections += measured
     sections.append(
         f"## Licences\n\nData: {markdown(license_of_data(artifact))}. Diffusion model: "
         f"{markdown(license_of_model(artifact))}. The statistics describe the data and are useful with that "
@@ -161,20 +176,3 @@ def use_section(artifact: Artifact, repo_id: str | None, num_preview: int) -> st
         f'`D3HRDataset("{where}@COMMIT", ipc=10)` pins a commit of this repository. The viewer and '
         f'`datasets.load_dataset("{where}")` show a preview of {num_preview} images, not the data set.'
     )
-
-
-def accuracy_section(path: Path) -> str:
-    """Return the accuracies that `recipes.tables.students` measured, as a section of a card.
-
-    Raises:
-        ConfigError: The file is none of that recipe's.
-    """
-    try:
-        rows = read_json_argument(path, "file of results")["rows"]
-        cells = [[row["name"], format_score(row["top1"])] for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f'{path} has no {{"rows": [{{"name", "top1": {{"mean", "std", "values"}}}}]}}: {error!r}; '
-            "`python -m recipes.tables.students` writes such a file"
-        ) from error
-    return f"{ACCURACY}\n\n" + markdown_table(["training set", "accuracy, %"], cells)

@@ -1,4 +1,4 @@
-"""What is kept of an earlier card: accuracies, the size of the preview, and the author's notes."""
+"""What is kept of an earlier card: accuracies, near copies, the size of the preview, the author's notes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from d3hr_datasets.artifact.facts import MAX_CARD_BYTES
 from d3hr_datasets.io.untrusted_files import is_file, read_file
 
 ACCURACY = "## Accuracy"
+COPIES = "## Near copies"
 NOTES = "<!-- notes: what follows is yours and stays when the card is written again -->"
 
 
-def kept_accuracies(text: str) -> str | None:
-    """Return the section of accuracies of an earlier card (without the author's notes), or None."""
-    found = re.search(rf"^{ACCURACY}\n.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+def kept_section(text: str, heading: str) -> str | None:
+    """Return a section of an earlier card (without the author's notes) by its heading, or None."""
+    found = re.search(rf"^{heading}\n.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     return None if found is None else found[0].strip()
 
 

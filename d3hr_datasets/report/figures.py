@@ -142,6 +142,25 @@ def projection_figure(
     return _save(figure)
 
 
+def nearness_figure(values: dict[tuple[str, str], list[torch.Tensor]]) -> bytes:
+    """Draw how near generated images and others are to training images: shares over a measure, as steps.
+
+    Args:
+        values: By space and measure: (N,) of generated images, (M,) of others.
+    """
+    figure = _figure(10, 3.2 * len(values) / 2)
+    panels = figure.subplots(-(-len(values) // 2), 2, squeeze=False).flatten()
+    for axes, ((space, measure), (mine, others)) in zip(panels, values.items(), strict=True):
+        for found, name, colour in ((mine, "generated", "tab:orange"), (others, "others", "tab:blue")):
+            ordered = found.sort().values.tolist()
+            shares = [place / len(ordered) for place in range(len(ordered) + 1)]
+            axes.step([ordered[0], *ordered], shares, where="post", color=colour, linewidth=1.2, label=name)
+        axes.set_title(f"{measure} in {space}", fontsize=10)
+        axes.set_ylabel("share of images")
+    panels[0].legend(fontsize=8)
+    return _save(figure)
+
+
 def scores_figure(scores: dict[str, dict[str, float]]) -> bytes:
     """Draw the terms of the loss of each sampler as bars."""
     terms = [term for term in next(iter(scores.values())) if term != "loss"]

@@ -54,7 +54,7 @@ def artifact_table(dataset: D3HRDataset) -> str:
 def images_section(dataset: D3HRDataset, inverted: InvertedImages | None, pictures: Pictures) -> str:
     """Return the pictures of each class: its mean, the generated images, and real ones if there are any."""
     info, model = dataset.artifact.info, dataset.model()
-    scale = SMALL // info.image_size
+    scale = scale_of(info.image_size)
     parts = [
         paragraph(
             "For each class: the mean of its inverted latents, denoised and decoded as the images are; then "
@@ -93,7 +93,13 @@ def images_section(dataset: D3HRDataset, inverted: InvertedImages | None, pictur
     return "\n".join(parts)
 
 
-def _needs_images(dataset: D3HRDataset) -> str:
+def scale_of(image_size: int) -> int:
+    """Return the screen pixels per pixel of images of a size; 0 for large ones, which fit the page."""
+    return SMALL // image_size
+
+
+def needs_images(dataset: D3HRDataset) -> str:
+    """Return what a section says that needs real images."""
     return missing(
         "Not measured: an artifact holds means and variances only, so this needs real images. Give a folder "
         "with one folder per class, or what else `d3hr build` takes, such as a data set of torchvision:",
@@ -104,7 +110,7 @@ def _needs_images(dataset: D3HRDataset) -> str:
 def normality_section(dataset: D3HRDataset, inverted: InvertedImages | None, pictures: Pictures) -> str:
     """Return how far latents are from Gaussian noise, over timesteps."""
     if inverted is None:
-        return _needs_images(dataset)
+        return needs_images(dataset)
     stored = dataset.artifact.info.inversion.timesteps
     vae, there = inverted.normality[CLEAN], inverted.normality[dataset.decode.timestep]
     alt = (
@@ -137,7 +143,7 @@ def normality_section(dataset: D3HRDataset, inverted: InvertedImages | None, pic
 def quantiles_section(dataset: D3HRDataset, inverted: InvertedImages | None, pictures: Pictures) -> str:
     """Return the QQ plots of latents."""
     if inverted is None:
-        return _needs_images(dataset)
+        return needs_images(dataset)
     ends = {t: float(lines[:, -1].mean()) for t, lines in sorted(inverted.quantiles.items())}
     probability = float(inverted.probabilities[-1])
     spaces = [f"{'VAE space' if t == CLEAN else f't = {t:g}'} {end:.2f}" for t, end in ends.items()]
@@ -154,7 +160,7 @@ def quantiles_section(dataset: D3HRDataset, inverted: InvertedImages | None, pic
 def projection_section(dataset: D3HRDataset, inverted: InvertedImages | None, pictures: Pictures) -> str:
     """Return the two-dimensional views of latents and groups."""
     if inverted is None:
-        return _needs_images(dataset)
+        return needs_images(dataset)
     names = dataset.classes[:DRAWN_CLASSES]
     png = figures.projection_figure(inverted.spaces, inverted.labels, inverted.group_labels, names)
     alt = f"Two-dimensional views of latents of {len(names)} classes, real images and sampled groups."

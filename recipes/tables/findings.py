@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from d3hr_datasets.copies.findings import Comparison, CopyFindings
 from d3hr_datasets.io.markdown import markdown_table as table
 from recipes.common.results import read_results
 from recipes.tables import result_tables
@@ -125,3 +126,32 @@ def ranks() -> str:
         for name, values in found.items()
     ]
     return table(["ten images per class", "architectures", "Spearman's correlation", "Kendall's"], rows)
+
+
+def copies() -> str:
+    """Return whether sets of the embedded artifact have near copies of training images."""
+    document = read_results(result_tables.RESULTS / "copies.json")
+    seeds, rows, verdicts, columns = document["settings"]["seeds"], [], [], []
+    for name, values in document["results"].items():
+        found = CopyFindings.from_dict(values)
+        comparisons = {
+            f"{measure}, {space}": comparison
+            for space, measures in found.spaces.items()
+            for measure, comparison in measures.items()
+        }
+        columns = list(comparisons)
+        first = next(iter(comparisons.values()))
+        expected = f"{100 * first.expected / first.num_images:.1f}"
+        rows.append([name, first.num_images, expected, *map(_share, comparisons.values())])
+        if name.startswith("ipc"):
+            verdicts.append(f"- **{name}, {seeds} seeds.** {found.verdict()}")
+    header = ["images", "number", "near by chance, %", *(f"near by {column}, %" for column in columns)]
+    what = (
+        "p: chance of at least so many. Too many: more than chance explains, all tests of a row considered."
+    )
+    return "\n\n".join([table(header, rows), what, "\n".join(verdicts)])
+
+
+def _share(found: Comparison) -> str:
+    share = 100 * found.num_near / found.num_images
+    return f"{share:.1f} (p = {found.p_value:.2g}){', too many' if found.exceeds else ''}"

@@ -17,8 +17,9 @@ from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.facts import CARD
 from d3hr_datasets.dataset.card_head import ImageFiles
 from d3hr_datasets.io.atomic import replace_text, replaced_folder
-from d3hr_datasets.publish.card import PREVIEW, accuracy_section, card_text
+from d3hr_datasets.publish.card import PREVIEW, card_text
 from d3hr_datasets.publish.earlier_card import NOTES
+from d3hr_datasets.publish.measured import accuracy_section
 from recipes.common.errors import RecipeError
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
@@ -44,6 +45,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "comparisons": findings.comparisons,
     "ranks": findings.ranks,
     "round trips": findings.inversion_methods,
+    "copies": findings.copies,
     "configurations": model_tables.configurations,
 }
 BLOCK = re.compile(r"<!-- (?!end of )([a-z ]+) -->\n.*?<!-- end of \1 -->", re.DOTALL)

@@ -105,6 +105,7 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("evaluate.dit_xl", ["--work", "work"], _no_memory),
     ("evaluate.build_memory", [], _no_processes),
     ("evaluate.dataset", [], _no_processes),
+    ("evaluate.copies", [], _nothing),
     ("evaluate.diffusion", [], _nothing),
     ("evaluate.inversion", [], _nothing),
     ("evaluate.inversion_methods", [], _nothing),

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from d3hr_datasets.copies.findings import Comparison, CopyFindings
 from d3hr_datasets.publish.earlier_card import NOTES
 from recipes.common.errors import RecipeError
-from recipes.tables import result_tables, write_cards
+from recipes.tables import findings, result_tables, write_cards
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = ("README.md", "docs/**/*.md", "hub/*/README.md", "hub/*/model/README.md")
@@ -167,3 +168,21 @@ def test_the_calls_on_the_models_card_work() -> None:
             assert names["labels"] == [8, 7]
             with pytest.raises(IndexError):
                 pipeline([8])  # type: ignore[operator]
+
+
+def test_near_copies_of_each_size_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = Comparison(30, 1, 0.3, 0.25, (), False, (20.0, 21.0))
+    many = Comparison(30, 6, 0.3, 1e-6, ("Bag",), True, (0.8, 0.9))
+    results = {}
+    for name, ratio in (("ipc 1", few), ("ipc 10", many), ("test images as they are", many)):
+        spaces = {"pixels": {"distance": few, "ratio": ratio}}
+        found = CopyFindings("held out", 60_000, 60_000, 10_000, 50, None, spaces)
+        results[name] = found.to_dict()
+    (tmp_path / "copies.json").write_text(json.dumps({"results": results, "settings": {"seeds": 3}}))
+    monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
+    text = findings.copies()
+    assert "| ipc 1 | 30 | 1.0 | 3.3 (p = 0.25) | 3.3 (p = 0.25) |" in text
+    assert "| ipc 10 | 30 | 1.0 | 3.3 (p = 0.25) | 20.0 (p = 1e-06), too many |" in text
+    assert "- **ipc 1, 3 seeds.** No more near copies" in text
+    assert "- **ipc 10, 3 seeds.** More near copies" in text and "above all Bag" in text
+    assert "- **test images" not in text

@@ -25,6 +25,7 @@ DIT = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml"
 # Arguments of a recipe, and the command that it names in a folder where there is nothing.
 NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "build.fashion_mnist": [([], DIT)],
+    "evaluate.copies": [([], BUILD)],
     "evaluate.diffusion": [([], BUILD)],
     "evaluate.inversion": [([], BUILD)],
     "evaluate.inversion_methods": [([], BUILD)],

@@ -100,6 +100,8 @@ def test_the_page_needs_nothing_else(report: Path) -> None:
         "class-002-generated.png",
         "class-002-mean.png",
         "class-002-real.png",
+        "copies-pixels.png",
+        "copies.png",
         "index.html",
         "normality.png",
         "projection.png",
@@ -206,10 +208,13 @@ def test_a_report_without_images_says_what_is_missing(
     done = CliRunner().invoke(app, command)
     assert (done.exit_code, done.stdout.strip()) == (0, str(folder / "index.html")), done.output
     text = (folder / "index.html").read_text(encoding="utf-8")
-    assert text.count('class="missing"') == 3
+    assert text.count('class="missing"') == 4
     assert "--images" in text
     assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["inversion"] is None
-    assert not {"normality.png", "qq.png", "projection.png"} & {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8"))["copies"] is None
+    assert not {"copies.png", "normality.png", "qq.png", "projection.png"} & {
+        path.name for path in folder.iterdir()
+    }
     with pytest.raises(ExportError, match="no empty folder"):
         write_report(dataset, folder, progress=False)
 

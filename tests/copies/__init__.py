@@ -1,0 +1,1 @@
+"""Tests of `d3hr_datasets.copies`."""
