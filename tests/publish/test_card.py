@@ -48,6 +48,7 @@ CHANGES: dict[str, Any] = {
     "shift": 3.0,
 }
 ADDED = {
+    "budgets",
     "curated",
     "shrinkage",
     "adapter",

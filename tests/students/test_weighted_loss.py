@@ -89,21 +89,20 @@ def test_equal_weights_change_nothing(kind: str, cutmix: float, images: TensorIm
 
 
 def test_a_mixed_image_has_the_mixed_weight(images: TensorImages) -> None:
-    """A student that answers the same to all images has one loss for each label: only shares are left."""
+    """A student that answers by the place in the batch, whatever it sees: only weights decide."""
     loss = StudentLoss(protocol(cutmix=1.0), 3, None, None, default_accelerator(), False, WEIGHTS)
     views = images.images[INDEX].float() / 255
 
-    def constant(inputs: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([[0.0, 1.0, 2.0]]).repeat(len(inputs), 1)
+    logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 5.0, 0.0]])
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = loss(constant, views, torch.zeros(4, dtype=torch.int64), INDEX)
+        found = loss(lambda _: logits, views, torch.zeros(4, dtype=torch.int64), INDEX)
         torch.manual_seed(0)
         mixing = v2.CutMix(alpha=1.0, num_classes=4)(views, torch.arange(4))[1]
-    each = F.cross_entropy(torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([0]))
+    each = F.cross_entropy(logits, torch.zeros(4, dtype=torch.int64), reduction="none")
     assert ((mixing > 0) & (mixing < 1)).any()
-    torch.testing.assert_close(found, each * (mixing @ WEIGHTS[INDEX]).mean())
+    torch.testing.assert_close(found, (each * (mixing @ WEIGHTS[INDEX])).mean())
 
 
 def test_an_image_of_no_weight_teaches_nothing(images: TensorImages) -> None:

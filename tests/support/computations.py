@@ -68,6 +68,7 @@ PIXELS = (255 * torch.rand(12, 3, 12, 12, generator=GENERATOR)).to(torch.uint8)
 VIEWS = PIXELS / 255
 EACH = torch.arange(12)
 TRAINING = TensorImages(PIXELS, EACH % 3, list(CLASSES))
+WEIGHTS = (1 + EACH) / 6.5
 COLOUR: dict[str, Any] = {
     "channels": 3,
     "mean": [0.5] * 3,
@@ -204,6 +205,7 @@ def building(folder: Path, work: Path) -> Any:
     return [
         (work / "artifact" / "statistics.safetensors").read_bytes(),
         [dataset.sample_latents(label) for label in range(3)],
+        dataset.weights,
         artifact.gaussians(500),
         plan.run(progress=False).gaussians(400),
         (work / "int8" / "statistics.safetensors").read_bytes(),
@@ -247,6 +249,7 @@ def students(folder: Path, work: Path) -> Any:
     soft = SoftLabels.load(work / "labels.safetensors")
     trained = [
         train_student(plain, TRAINING, 3),
+        train_student(plain, TRAINING, 3, weights=WEIGHTS),
         train_student(protocol(**COLOUR, **AUGMENTED, labels="soft"), TRAINING, 3, teacher=teacher),
         train_student(protocol(**COLOUR, labels="stored"), TRAINING, 3, soft_labels=soft),
     ]
