@@ -30,7 +30,7 @@ from d3hr_datasets.io.untrusted_files import (
 )
 from d3hr_datasets.version import __version__
 
-FORMAT = 2  # says of prompts, adapters, flow, shrinkage, budgets and orders; what has none is written as 1
+FORMAT = 2  # says of what `ArtifactInfo.needs_format_2` lists; what has none of it is written as 1
 FORMATS = (1, FORMAT)
 METADATA = "d3hr.json"
 STATISTICS = "statistics.safetensors"
@@ -75,7 +75,7 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
     if described.needs_format_2 and document["format"] == 1:
         raise ArtifactFormatError(
             f"{path}: format = 1, but it says what format 2 has (prompts, an adapter, another grid, shrunk "
-            "variances, budgets or an order of images); build or download the artifact again"
+            "variances, another way to decode, budgets or an order of images); build or download it again"
         )
     return described, sha256
 

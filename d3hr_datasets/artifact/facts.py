@@ -13,6 +13,7 @@ from d3hr_datasets.artifact.curation import describe_curation
 from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.config.budgets import OF_METHOD
+from d3hr_datasets.config.decode_times import known_forward_passes
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig, InversionConfig
 from d3hr_datasets.diffusion.adapters import FILES as ADAPTER_FILES
 from d3hr_datasets.diffusion.adapters import PEFT_CONFIG, read_description
@@ -28,6 +29,12 @@ GRIDS = {
     "ddim": "",
     "scheduler": ", spaced as by the model's scheduler",
     "flow": ", spaced as by the model's scheduler",
+}
+SOLVERS = {"dpm++2m": "DPM-Solver++ (2M)", "unipc": "UniPC"}
+SPACINGS = {
+    "uniform": "uniform in time",
+    "quadratic": "quadratic in time",
+    "logsnr": "uniform in log(signal / noise)",
 }
 SHOWN_CLASSES, SHOWN_PROMPTS = 10, 3
 
@@ -59,6 +66,7 @@ def artifact_facts(artifact: Artifact) -> dict[str, str]:
         **inversion_facts(info.inversion),
         "statistics": f"mean and variance per class{modes}, {info.dtype}",
         "decoding": describe_decoding(info.decode),
+        "image costs": describe_passes(forward_passes(info)),
         **({"budgets": describe_budgets(info)} if info.budgets else {}),
         "licence": str(info.source.get("license") or "not given"),
         "source fingerprint": str(info.source.get("fingerprint", "not given")),
@@ -149,11 +157,35 @@ def describe_decoding(decode: DecodeConfig) -> str:
     """Return how latents become images, in words."""
     above = ", starting one step above it as D3HR's code does" if decode.reference_off_by_one else ""
     last = ", ending at timestep 1 as D3HR's code does" if decode.reference_last_step else ""
-    return (
-        f"from {'sigma' if decode.grid == 'flow' else 'timestep'} {decode.timestep}{above}, "
-        f"{decode.num_inference_steps} steps{last}, "
-        f"guidance {decode.guidance_scale:g}"
-    )
+    time = "sigma" if decode.grid == "flow" else "timestep"
+    solver = f" of {SOLVERS[decode.solver]}" if decode.solver in SOLVERS else ""
+    steps = f"{decode.num_inference_steps} steps{solver}"
+    if decode.num_steps is not None:
+        word = "step" if decode.num_steps == 1 else "steps"
+        steps = f"{decode.num_steps} {word}{solver} counted from there, {SPACINGS[decode.spacing]}"
+    where = ""
+    if decode.guidance_interval is not None:
+        low, high = decode.guidance_interval
+        where = f" from {time} {low:g} to {high:g}, none elsewhere"
+    return f"from {time} {decode.timestep}{above}, {steps}{last}, guidance {decode.guidance_scale:g}{where}"
+
+
+def forward_passes(info: ArtifactInfo) -> int | None:
+    """Return how often the network runs for an image, or None where only the model tells.
+
+    So it does where its scheduler spaces the steps, and where it may take guidance as an input (FLUX.1).
+    `LatentDiffusion.forward_passes` knows.
+    """
+    if info.source.get("model_kind") == "FLUX.1" and info.decode.guidance_scale != 1:
+        return None
+    return known_forward_passes(info.decode, info.inversion.num_train_timesteps)
+
+
+def describe_passes(number: int | None) -> str:
+    """Return in words how often the network runs for an image."""
+    if number is None:
+        return "forward passes of the network in as many steps as the model's scheduler says"
+    return f"{number} forward {'pass' if number == 1 else 'passes'} of the network"
 
 
 def describe_sampling(sampling: GroupSamplingConfig) -> str:

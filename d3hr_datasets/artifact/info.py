@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from d3hr_datasets.artifact.curation import Curation
+from d3hr_datasets.artifact.info_texts import MAX_TEXT, check_classes, check_name, check_wnids
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.budgets import MAX_BUDGETS, Budget, named_budget, read_budgets
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
@@ -22,9 +23,6 @@ from d3hr_datasets.config.settings import (
 from d3hr_datasets.config.timesteps import check_on_grid
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text, check_texts
-
-MAX_NAME, MAX_CLASS_NAME, MAX_TEXT = 100, 200, 1000  # characters; folders are named by the first two
-MAX_CLASSES = 65_536
 
 ImageMode = Literal["L", "RGB"]
 StatisticsDtype = Literal["float16", "bfloat16", "float32", "int8"]
@@ -86,22 +84,8 @@ class ArtifactInfo:
     curation: Curation | None = None
 
     def __post_init__(self) -> None:
-        allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
-        if not isinstance(self.name, str) or not self.name:
-            raise ConfigError(f"name must be a string, not {self.name!r}")
-        check_text("name", self.name, MAX_NAME)
-        if not set(self.name) <= allowed or self.name[0] in ".-":
-            raise ConfigError(f"name must be of lower-case letters, digits, '-', '_', '.', not {self.name!r}")
-        if not isinstance(self.classes, tuple) or not self.classes:
-            raise ConfigError("classes must name at least one class")
-        if len(self.classes) > MAX_CLASSES:
-            raise ConfigError(f"classes has {len(self.classes):,} entries; accepted: at most {MAX_CLASSES:,}")
-        if not all(isinstance(name, str) and name for name in self.classes):
-            raise ConfigError("classes must be non-empty strings")
-        for name in self.classes:
-            check_text("a class name", name, MAX_CLASS_NAME)
-        if len(set(self.classes)) != len(self.classes):
-            raise ConfigError("classes has duplicates")
+        check_name(self.name)
+        check_classes(self.classes)
         check_int("image_size", self.image_size, 1, 4096)
         check_int("padding", self.padding, 0, 1024)
         check_int("num_modes", self.num_modes, 1, 1024)
@@ -123,14 +107,7 @@ class ArtifactInfo:
         self._check_budgets()
         if self.counts:
             self.check_counted()
-        if self.wnids is not None and (
-            not isinstance(self.wnids, tuple) or len(self.wnids) != len(self.classes)
-        ):
-            raise ConfigError(f"wnids must have one entry per class ({len(self.classes)})")
-        if self.wnids is not None and not all(isinstance(wnid, str) for wnid in self.wnids):
-            raise ConfigError("wnids must be strings")
-        for wnid in self.wnids or ():
-            check_text("a WordNet ID", wnid, MAX_CLASS_NAME)
+        check_wnids(self.wnids, len(self.classes))
         for count in self.counts:
             check_int("counts", count, 2)
 
@@ -156,7 +133,7 @@ class ArtifactInfo:
                 f"DecodeConfig(..., grid={self.inversion.grid!r})"
             )
         self.check_stored(decode.timestep, f"{prefix}timestep")
-        if decode.grid == "ddim":
+        if decode.grid == "ddim" and decode.num_inference_steps is not None:
             check_on_grid(decode.timestep, decode.num_inference_steps, self.inversion.num_train_timesteps)
 
     def _check_additions(self) -> None:
@@ -207,7 +184,7 @@ class ArtifactInfo:
     def needs_format_2(self) -> bool:
         """Whether it says what readers of format 1 do not know."""
         added = self.prompts or self.adapter or self.shrinkage or self.budgets or self.curation
-        return bool(added) or self.inversion.grid != "ddim"
+        return bool(added or self.decode.added) or self.inversion.grid != "ddim"
 
     @property
     def default_sampling(self) -> GroupSamplingConfig:

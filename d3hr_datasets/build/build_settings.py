@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.config.budgets import Budget, complete_budgets
-from d3hr_datasets.config.checks import check_int, check_number
+from d3hr_datasets.config.checks import check_choice, check_int, check_number
+from d3hr_datasets.config.decode_steps import Solver, Spacing
 from d3hr_datasets.config.settings import (
     DecodeConfig,
     InversionConfig,
@@ -47,6 +49,10 @@ SET_BY_REFERENCE = (
     "latent",
     "num_modes",
     "decode_guidance_scale",
+    "decode_solver",
+    "decode_num_steps",
+    "decode_spacing",
+    "decode_guidance_interval",
     "shrinkage",
     "budgets",
 )
@@ -69,6 +75,10 @@ class BuildSettings:
         num_modes: Modes per class; 1 stores none. By default a number that fits the images.
         decode_timestep: Time to decode from; by default the last of `timesteps`.
         decode_guidance_scale: Guidance while decoding.
+        decode_solver: How steps of decoding are made; this and the next three as in `DecodeConfig`.
+        decode_num_steps: Steps from `decode_timestep` down, instead of those of the grid.
+        decode_spacing: Where these steps start.
+        decode_guidance_interval: Times at which guidance is applied; everywhere by default.
         shrinkage: How far variances are drawn towards those that all classes share: "auto" where a class has
             fewer than 100 images, "none", or a share of all classes; see `shrinkage`.
         budgets: Rules for sets of few images per class (`Budget`), or a JSON file of them as `d3hr budgets`
@@ -95,6 +105,10 @@ class BuildSettings:
     num_modes: int | None = None
     decode_timestep: float | None = None
     decode_guidance_scale: float = 4.0
+    decode_solver: Solver = "ddim"
+    decode_num_steps: int | None = None
+    decode_spacing: Spacing = "uniform"
+    decode_guidance_interval: tuple[float, float] | None = None
     shrinkage: Shrinkage = "auto"
     budgets: Sequence[Budget | Mapping[str, Any]] | str | Path = ()
     image_size: int | None = None
@@ -109,6 +123,10 @@ class BuildSettings:
         if self.decode_timestep is not None:
             _check_time(self.decode_timestep)
         check_number("decode_guidance_scale", self.decode_guidance_scale, 0.0)
+        check_choice("decode_solver", self.decode_solver, Solver)
+        check_choice("decode_spacing", self.decode_spacing, Spacing)
+        if self.decode_num_steps is not None:
+            check_int("decode_num_steps", self.decode_num_steps, 1)
         object.__setattr__(self, "shrinkage", check_shrinkage(self.shrinkage))
         if isinstance(self.budgets, str | Path):
             object.__setattr__(self, "budgets", read_json_argument(self.budgets, "file of budgets"))
@@ -166,7 +184,16 @@ class BuildSettings:
     def decode(self, inversion: InversionConfig) -> DecodeConfig:
         """Return how images that were inverted so are decoded."""
         time = inversion.timesteps[-1] if self.decode_timestep is None else self.decode_timestep
-        return DecodeConfig(time, self.num_inference_steps, self.decode_guidance_scale, grid=inversion.grid)
+        return DecodeConfig(
+            time,
+            self.num_inference_steps if self.decode_num_steps is None else None,
+            self.decode_guidance_scale,
+            grid=inversion.grid,
+            solver=self.decode_solver,
+            num_steps=self.decode_num_steps,
+            spacing=self.decode_spacing,
+            guidance_interval=self.decode_guidance_interval,
+        )
 
     def with_budgets(self, info: ArtifactInfo) -> ArtifactInfo:
         """Return a description with the rules for sets of few images per class.

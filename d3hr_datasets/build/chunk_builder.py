@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.build.chunks import (
     Chunk,
     ChunkMoments,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.artifact.facts import CARD, MAX_CARD_BYTES, license_of_card
-from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import parse_class_list, read_class_list
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig, ModelReference

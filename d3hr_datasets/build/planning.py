@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from d3hr_datasets.artifact.artifact import Artifact
-from d3hr_datasets.artifact.info import MAX_TEXT, ArtifactInfo
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.build.artifact_folder import written_folder
 from d3hr_datasets.build.build import build_artifact, check_images, check_sizes
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, Shrinkage
@@ -231,6 +232,7 @@ def _describe(
         embeddings=options.prompts.store_embeddings,
         adapter=options.adapter is not None,
     )
+    diffusion.forward_passes(info.decode)  # says before hours of work how it cannot be decoded
     check_images(loaded.images, info)
     info, why = _complete(info, loaded.images, settings)
     shrinkage = shrinkage_note(loaded.images, info, settings)

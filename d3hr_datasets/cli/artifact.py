@@ -31,6 +31,7 @@ SHOWN = (
     "latents",
     "shrinkage",
     "decoding",
+    "image costs",
     "budgets",
     "curated",
     "model",
@@ -45,13 +46,14 @@ SHOWN = (
 
 def info(artifact: ArtifactArgument = None, as_json: JsonOption = False) -> None:
     """Show what an artifact describes. Reads no statistics and no model."""
-    from d3hr_datasets.artifact.facts import artifact_facts
+    from d3hr_datasets.artifact.facts import artifact_facts, forward_passes
 
     found = _load_artifact(artifact)
     values = found.info.to_dict()
     summary = {
         "folder": str(found.folder),
         "fingerprint": found.fingerprint,
+        "forward_passes": forward_passes(found.info),
         "license": found.info.source.get("license"),
         "num_bytes": sum(path.stat().st_size for path in found.folder.rglob("*") if path.is_file()),
     }

@@ -15,6 +15,7 @@ from d3hr_datasets.cli_common.output import RootOption
 from d3hr_datasets.cli_common.times import parse_time
 
 if TYPE_CHECKING:
+    from d3hr_datasets.config.settings import DecodeConfig
     from d3hr_datasets.dataset.dataset import D3HRDataset
     from d3hr_datasets.dataset.options import SetOptions
 
@@ -90,6 +91,21 @@ class SetArguments:
     ] = None
     timestep: TimestepOption = None
     guidance_scale: GuidanceOption = None
+    solver: Annotated[
+        Literal["ddim", "dpm++2m", "unipc"] | None,
+        typer.Option(help="How steps are made; the last two for few of them. The artifact's by default."),
+    ] = None
+    num_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps from the time to decode from. By default as the artifact says."),
+    ] = None
+    spacing: Annotated[
+        Literal["uniform", "quadratic", "logsnr"] | None, typer.Option(help="How --num-steps are spaced.")
+    ] = None
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Times between which guidance is applied, and none elsewhere."),
+    ] = None
     device: DeviceOption = None
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the diffusion model.")
@@ -119,19 +135,26 @@ def make_dataset(given: SetArguments) -> D3HRDataset:
         kind = named_dataset(given.name or DEFAULT_NAME)
         found = kind.find_artifact(given.artifact)
     decode = default_settings(found.info, given.ipc, given.nested, given.sampling)[1]
-    decoding = {"timestep": given.timestep, "guidance_scale": given.guidance_scale}
-    changes: dict[str, Any] = {name: value for name, value in decoding.items() if value is not None}
     options: SetOptions = {
         "classes": given.classes or None,
         "nested": given.nested,
         "device": given.device,
         "torch_dtype": getattr(torch, given.dtype),
         "sampling": None if given.sampling is None else GroupSamplingConfig(cast(Any, given.sampling)),
-        "decode": dataclasses.replace(decode, **changes),
+        "decode": _decoding(decode, given),
     }
     if kind is None:
         return D3HRDataset(found, given.root, given.ipc, given.seed, **options)
     return kind(given.root, given.ipc, given.seed, artifact=found, subset=given.subset, **options)
+
+
+def _decoding(decode: DecodeConfig, given: SetArguments) -> DecodeConfig:
+    """Return an artifact's settings of decoding with those that are given."""
+    names = ("timestep", "guidance_scale", "solver", "num_steps", "spacing", "guidance_interval")
+    changes = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    if given.num_steps is not None:
+        changes["num_inference_steps"] = None
+    return dataclasses.replace(decode, **changes)
 
 
 def describe(dataset: D3HRDataset) -> dict[str, Any]:

@@ -6,7 +6,7 @@ In: the arguments that `d3hr build` and `d3hr import` both take. Out: the folder
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -43,6 +43,21 @@ DecodeTimestepOption = Annotated[
     ),
 ]
 DecodeGuidanceOption = Annotated[float, typer.Option(help="Guidance while decoding.")]
+DecodeSolverOption = Annotated[
+    Literal["ddim", "dpm++2m", "unipc"],
+    typer.Option(help="Solver of decoding; the last two are of second order, for few steps."),
+]
+DecodeNumStepsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Steps from the time to decode from, instead of those of the grid: --steps."),
+]
+DecodeSpacingOption = Annotated[
+    Literal["uniform", "quadratic", "logsnr"], typer.Option(help="How --decode-num-steps are spaced.")
+]
+DecodeIntervalOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(metavar="LOW HIGH", help="Times between which guidance is applied; everywhere by default."),
+]
 
 
 def print_artifact(artifact: Artifact, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
+from d3hr_datasets.config.decode_steps import ADDED, Solver, Spacing, check_counting, check_interval
 from d3hr_datasets.config.json_settings import JsonSettings, without_defaults
 from d3hr_datasets.config.timesteps import CLEAN, GridKind, check_on_grid, check_time
 from d3hr_datasets.errors import ConfigError
@@ -128,6 +129,10 @@ class InversionConfig(JsonSettings):
             del values["method"], values["evaluations_per_step"]
         return without_defaults(values, first_timestep=-1, resizing="bicubic", grid="ddim", shift=None)
 
+    def guidance_at(self, time: float) -> float:
+        """Return the scale of guidance at a time: the same at all of them."""
+        return self.guidance_scale
+
     def __post_init__(self) -> None:
         check_int("num_train_timesteps", self.num_train_timesteps, 1, 65_536)
         check_int("num_inference_steps", self.num_inference_steps, 1, self.num_train_timesteps)
@@ -216,36 +221,69 @@ class DecodeConfig(JsonSettings):
 
     Args:
         timestep: Time the latents are at: one of the artifact's.
-        num_inference_steps: Steps of the whole grid (those below `timestep` are run).
+        num_inference_steps: Steps of the whole grid, of which those below `timestep` are run; 50 by default.
+            None where `num_steps` is given.
         guidance_scale: Classifier-free guidance; 1 is none.
         reference_off_by_one: Start one grid step above `timestep`, as the reference code does: its
             statistics are those of t = 600, its denoising starts at t = 620. Only to reproduce it.
         reference_last_step: Let steps that would go below timestep 1 end there, as the reference code does:
             its images keep the noise of timestep 1. Only to reproduce it.
         grid: As in `InversionConfig`; must be that of the artifact.
+        solver: "ddim" as in the paper, of first order (Euler's with flow matching); or of second order and
+            multistep, for few steps: "dpm++2m" (DPM-Solver++, arXiv 2211.01095), or "unipc" (UniPC, arXiv
+            2302.04867). All make one evaluation of the model in a step, and the last step is DDIM's.
+        num_steps: Steps from `timestep` to the clean end, as many as evaluations, instead of those of a grid.
+        spacing: Where these steps start: "uniform" in time, "quadratic" (closer together near the clean end),
+            or "logsnr", uniform in log(signal / noise).
+        guidance_interval: (low, high) in the time that `timestep` is in: guidance is applied where
+            low <= time <= high. Elsewhere the conditional model alone is asked, one forward pass instead of
+            two (arXiv 2404.07724). None applies it everywhere.
     """
 
     timestep: float
-    num_inference_steps: int = 50
+    num_inference_steps: int | None = None
     guidance_scale: float = 4.0
     reference_off_by_one: bool = False
     reference_last_step: bool = False
     grid: GridKind = "ddim"
+    solver: Solver = "ddim"
+    num_steps: int | None = None
+    spacing: Spacing = "uniform"
+    guidance_interval: tuple[float, float] | None = None
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the fields that say what readers of format 1 do not know."""
+        return tuple(name for name, default in ADDED.items() if getattr(self, name) != default)
+
+    def guidance_at(self, time: float) -> float:
+        """Return the scale of guidance at a time: 1, which is none, outside of the interval."""
+        low, high = self.guidance_interval or (time, time)
+        return self.guidance_scale if low <= time <= high else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values, without what a later version added, where it is not used."""
-        return without_defaults(super().to_dict(), reference_last_step=False, grid="ddim")
+        earlier = {"num_inference_steps": None, "reference_last_step": False, "grid": "ddim"}
+        return without_defaults(super().to_dict(), **earlier, **ADDED)
 
     def __post_init__(self) -> None:
         check_choice("grid", self.grid, GridKind)
+        check_choice("solver", self.solver, Solver)
         if self.grid == "ddim":
             check_int("timestep", self.timestep, CLEAN)
         else:
             object.__setattr__(self, "timestep", check_time(self.timestep, self.grid))
-        check_int("num_inference_steps", self.num_inference_steps, 1)
+        counting = (self.num_inference_steps, self.num_steps, self.spacing, self.grid)
+        object.__setattr__(self, "num_inference_steps", check_counting(self.timestep, *counting))
         _set_number(self, "guidance_scale")
+        object.__setattr__(self, "guidance_interval", check_interval(self.guidance_interval, self.grid))
         for name in ("reference_off_by_one", "reference_last_step"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be a bool, not {getattr(self, name)!r}")
             if getattr(self, name) and self.grid != "ddim":
                 raise ConfigError(f"{name} is D3HR's own, of the grid 'ddim'; this one is {self.grid!r}")
+            if getattr(self, name) and self.added:
+                raise ConfigError(
+                    f"{name} decodes as D3HR's code does, by DDIM on its grid with guidance everywhere; "
+                    f"leave it out, or {', '.join(self.added)}"
+                )

@@ -52,8 +52,9 @@ def resolve_settings(
     sampling = sampling or default_sampling
     sampling = _curated(info, sampling, seed, ipc) if sampling.method == "curated" else sampling
     decode = decode or default_settings(info, ipc, nested, sampling.method)[1]
-    if decode.grid == info.inversion.grid == "ddim":  # says which timesteps there are
-        check_on_grid(decode.timestep, decode.num_inference_steps, info.inversion.num_train_timesteps)
+    steps = decode.num_inference_steps
+    if decode.grid == info.inversion.grid == "ddim" and steps is not None:  # says which timesteps there are
+        check_on_grid(decode.timestep, steps, info.inversion.num_train_timesteps)
     info.check_decode(decode)
     sampling = dataclasses.replace(sampling, seed=seed)
     if sampling.method == "modes":

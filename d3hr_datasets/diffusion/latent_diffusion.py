@@ -25,7 +25,7 @@ from d3hr_datasets.diffusion.kinds.table import DIT
 from d3hr_datasets.diffusion.loading import check_parts, load_parts, vae_halvings
 from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule, open_schedule
 from d3hr_datasets.diffusion.prompts import prompts_of
-from d3hr_datasets.diffusion.solver import denoise_latents, denoising_ends, invert_latents
+from d3hr_datasets.diffusion.solver import denoise_latents, forward_passes, invert_latents
 from d3hr_datasets.errors import ConfigError, ModelFormatError
 from d3hr_datasets.numerics.devices import best_device_type
 from d3hr_datasets.numerics.torch_settings import neutral
@@ -263,23 +263,21 @@ class LatentDiffusion(EarlierNames):
         end at timestep 1.
         """
         self._check(inverted_latents)
-        timestep, lowest = denoising_ends(config, self.schedule.num_train_timesteps)
         chunks = [
-            denoise_latents(
-                self.denoiser,
-                latents.to(self.device),
-                labels.to(self.device),
-                timestep,
-                config.num_inference_steps,
-                config.guidance_scale,
-                config.grid,
-                lowest,
-            )
+            denoise_latents(self.denoiser, latents.to(self.device), labels.to(self.device), config)
             for latents, labels in zip(
                 inverted_latents.split(batch_size), class_labels.split(batch_size), strict=True
             )
         ]
         return torch.cat(chunks)
+
+    def forward_passes(self, config: DecodeConfig) -> int:
+        """Return how often the network runs to make an image with such settings; guidance takes two passes.
+
+        Raises:
+            ConfigError: They are none of this model's, as `denoise` says, too.
+        """
+        return forward_passes(self.denoiser, config)
 
     def _check(self, latents: torch.Tensor) -> None:
         if tuple(latents.shape[1:]) != self.latent_shape:

@@ -1,8 +1,8 @@
 """The deterministic solver in both directions: latents <-> inverted latents.
 
-One step over levels of noise, x = signal * x_0 + noise * eps, serves models of betas (then it is DDIM) and
-of flow matching (then it is Euler's on the velocity). `CLEAN` (-1) stands for VAE latents without noise, one
-step below timestep 0, so a 50-step grid reaches t = 600 in 31 steps.
+One step over levels of noise, x = signal * x_0 + noise * eps, serves models of betas (then it is DDIM) and of
+flow matching (then it is Euler's on the velocity); `multistep` has steps of second order. `CLEAN` (-1) stands
+for VAE latents without noise, one step below timestep 0, so a 50-step grid reaches t = 600 in 31 steps.
 
     symbol of DDIM      here
     x_t                 latents at time t
@@ -17,16 +17,22 @@ trip has 2.5 times the error of fixed points in as many evaluations; see `docs/r
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from d3hr_datasets.config.settings import DecodeConfig, InversionConfig, NoiseTimestep
-from d3hr_datasets.config.timesteps import CLEAN, GridKind, check_on_grid, timestep_grid
+from d3hr_datasets.config.decode_times import count_forward_passes
+from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
+from d3hr_datasets.config.timesteps import CLEAN
+from d3hr_datasets.diffusion.decode_times import decode_times
 from d3hr_datasets.diffusion.denoiser import Denoiser
+from d3hr_datasets.diffusion.multistep import MultistepSolver
 from d3hr_datasets.diffusion.noise_schedule import NoiseLevel
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.torch_settings import neutral
+
+# (latents, predicted noise, level of the latents, level to reach) -> latents there
+Step = Callable[[torch.Tensor, torch.Tensor, NoiseLevel, NoiseLevel], torch.Tensor]
 
 
 @neutral()
@@ -95,18 +101,21 @@ def _walk(
     latents: torch.Tensor,
     class_labels: torch.Tensor,
     times: Sequence[float],
-    guidance_scale: float,
-    noise_timestep: NoiseTimestep,
+    config: InversionConfig | DecodeConfig,
     keep: Sequence[float],
+    take_step: Step = step,
+    *,
+    at_target: bool = False,
     lowest: float = CLEAN,
 ) -> dict[float, torch.Tensor]:
+    """Return the latents at the times to keep, of a walk that asks the model once in each step."""
     kept = {times[0]: latents.float()} if times[0] in keep else {}
     latents, schedule = latents.float(), denoiser.schedule
     for source, target in itertools.pairwise(times):
         level = schedule.level(source)
-        asked = source if noise_timestep == "source" else target
-        noise = predict_noise(denoiser, latents, asked, class_labels, guidance_scale, level)
-        latents = step(latents, noise, level, schedule.level(max(target, lowest)))
+        asked = target if at_target else source
+        noise = predict_noise(denoiser, latents, asked, class_labels, config.guidance_at(asked), level)
+        latents = take_step(latents, noise, level, schedule.level(max(target, lowest)))
         if target in keep:
             kept[target] = latents
     return kept
@@ -170,58 +179,63 @@ def invert_latents(
         if config.method == "fixed_point":
             kept |= _walk_fixed_point(denoiser, latents, class_labels, path, config)
         else:
-            guidance, asked = config.guidance_scale, config.noise_timestep
-            kept |= _walk(denoiser, latents, class_labels, path, guidance, asked, config.timesteps)
+            at_target = config.noise_timestep == "target"
+            kept |= _walk(
+                denoiser, latents, class_labels, path, config, config.timesteps, at_target=at_target
+            )
     return {time: kept[time] for time in config.timesteps}
-
-
-def denoising_ends(config: DecodeConfig, num_train_timesteps: int) -> tuple[float, float]:
-    """Return the time that latents are taken to be at, and the lowest that a step ends at.
-
-    Raises:
-        ConfigError: The reference would begin above the grid.
-    """
-    lowest = min(1, num_train_timesteps - 1) if config.reference_last_step else CLEAN
-    timestep = config.timestep
-    if config.reference_off_by_one:
-        check_on_grid(timestep, config.num_inference_steps, num_train_timesteps)
-        grid = timestep_grid(config.num_inference_steps, num_train_timesteps)
-        if timestep == grid[-1]:
-            raise ConfigError(f"timestep {timestep} is the last of the grid: nothing is one step above it")
-        timestep = grid[grid.index(int(timestep)) + 1]
-    return timestep, lowest
 
 
 @neutral()
 def denoise_latents(
-    denoiser: Denoiser,
-    inverted_latents: torch.Tensor,
-    class_labels: torch.Tensor,
-    timestep: float,
-    num_inference_steps: int,
-    guidance_scale: float,
-    grid: GridKind = "ddim",
-    lowest: float = CLEAN,
+    denoiser: Denoiser, inverted_latents: torch.Tensor, class_labels: torch.Tensor, config: DecodeConfig
 ) -> torch.Tensor:
-    """Carry inverted latents at `timestep` down to clean VAE latents.
+    """Carry inverted latents down to clean VAE latents.
 
     Args:
         denoiser: The model.
-        inverted_latents: (B, C, H, W) at `timestep`.
+        inverted_latents: (B, C, H, W) at `config.timestep` (the reference starts one step above).
         class_labels: (B,) int64, model side.
-        timestep: The latents' own time (the reference starts one step above).
-        num_inference_steps: Steps of the whole grid.
-        guidance_scale: Classifier-free guidance.
-        grid: Which times the walk stops at.
-        lowest: Timestep that steps which would go below it end at; 1 in the reference.
+        config: Times, solver, guidance.
 
     Returns:
         (B, C, H, W) float32, VAE latents x scaling factor.
 
     Raises:
-        ConfigError: The model has no such grid, or no such time.
+        ConfigError: The model has no such grid, or no such time, or takes guidance as an input and should
+            have it in an interval.
     """
-    path = denoiser.schedule.path(timestep, num_inference_steps, grid)[::-1]
-    return _walk(denoiser, inverted_latents, class_labels, path, guidance_scale, "source", (CLEAN,), lowest)[
+    check_guidance(denoiser, config)
+    times = decode_times(denoiser.schedule, config)
+    take_step: Step = step
+    if config.solver != "ddim":
+        take_step = MultistepSolver(len(times) - 1, corrects=config.solver == "unipc").step
+    lowest = min(1, denoiser.schedule.num_train_timesteps - 1) if config.reference_last_step else CLEAN
+    return _walk(denoiser, inverted_latents, class_labels, times, config, (CLEAN,), take_step, lowest=lowest)[
         CLEAN
     ]
+
+
+def check_guidance(denoiser: Denoiser, config: DecodeConfig) -> None:
+    """Check that guidance can be applied as it should be.
+
+    Raises:
+        ConfigError: The network takes its scale as an input, so there is no pass without it to leave out.
+    """
+    if config.guidance_interval is not None and denoiser.kind.embeds_guidance(denoiser.network):
+        raise ConfigError(
+            f"guidance_interval {config.guidance_interval} leaves out the second pass that guidance takes "
+            f"elsewhere, and this model of {denoiser.kind.name} makes none: it is told the scale and asked "
+            "once; leave it out"
+        )
+
+
+def forward_passes(denoiser: Denoiser, config: DecodeConfig) -> int:
+    """Return how often the network runs for an image, in batches as in single ones.
+
+    Raises:
+        ConfigError: As `denoise_latents`.
+    """
+    check_guidance(denoiser, config)
+    times = decode_times(denoiser.schedule, config)[:-1]
+    return count_forward_passes(config, times, denoiser.kind.embeds_guidance(denoiser.network))

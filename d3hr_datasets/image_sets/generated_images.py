@@ -100,10 +100,11 @@ def raw_samples(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the diffusion model makes of pure noise, without any statistics: the baseline.
 
-    Denoising runs over the whole grid of `dataset`, from its noisiest time that has
-    something of an image.
+    Denoising runs by DDIM over the whole grid of `dataset`, or of its artifact, from the noisiest time that
+    has something of an image.
     """
-    info, steps = dataset.artifact.info, dataset.decode.num_inference_steps
+    info = dataset.artifact.info
+    steps = dataset.decode.num_inference_steps or info.inversion.num_inference_steps
     grid = dataset.decode.grid
     top = grid_times(model.schedule, steps, grid)[-1]
     labels = torch.arange(len(info.classes)).repeat_interleave(ipc)

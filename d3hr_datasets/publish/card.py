@@ -31,7 +31,8 @@ from d3hr_datasets.publish.measured import measured_sections
 
 SHEET, PREVIEW = "contact-sheet.png", "preview/train-00000-of-00001.parquet"
 SIDE = 10  # of the contact sheet, in images
-ELSEWHERE = ("name", "licence", "model licence")  # facts that the card has in its title and its last section
+# Facts that the card has in its title and its last section, and what follows from others.
+ELSEWHERE = ("name", "licence", "model licence", "image costs")
 
 
 def write_card(

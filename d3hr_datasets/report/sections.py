@@ -7,7 +7,7 @@ from typing import Any
 
 from torchvision.transforms.v2.functional import to_pil_image
 
-from d3hr_datasets.artifact.facts import artifact_facts, describe_decoding
+from d3hr_datasets.artifact.facts import artifact_facts, describe_decoding, describe_passes
 from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.dataset.contact_sheet import contact_sheet
 from d3hr_datasets.dataset.dataset import D3HRDataset
@@ -46,6 +46,7 @@ def artifact_table(dataset: D3HRDataset) -> str:
         **artifact_facts(dataset.artifact),
         "shown here": f"{len(dataset.classes)} of {len(dataset.artifact.info.classes)} classes",
         "decoded here": describe_decoding(dataset.decode),
+        "image costs here": describe_passes(dataset.model().forward_passes(dataset.decode)),
         "groups": f"{dataset.ipc} per class, {dataset.sampling.method}, seed {dataset.seed}",
     }
     return table([], rows.items())

@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 
-from d3hr_datasets.artifact.info import MAX_CLASS_NAME
+from d3hr_datasets.artifact.info_texts import MAX_CLASS_NAME
 from d3hr_datasets.config.defaults import NUM_READERS
 from d3hr_datasets.errors import ConfigError, SourceError
 from d3hr_datasets.image_sets.real_images import load_images, split_indices

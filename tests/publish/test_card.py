@@ -206,7 +206,7 @@ def test_card_report_and_info_say_the_same_facts(artifact_copy: Path, tmp_path: 
     page = artifact_table(D3HRDataset(artifact_copy, tmp_path, 2, device="cpu"))
     printed = d3hr("info", artifact_copy).stdout.splitlines()
     for key, fact in facts.items():
-        assert f"| {key} | {markdown(fact)} |" in card or key in ("name", "licence")
+        assert f"| {key} | {markdown(fact)} |" in card or key in ("name", "licence", "image costs")
         assert f'<th scope="row">{key}</th><td>{escape(fact)}</td>' in page
         assert f"{key:<12} {fact}" in printed or key not in SHOWN
     assert set(SHOWN) - ADDED <= set(facts) and not ADDED & set(facts)

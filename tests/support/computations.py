@@ -142,6 +142,11 @@ def model(folder: Path, work: Path) -> Any:
     guided = dataclasses.replace(inversion, guidance_scale=2.0, noise_timestep="target")
     inverted = [loaded.invert(clean, LABELS, config) for config in (inversion, fixed_point, guided)]
     denoised = loaded.denoise(LATENTS, LABELS, DecodeConfig(400, 10, 2.0), batch_size=4)
+    counted: dict[str, Any] = {"num_steps": 4, "spacing": "logsnr", "guidance_interval": (100, 400)}
+    few = [
+        loaded.denoise(LATENTS, LABELS, DecodeConfig(400, solver=solver, **counted))
+        for solver in ("dpm++2m", "unipc")
+    ]
     parameters = [*loaded.network.state_dict().values(), *loaded.vae.state_dict().values()]
     stepped = step(LATENTS, clean, NoiseLevel(0.95, 0.3), NoiseLevel(0.7, 0.7))
     return [
@@ -149,6 +154,7 @@ def model(folder: Path, work: Path) -> Any:
         sampled,
         inverted,
         denoised,
+        few,
         loaded.decode(denoised),
         parameters,
         stepped,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler
 
-from d3hr_datasets import InversionConfig
+from d3hr_datasets import DecodeConfig, InversionConfig
 from d3hr_datasets.diffusion.conditioning import ClassLabels
 from d3hr_datasets.diffusion.denoiser import Denoiser
 from d3hr_datasets.diffusion.kinds.table import DIT
@@ -100,4 +100,5 @@ def invert(
 def denoise(
     transformer: Any, scheduler: Any, latents: torch.Tensor, timestep: int = 600, guidance_scale: float = 1.0
 ) -> torch.Tensor:
-    return denoise_latents(denoiser(transformer, scheduler), latents, LABELS, timestep, 50, guidance_scale)
+    config = DecodeConfig(timestep, 50, guidance_scale)
+    return denoise_latents(denoiser(transformer, scheduler), latents, LABELS, config)
