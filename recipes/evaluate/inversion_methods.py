@@ -123,7 +123,7 @@ def main() -> None:
     need_artifact(arguments.artifact)
     artifact = Artifact.load(arguments.artifact)
     model = load_model(artifact)
-    timestep, steps = int(artifact.info.decode.timestep), artifact.info.decode.num_inference_steps
+    timestep, steps = int(artifact.info.decode.timestep), artifact.info.inversion.num_inference_steps
     decode = DecodeConfig(timestep, steps, guidance_scale=1.0)
     images, labels, _ = load_images("fashion-mnist", "held-out", 28, 1)
     images, labels = images[: arguments.images], labels[: arguments.images]

@@ -96,6 +96,26 @@ def inversion_methods_table() -> str:
     return table(["inversion, held-out images", *INVERSION_METHODS.values()], rows)
 
 
+def solvers_tables() -> str:
+    """Return how far images of few steps are from those of many, a table for each way to guide."""
+    tables = []
+    for guidance, ways in read("solvers").items():
+        counted: dict[str, dict[str, float]] = {}
+        others = []
+        for name, errors in ways.items():
+            way, comma, steps = name.rpartition(", ")
+            error = errors["mean_absolute_grey_levels"]
+            if steps.endswith(" steps"):
+                counted.setdefault(way, {})[steps.removesuffix(" steps")] = error
+            else:
+                others.append(f"{way}{comma}{steps}: {format_cell(error)}, {errors['forward_passes']} passes")
+        numbers = sorted({number for row in counted.values() for number in row}, key=int)
+        rows = [[way, *(row.get(number, "") for number in numbers)] for way, row in counted.items()]
+        header = [f"{guidance}; steps:", *numbers]
+        tables.append(f"{table(header, rows)}\n\n{'; '.join(others)}.")
+    return "\n\n".join(tables)
+
+
 def dataset_table() -> str:
     """Return what a user waits for."""
     rows = []

@@ -39,6 +39,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "diffusion": result_tables.diffusion_table,
     "inversion": result_tables.inversion_tables,
     "inversion methods": result_tables.inversion_methods_table,
+    "solvers": result_tables.solvers_tables,
     "use": result_tables.dataset_table,
     "hard labels": result_tables.hard_labels_table,
     "results": findings.headline,

@@ -110,6 +110,7 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("evaluate.inversion", [], _nothing),
     ("evaluate.inversion_methods", [], _nothing),
     ("evaluate.precision", [], _nothing),
+    ("evaluate.solvers", [], _remove(STATISTICS)),
     ("evaluate.storage", [], _remove(STATISTICS)),
     ("tables.students", ["recipes/configs/tables/hard-labels.yaml", "--jobs", "1"], _no_processes),
     ("evaluate.vae", [], _remove(VAE)),

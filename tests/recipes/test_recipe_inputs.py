@@ -30,6 +30,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "evaluate.inversion": [([], BUILD)],
     "evaluate.inversion_methods": [([], BUILD)],
     "evaluate.precision": [([], VAE)],
+    "evaluate.solvers": [([], BUILD)],
     "evaluate.storage": [([], BUILD)],
     "tables.students": [
         ([str(CONFIGS / "tables" / "hard-labels.yaml")], "apt-get install dataset-fashion-mnist")
