@@ -1,4 +1,4 @@
-"""What an artifact calls itself and its classes: checks of the texts of `d3hr.json` that folders are named by."""
+"""What an artifact calls itself and its classes: checks of the texts that folders are named by."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_classes(classes: Any) -> None:
 
 
 def check_wnids(wnids: Any, num_classes: int) -> None:
-    """Raise `ConfigError` unless these can be the WordNet IDs of so many classes; None where there are none."""
+    """Raise `ConfigError` unless these can be the WordNet IDs of so many classes; None if there are none."""
     if wnids is None:
         return
     if not isinstance(wnids, tuple) or len(wnids) != num_classes:
