@@ -28,6 +28,8 @@ OF_METHOD: dict[GroupSamplingMethod, tuple[str, ...]] = {
     "modes": ("mode_spread",),
     "curated": (),
 }
+# Steps are counted in one way: a rule that says it takes nothing of the other from the artifact.
+WAYS_TO_COUNT = {"num_steps": {"num_inference_steps"}, "num_inference_steps": {"num_steps", "spacing"}}
 EXAMPLE = '[{"max_ipc": 1, "decode": {"guidance_scale": 2}}]'
 
 
@@ -138,8 +140,10 @@ def complete_budgets(values: Any, decode: DecodeConfig, sampling: GroupSamplingC
             continue
         whole = dict(value)
         for name, rest in (("decode", decode.to_dict()), ("sampling", {"method": sampling.method})):
-            if isinstance(value.get(name), Mapping) and value[name]:  # what says nothing stays so
-                whole[name] = {**rest, **value[name]}
+            given = value.get(name)
+            if isinstance(given, Mapping) and given:  # what says nothing stays so
+                counted = set().union(*(WAYS_TO_COUNT[way] for way in WAYS_TO_COUNT if way in given))
+                whole[name] = {**{k: v for k, v in rest.items() if k not in counted}, **given}
         completed.append(whole)
     return read_budgets(completed)
 

@@ -117,3 +117,18 @@ def test_what_people_leave_out_is_as_for_all_sets() -> None:
     )
     assert given[0] == {"max_ipc": 1, "decode": {"guidance_scale": 5}, "sampling": {"mode_spread": 1}}
     assert complete_budgets([], DECODE, MODES) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"num_steps": 4}, {"num_steps": 4, "num_inference_steps": None, "spacing": "quadratic"}),
+        ({"num_inference_steps": 50}, {"num_steps": None, "num_inference_steps": 50, "spacing": "uniform"}),
+        ({"guidance_scale": 2.0}, {"num_steps": 6, "num_inference_steps": None, "spacing": "quadratic"}),
+    ],
+)
+def test_steps_of_a_rule_are_counted_one_way(given: dict[str, Any], kept: dict[str, Any]) -> None:
+    decode = DecodeConfig(400, num_inference_steps=None, num_steps=6, spacing="quadratic")
+    (rule,) = complete_budgets([{"max_ipc": 1, "decode": given}], decode, GroupSamplingConfig("modes"))
+    assert rule.decode is not None
+    assert {name: getattr(rule.decode, name) for name in kept} == kept
