@@ -72,8 +72,8 @@ def write_report(
     real, others = _real_images(dataset, images, held_out, teacher)
     with new_folder(output) as folder:
         dataset.materialize(progress=progress)
-        inverted = None if real is None else measure_inversion(dataset, real, images_per_class, progress)
         copies = None if real is None else measure_copies(dataset, real, others, teacher, progress)
+        inverted = None if real is None else measure_inversion(dataset, real, images_per_class, progress)
         scores, num_bytes, pictures = sampler_scores(dataset), sizes(dataset), Pictures(folder)
         parts = {
             "The artifact": sections.artifact_table(dataset),
