@@ -48,6 +48,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "round trips": findings.inversion_methods,
     "copies": findings.copies,
     "configurations": model_tables.configurations,
+    "training speed": model_tables.training_speed,
+    "adaption": model_tables.adaption,
+    "few images": model_tables.few_images,
 }
 BLOCK = re.compile(r"<!-- (?!end of )([a-z ]+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
 MARK = re.compile(r"<!-- (?:end of )?([a-z ]+) -->")

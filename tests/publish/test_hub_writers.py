@@ -119,6 +119,7 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("evaluate.benchmarks", [], _no_processes),
     ("evaluate.training_speed", [], _no_processes),
     ("evaluate.adaption", ["--work", "work"], _no_digits),
+    ("evaluate.few_images", ["--work", "work"], _nothing),
     ("tables.trainings", [], _nothing),
     ("tables.write_cards", [], _remove("hub/results/tables/hard-labels.md")),
     ("tables.write_cards", [], _remove(TRANSFORMER)),
@@ -127,6 +128,7 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
 HELPERS = {
     "common.results",
     "site_files",
+    "tables.model_tables",
     "tables.result_tables",
     "tables.findings",
     "tables.training_costs",  # writes settings files of the package

@@ -29,6 +29,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "evaluate.diffusion": [([], BUILD)],
     "evaluate.inversion": [([], BUILD)],
     "evaluate.inversion_methods": [([], BUILD)],
+    "evaluate.few_images": [([], BUILD)],
     "evaluate.precision": [([], VAE)],
     "evaluate.solvers": [([], BUILD)],
     "evaluate.storage": [([], BUILD)],
