@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.artifact.changed_copies import new_copy
 from d3hr_datasets.config.budgets import Budget, complete_budgets
-from d3hr_datasets.errors import ConfigError, D3HRError, ExportError
-from d3hr_datasets.io.atomic import added_folder
 from d3hr_datasets.io.paths import expand_user
 
 
@@ -25,35 +24,21 @@ def copy_with_budgets(
     Args:
         artifact: The artifact; its own rules, if it has some, are not taken over.
         budgets: Rules, or objects as `d3hr.json` has them; what the `decode` of one leaves out is as
-            `ArtifactInfo.decode` has it, the method as `default_sampling`. An empty list takes rules away.
+            `ArtifactInfo.decode` has it, or as the images of the order were chosen where the rule is one of
+            curated images; the method is as `default_sampling`. An empty list takes rules away.
         folder: The folder of the copy, which appears whole; it must be missing or empty.
 
     Raises:
         ConfigError: A rule is not accepted, or does not fit what is stored; or the folder lies in that of
             the artifact.
         ArtifactIntegrityError: A file is missing or differs from its checksum.
-        ExportError: The folder holds something, or cannot be written.
+        ExportError: The folder holds something or cannot be written, or this is one of several processes.
     """
     info = artifact.info
-    rules = complete_budgets(budgets, info.decode, info.default_sampling)
+    curated = None if info.curation is None else info.curation.decode
+    rules = complete_budgets(budgets, info.decode, info.default_sampling, curated)
     changed = dataclasses.replace(info, budgets=rules)
-    folder = expand_user(folder).resolve()
-    if folder.is_relative_to(artifact.folder.resolve()):
-        raise ConfigError(
-            f"{folder} is in the folder of the artifact, {artifact.folder}; give one outside it"
-        )
-    try:
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise ExportError(
-                f"{folder} exists and is no empty folder; give a new folder: a copy replaces nothing"
-            )
-        with added_folder(folder) as place:
-            source = Artifact(artifact.folder, changed, artifact.sha256, artifact.repo_id, artifact.revision)
-            source.save_pretrained(place)
-    except D3HRError:  # some are OSErrors, but say what is wrong themselves
-        raise
-    except OSError as error:
-        raise ExportError(
-            f"{folder} cannot be written: {error}. Free some space, or give a folder that can be written"
-        ) from error
-    return Artifact.load(folder)
+    with new_copy(artifact, folder) as place:
+        source = Artifact(artifact.folder, changed, artifact.sha256, artifact.repo_id, artifact.revision)
+        source.save_pretrained(place)
+    return Artifact.load(expand_user(folder).resolve())

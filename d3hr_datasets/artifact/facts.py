@@ -208,7 +208,10 @@ def describe_budgets(info: ArtifactInfo) -> str:
         said += [] if rule.sampling is None else [f"sampled by {describe_sampling(rule.sampling)}"]
         rules.append(f"up to {rule.max_ipc:,} per class: {', '.join(said)}")
     rest = f"as said of decoding, sampled by {describe_sampling(info.default_sampling)}"
-    return "; ".join([*rules, f"what no rule says, and nested sets: {rest}"])
+    others = "what no rule says, and nested sets"
+    if any(rule.is_curated for rule in info.budgets):
+        others += ", and seeds but 0 and fresh groups in place of curated images"
+    return "; ".join([*rules, f"{others}: {rest}"])
 
 
 def license_of_data(artifact: Artifact) -> str:

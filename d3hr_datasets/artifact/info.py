@@ -57,7 +57,8 @@ class ArtifactInfo:
             default.
         budgets: Rules for sets of few images per class, by `max_ipc` from the smallest: the first that is
             not exceeded holds, and above the last one `decode` and `default_sampling` do. So they do for
-            nested sets of all sizes, whose images must not change with the size.
+            nested sets of all sizes, whose images must not change with the size, and in place of a rule of
+            curated images for seeds other than 0 and fresh groups.
         curation: How the images of an order of each class were chosen, where the artifact has one.
     """
 
@@ -176,9 +177,15 @@ class ArtifactInfo:
             if rule.sampling is not None and rule.sampling.method == "modes":
                 with named_budget(index, "sampling"):
                     self.check_modes()
-            if rule.sampling is not None and rule.sampling.method == "curated":
+            if rule.is_curated:
                 with named_budget(index, "sampling"):
-                    self.check_curated(rule.max_ipc)
+                    chosen = self.check_curated(rule.max_ipc).decode.timestep
+                if rule.decode is not None and rule.decode.timestep != chosen:
+                    raise ConfigError(
+                        f"budgets[{index}].decode.timestep is {rule.decode.timestep}, and the curated images "
+                        f"of the rule were chosen at {chosen}: from another one they are other images. Give "
+                        f"{chosen}, or leave it out"
+                    )
 
     @property
     def needs_format_2(self) -> bool:

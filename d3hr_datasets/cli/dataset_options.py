@@ -134,7 +134,7 @@ def make_dataset(given: SetArguments) -> D3HRDataset:
     else:
         kind = named_dataset(given.name or DEFAULT_NAME)
         found = kind.find_artifact(given.artifact)
-    decode = default_settings(found.info, given.ipc, given.nested, given.sampling)[1]
+    decode = default_settings(found.info, given.ipc, given.nested, given.sampling, redrawn=given.seed != 0)[1]
     options: SetOptions = {
         "classes": given.classes or None,
         "nested": given.nested,

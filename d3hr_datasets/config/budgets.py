@@ -41,9 +41,12 @@ class Budget(JsonSettings):
 
     Args:
         max_ipc: Images per class up to which it holds, above those of the rule before it.
-        decode: How groups are denoised; None for `ArtifactInfo.decode`.
+        decode: How groups are denoised; None for `ArtifactInfo.decode`. A rule of curated images decodes from
+            the timestep that they were chosen under, and None decodes them as they were chosen.
         sampling: How groups are sampled, by the settings that its method has; None for
-            `ArtifactInfo.default_sampling`. The seed is left at 0: it is the user's.
+            `ArtifactInfo.default_sampling`. The seed is left at 0: it is the user's. There is one group of
+            curated images, so a rule that asks for them holds for seed 0 only, and not where each epoch has
+            a group of its own. Such sets are made as if there were no rule.
 
     Raises:
         ConfigError: It sets nothing, or a value is not accepted.
@@ -66,6 +69,11 @@ class Budget(JsonSettings):
             fields = {field.name for field in dataclasses.fields(defaults)}
             changed = {name for name in fields if getattr(self.sampling, name) != getattr(defaults, name)}
             _check_of_method(self.sampling.method, changed)
+
+    @property
+    def is_curated(self) -> bool:
+        """Whether it asks for the images of an artifact's order."""
+        return self.sampling is not None and self.sampling.method == "curated"
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values: what the rule sets, whole, so that it means the same to every version."""
@@ -118,7 +126,9 @@ def read_budgets(values: Any) -> tuple[Budget, ...]:
     return tuple(budgets)
 
 
-def complete_budgets(values: Any, decode: DecodeConfig, sampling: GroupSamplingConfig) -> tuple[Budget, ...]:
+def complete_budgets(
+    values: Any, decode: DecodeConfig, sampling: GroupSamplingConfig, curated: DecodeConfig | None = None
+) -> tuple[Budget, ...]:
     """Return rules as people write them: what `decode` or `sampling` leaves out is as for all sets.
 
     Args:
@@ -126,6 +136,8 @@ def complete_budgets(values: Any, decode: DecodeConfig, sampling: GroupSamplingC
             `sampling` need not name the method.
         decode: How the artifact decodes all other sets.
         sampling: How it samples their groups.
+        curated: How the images of its order were decoded when they were chosen, which completes rules of
+            curated images; None without an order.
 
     Raises:
         ConfigError: They are no list of rules.
@@ -139,7 +151,10 @@ def complete_budgets(values: Any, decode: DecodeConfig, sampling: GroupSamplingC
             completed.append(value)
             continue
         whole = dict(value)
-        for name, rest in (("decode", decode.to_dict()), ("sampling", {"method": sampling.method})):
+        given = value.get("sampling")
+        is_curated = isinstance(given, Mapping) and given.get("method") == "curated"
+        rest_of_decode = (curated or decode) if is_curated else decode
+        for name, rest in (("decode", rest_of_decode.to_dict()), ("sampling", {"method": sampling.method})):
             given = value.get(name)
             if isinstance(given, Mapping) and given:  # what says nothing stays so
                 counted = set().union(*(WAYS_TO_COUNT[way] for way in WAYS_TO_COUNT if way in given))

@@ -53,7 +53,8 @@ class D3HRDataset(FreshGroups, DatasetFolder):
         sampling: How groups are sampled; by default what the artifact's budgets say of so many images, else
             over the modes where it stores them, else moment-matched. Its own seed is replaced by `seed`.
             "curated" takes the first images of an order that the artifact stores: `seed` is 0 then, and `ipc`
-            at most as many as there are.
+            at most as many as there are. A budget that says "curated" does not hold for other seeds, nor with
+            `resample="epoch"`.
         decode: How groups are denoised; by default what the artifact's budgets say of so many images, else
             its `decode`; of "curated" that which the images were chosen under.
         device: Where to generate; CUDA if there is one (that of `LOCAL_RANK`), else Apple's MPS (which was
@@ -80,8 +81,9 @@ class D3HRDataset(FreshGroups, DatasetFolder):
         class_labels: The model's class label of each label, (K,) int64.
         targets: Label of every image; `dataset[i]` gives what stands here.
         weights: Share of its class's real images that each image stands for, (N,) float32 in the order of
-            `targets`, with mean 1 over each class: images of a mode share the real images of the mode. Ones
-            by other methods of sampling. Needs no model and generates nothing.
+            `targets`, with mean 1 over each class: images of a mode share the real images of the mode, by the
+            methods "modes" and "curated". Ones by others, and where no modes are stored. Needs no model and
+            generates nothing.
         artifact: The artifact.
         epoch: The epoch whose images are given, 0 at first; see `set_epoch`.
 

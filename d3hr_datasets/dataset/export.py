@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.dataset.images_on_demand import ImagesOnDemand
 from d3hr_datasets.dataset.options import SHARD_SIZE
-from d3hr_datasets.errors import CacheError, D3HRError, ExportError
-from d3hr_datasets.io.atomic import added_folder
+from d3hr_datasets.errors import CacheError, ExportError
+from d3hr_datasets.io import new_folders
 from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.processes import process_share
@@ -207,24 +207,10 @@ def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
 @contextlib.contextmanager
 def new_folder(output: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `output` that takes its place if nothing is raised."""
-    output = expand_user(output).resolve()
     if process_share()[1] > 1:
         raise ExportError(
             "an export is written by one process, this is one of several (WORLD_SIZE, torch.distributed); "
             "call `materialize` in all of them, then export in one that was started alone"
         )
-    try:
-        if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-            raise ExportError(
-                f"{output} exists and is no empty folder; give a new folder, or remove this one: exports "
-                "replace nothing"
-            )
-        with added_folder(output) as folder:
-            yield folder
-    except D3HRError:  # some are OSErrors, but say what is wrong themselves
-        raise
-    except OSError as error:
-        raise ExportError(
-            f"{output} cannot be written: {error}. Free some space, make {output.parent} writable, or give "
-            "another folder"
-        ) from error
+    with new_folders.new_folder(output) as folder:
+        yield folder

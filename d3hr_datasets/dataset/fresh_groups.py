@@ -48,7 +48,7 @@ class FreshGroups(ImagesOnDemand):
         **options: Unpack[ImageOptions],
     ) -> None:
         check_choice("resample", resample, Resample)
-        self.resample = resample
+        self.resample = resample  # decides which settings hold
         self.keep_epochs = check_int("keep_epochs", keep_epochs, 1)
         super().__init__(artifact, root, ipc, seed, **options)
         if resample == "epoch" and self.sampling.method == "curated":

@@ -14,11 +14,13 @@ from d3hr_datasets.errors import ConfigError
 
 
 def default_settings(
-    info: ArtifactInfo, ipc: int, nested: bool = False, method: str | None = None
+    info: ArtifactInfo, ipc: int, nested: bool = False, method: str | None = None, *, redrawn: bool = False
 ) -> tuple[GroupSamplingConfig, DecodeConfig]:
     """Return how a set of `ipc` images per class is made where nobody says: by the rule for its size.
 
     Nested sets of all sizes are made alike, since their images must not change when they grow: no rule holds.
+    A rule of curated images, of which there is one group, does not hold where another group is asked for,
+    unless the method is chosen.
 
     Args:
         info: Of the artifact.
@@ -26,8 +28,11 @@ def default_settings(
         nested: Whether the set is nested.
         method: Of sampling, if it is chosen. Curated images are decoded as they were chosen, unless the rule
             is one of curated images itself.
+        redrawn: Whether another group than the first is asked for: by a seed that is not 0, or in each epoch.
     """
     rule = None if nested else info.budget(ipc)
+    if rule is not None and rule.is_curated and redrawn and method is None:
+        rule = None
     sampling = rule.sampling if rule is not None and rule.sampling is not None else info.default_sampling
     method = method or sampling.method
     is_other = method == "curated" and sampling.method != "curated"
@@ -42,16 +47,27 @@ def resolve_settings(
     sampling: GroupSamplingConfig | None,
     decode: DecodeConfig | None,
     seed: int,
+    resampled: bool = False,
 ) -> tuple[GroupSamplingConfig, DecodeConfig]:
     """Return the settings to generate with: those given, each whole, else the artifact's for such a set.
+
+    Args:
+        info: Of the artifact.
+        ipc: Images per class.
+        nested: Whether the set is nested.
+        sampling: How groups are sampled, if it is given.
+        decode: How they are denoised, if it is given.
+        seed: Of the set, which replaces that of `sampling`.
+        resampled: Whether each epoch has a group of its own.
 
     Raises:
         ConfigError: They do not fit the artifact.
     """
-    default_sampling, _ = default_settings(info, ipc, nested)
-    sampling = sampling or default_sampling
+    method = None if sampling is None else sampling.method
+    plain_sampling, plain_decode = default_settings(info, ipc, nested, method, redrawn=seed != 0 or resampled)
+    sampling = sampling or plain_sampling
     sampling = _curated(info, sampling, seed, ipc) if sampling.method == "curated" else sampling
-    decode = decode or default_settings(info, ipc, nested, sampling.method)[1]
+    decode = decode or plain_decode
     steps = decode.num_inference_steps
     if decode.grid == info.inversion.grid == "ddim" and steps is not None:  # says which timesteps there are
         check_on_grid(decode.timestep, steps, info.inversion.num_train_timesteps)

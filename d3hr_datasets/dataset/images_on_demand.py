@@ -27,6 +27,7 @@ from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.generated_set import GeneratedSet
 from d3hr_datasets.dataset.generation_settings import resolve_settings
 from d3hr_datasets.dataset.image_generator import ImageGenerator
+from d3hr_datasets.dataset.options import Resample
 from d3hr_datasets.errors import CacheError
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.numerics.torch_settings import neutral
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 class ImagesOnDemand:
     """The images of a set. Arguments and attributes are described at `D3HRDataset`."""
+
+    resample: Resample = "never"  # `FreshGroups` sets another before it calls the constructor
 
     @neutral()
     def __init__(
@@ -61,7 +64,9 @@ class ImagesOnDemand:
         if not isinstance(artifact, Artifact):
             artifact = Artifact.from_pretrained(artifact)
         self.artifact = artifact
-        self.sampling, self.decode = resolve_settings(artifact.info, self.ipc, nested, sampling, decode, seed)
+        self.sampling, self.decode = resolve_settings(
+            artifact.info, self.ipc, nested, sampling, decode, seed, self.resample == "epoch"
+        )
         class_list = self.class_list
         labels = class_list.labels(classes)
         self.class_labels = torch.tensor(labels)
@@ -187,8 +192,9 @@ class ImagesOnDemand:
     def weights(self) -> torch.Tensor:
         """Share of its class's real images that each image stands for, in the order of `targets`.
 
-        (N,) float32, with mean 1 over each class. Images of a mode share the real images of the mode; by
-        methods other than "modes" all weights are 1. Reads statistics on first use, and generates nothing.
+        (N,) float32, with mean 1 over each class. Images of a mode share the real images of the mode, by the
+        methods "modes" and "curated"; by others, and where no modes are stored, all weights are 1. Reads
+        statistics on first use, and generates nothing.
         """
         return self._generator.weights()
 

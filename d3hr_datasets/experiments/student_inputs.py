@@ -21,7 +21,7 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.own_images import PREFIX, own_images
 from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
 from d3hr_datasets.image_sets.channels import with_channels
-from d3hr_datasets.image_sets.generated_images import check_resample_every
+from d3hr_datasets.image_sets.generated_images import check_resample_every, check_weights
 from d3hr_datasets.image_sets.image_set import ImageSet
 from d3hr_datasets.image_sets.real_images import check_splits
 from d3hr_datasets.image_sets.training_sets import (
@@ -66,11 +66,7 @@ def check_inputs(settings: StudentSettings) -> None:
             f"the teacher {place} is missing; this makes it: `d3hr train student teacher --dataset "
             f"{settings.dataset} --export {place}`"
         )
-    if settings.weights and settings.source not in GROUPS:
-        raise ConfigError(
-            f"weights=True weighs images by the real ones that they stand for, and those of source "
-            f"{settings.source!r} have no weights; leave it out, or take one of the sources {list(GROUPS)}"
-        )
+    check_weights(settings.weights, settings.source, GROUPS)
     check_real_images(settings)
     check_splits(settings.dataset)
 
@@ -86,10 +82,10 @@ def fingerprints(settings: StudentSettings) -> dict[str, str]:
         found["images"] = images_digest(own_images(settings).images)
     elif settings.source not in REAL or settings.source == "reconstructed":
         # Statistics and, where it is inside, the model.
-        artifact = open_artifact(settings, settings.output).artifact
-        found["artifact"] = artifact.fingerprint
-        if settings.source == "curated":
-            found["order"] = str(artifact.order_fingerprint)
+        dataset = open_artifact(settings, settings.output)
+        found["artifact"] = dataset.artifact.fingerprint
+        if settings.source in GROUPS and dataset.sampling.method == "curated":  # chosen, or by a rule
+            found["order"] = str(dataset.artifact.order_fingerprint)
     weights = teacher_file(settings)
     if weights is not None:
         found["teacher"] = file_sha256(weights)

@@ -83,6 +83,15 @@ def check_resample_every(every: int, source: str, generated: Collection[str]) ->
         )
 
 
+def check_weights(weights: bool, source: str, weighed: Collection[str]) -> None:
+    """Raise `ConfigError` where `weights` are asked for of a source that is none of those that have some."""
+    if weights and source not in weighed:
+        raise ConfigError(
+            "weights=True weighs images by the real ones that they stand for, and those of source "
+            f"{source!r} have no weights; leave it out, or take one of the sources {list(weighed)}"
+        )
+
+
 @neutral()
 def reconstruct(model: LatentDiffusion, images: torch.Tensor) -> torch.Tensor:
     """Return uint8 images (N, C, S, S) after encoding and decoding, as uint8."""

@@ -29,6 +29,7 @@ from d3hr_datasets.errors import ConfigError, ImagesNotFoundError
 from d3hr_datasets.image_sets.generated_images import (
     FreshImages,
     check_resample_every,
+    check_weights,
     dataset_tensors,
     raw_samples,
     reconstruct,
@@ -125,10 +126,13 @@ def open_artifact(settings: TrainingSet, root: str | Path) -> D3HRDataset:
     plain = D3HRDataset(artifact, root, max(settings.ipc, 1), classes=classes)
     timestep = CLEAN if settings.source == "vae_gaussians" else settings.timestep
     changes: dict[str, Any] = {"timestep": timestep, "guidance_scale": settings.guidance_scale}
-    method = plain.sampling.method if sampling is None else sampling.method
-    _, default = default_settings(plain.artifact.info, plain.ipc, method=method)
+    method = None if sampling is None else sampling.method
+    first, default = default_settings(
+        plain.artifact.info, plain.ipc, method=method, redrawn=settings.resample_every > 0
+    )
     decode = dataclasses.replace(default, **{k: v for k, v in changes.items() if v is not None})
-    seed = 0 if method == "curated" else settings.seed
+    # Curated images are the same ones for every student, also where a rule asks for them.
+    seed = 0 if (method or first.method) == "curated" else settings.seed
     return D3HRDataset(
         plain.artifact,
         root,
@@ -166,7 +170,7 @@ def training_set(
         passes: Over the images, if known: with `resample_every`, what is after them is not generated.
 
     Raises:
-        ConfigError: The source is unknown, or needs `ipc` or `features`, or cannot be resampled.
+        ConfigError: The source is unknown, or needs `ipc` or `features`, or cannot be resampled or weighed.
     """
     source = settings.source
     if source not in SOURCES:
@@ -174,6 +178,7 @@ def training_set(
     if (settings.ipc == 0) != (source == "whole"):
         raise ConfigError(f"source {source!r} and ipc {settings.ipc} do not go together; 'whole' has ipc 0")
     check_resample_every(settings.resample_every, source, GROUPS)
+    check_weights(settings.weights, source, GROUPS)
     if source in REAL:
         real = real_images(settings, train=True)
         return real if source == "whole" else _subset(settings, real, root, features)

@@ -80,6 +80,10 @@ def test_training_sets_are_checked(real: Path, tiny_artifact: Path, tmp_path: Pa
         ({"source": "herding", "ipc": 1}, "give a teacher"),
         ({"dataset": "mnist", "source": "whole"}, "or a folder with train/"),
         ({"source": "whole", "select": True}, "no held-out part"),
+        (
+            {"source": "random_real", "ipc": 1, "weights": True},
+            "weights=True .*'random_real' have no",
+        ),
         ({"source": "whole", "subset": "imagewoof"}, "no folders"),
     ):
         values: dict[str, Any] = {"dataset": str(real), **changes}

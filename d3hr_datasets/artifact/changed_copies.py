@@ -1,0 +1,39 @@
+"""Changed copies of an artifact: a folder outside it, which appears whole, written by one process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.errors import ConfigError, ExportError
+from d3hr_datasets.io.new_folders import new_folder
+from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.processes import process_share
+
+
+@contextlib.contextmanager
+def new_copy(artifact: Artifact, output: str | Path) -> Iterator[Path]:
+    """Yield a folder for a changed copy of an artifact, which becomes `output` if nothing is raised.
+
+    Args:
+        artifact: What is copied; it is not changed.
+        output: The folder of the copy; it must be missing or empty.
+
+    Raises:
+        ConfigError: `output` lies in the folder of the artifact.
+        ExportError: `output` holds something or cannot be written, or this is one of several processes.
+    """
+    output = expand_user(output).resolve()
+    if output.is_relative_to(artifact.folder.resolve()):
+        raise ConfigError(
+            f"{output} is in the folder of the artifact, {artifact.folder}; give one outside it"
+        )
+    if process_share()[1] > 1:
+        raise ExportError(
+            "a copy of an artifact is made by one process, this is one of several (WORLD_SIZE, "
+            "torch.distributed); make it in one that was started alone"
+        )
+    with new_folder(output) as folder:
+        yield folder
