@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from d3hr_datasets.cli.dataset_options import WHERE
-from d3hr_datasets.cli_common.artifact_options import print_artifact
+from d3hr_datasets.cli_common.artifact_options import print_artifact, say_card_is_old
 from d3hr_datasets.cli_common.output import JsonOption
 
 
@@ -34,11 +34,9 @@ def budgets(
     """
     from d3hr_datasets.artifact.artifact import Artifact
     from d3hr_datasets.artifact.budgets import copy_with_budgets
-    from d3hr_datasets.artifact.facts import CARD
     from d3hr_datasets.io.untrusted_files import read_json_argument
 
     found = Artifact.from_pretrained(artifact)
     made = copy_with_budgets(found, read_json_argument(rules, "file of budgets"), output)
-    if CARD in made.sha256:
-        typer.echo(f"the card is that of {artifact}; `d3hr card {output}` writes it anew", err=True)
+    say_card_is_old(made, artifact, output)
     print_artifact(made, as_json)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from d3hr_datasets.cli.dataset_options import WHERE, DeviceOption, GuidanceOption, TimestepOption
+from d3hr_datasets.cli_common.artifact_options import say_card_is_old
 from d3hr_datasets.cli_common.output import JsonOption, print_json
 from d3hr_datasets.config.defaults import BATCH_SIZE
 
@@ -77,6 +78,7 @@ def curate(
     made = curate_artifact(
         found, output, teacher, settings, images=images, batch_size=batch_size, device=device
     )
+    say_card_is_old(made, artifact, output)
     if as_json and made.info.curation is not None:
         order = {"fingerprint": made.fingerprint, "order": made.order_fingerprint}
         print_json({"folder": str(made.folder), **order, "curation": made.info.curation.to_dict()})

@@ -73,3 +73,11 @@ def print_artifact(artifact: Artifact, as_json: bool) -> None:
             "unreadable": artifact.info.source.get("unreadable", []),
         }
     )
+
+
+def say_card_is_old(copy: Artifact, artifact: str, folder: Path) -> None:
+    """Say on stderr, where a changed copy of an artifact has a card, that it describes the other one."""
+    from d3hr_datasets.artifact.facts import CARD
+
+    if CARD in copy.sha256:
+        typer.echo(f"the card is that of {artifact}; `d3hr card {folder}` writes it anew", err=True)

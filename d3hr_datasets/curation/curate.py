@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.artifact.changed_copies import new_copy
 from d3hr_datasets.artifact.curation import Curation
 from d3hr_datasets.artifact.d3hr_json import CURATION
 from d3hr_datasets.artifact.info import ArtifactInfo
@@ -24,16 +25,16 @@ from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.artifact.order_file import write_order
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BATCH_SIZE
-from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.config.settings import DecodeConfig
 from d3hr_datasets.curation.candidates import CandidateMaker, Judge, Judged, real_features
-from d3hr_datasets.curation.ordering import mode_weights, order_candidates
-from d3hr_datasets.curation.settings import CurationSettings
-from d3hr_datasets.dataset.export import new_folder
-from d3hr_datasets.errors import ConfigError, TeacherError
+from d3hr_datasets.curation.ordering import order_candidates
+from d3hr_datasets.curation.settings import CurationSettings, complete_settings
+from d3hr_datasets.errors import TeacherError
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.processes import generation_device
 from d3hr_datasets.sampling.curated_sampling import modes_of_candidates
+from d3hr_datasets.sampling.mode_sampling import share_images
 from d3hr_datasets.sources.matched_images import MatchedImages
 from d3hr_datasets.sources.user_datasets import TorchvisionLike
 
@@ -83,17 +84,18 @@ def curate_artifact(
         The artifact in `output`; `info.curation` says how its order was made.
 
     Raises:
-        ConfigError: An argument is not accepted, or a class has no real images.
+        ConfigError: An argument is not accepted, a rule of the artifact would not fit the order, `output`
+            lies in the folder of the artifact, or a class has no real images.
         TeacherError: The teacher has other classes, cannot be loaded, or takes most images for other classes.
         ArtifactNotFoundError: There is no artifact.
         ModelNotFoundError: Its diffusion model is missing.
         SourceError: There are no such real images.
-        ExportError: `output` holds something, or cannot be written.
+        ExportError: `output` holds something or cannot be written, or this is one of several processes.
     """
     check_int("batch_size", batch_size, 1)
     found = artifact if isinstance(artifact, Artifact) else Artifact.from_pretrained(artifact)
-    settings = _completed(found.info, settings or CurationSettings())
-    with new_folder(output) as folder:
+    settings = complete_settings(settings or CurationSettings(), found.info)
+    with new_copy(found, output) as folder:
         real = None if images is None else _real_images(images, found.info)
         judge, maker = _load(found, teacher, settings, batch_size, device)
         orders, recognized = _orders(maker, judge, settings, real, progress)
@@ -131,25 +133,6 @@ def curation_notes(info: ArtifactInfo) -> list[str]:
                 f"{meaning}"
             )
     return notes
-
-
-def _completed(info: ArtifactInfo, settings: CurationSettings) -> CurationSettings:
-    """Return the settings with what they leave to the artifact.
-
-    Raises:
-        ConfigError: They do not fit it.
-    """
-    spread = settings.mode_spread
-    if info.num_modes == 1 and spread is not None:
-        raise ConfigError(
-            f"mode_spread = {spread} does not go with the artifact {info.name}, which stores no modes; leave "
-            "it out"
-        )
-    if info.num_modes > 1 and spread is None:
-        spread = GroupSamplingConfig().mode_spread
-    decode = settings.decode or info.decode
-    info.check_decode(decode, "decode.")
-    return dataclasses.replace(settings, mode_spread=spread, decode=decode)
 
 
 def _real_images(images: str | Path | TorchvisionLike, info: ArtifactInfo) -> MatchedImages:
@@ -234,7 +217,7 @@ def _order(
     if target is None and artifact.info.num_modes > 1:
         modes = artifact.modes(maker.decode.timestep, class_label)
         drawn = modes_of_candidates(modes, known, class_label, seed=maker.seed)
-        weights = mode_weights(drawn, modes.count[0])
+        weights = share_images(drawn, modes.count[0])
     order = known
     if number:
         positions = order_candidates(

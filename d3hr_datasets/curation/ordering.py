@@ -54,9 +54,11 @@ def order_candidates(
         method: As above.
         target: (M, D), features of what the order should stand for, such as real images; the candidates
             themselves by default.
-        weights: (M,) of the target, not negative, such as those of `mode_weights`; all the same by default.
+        weights: (M,) of the target, not negative, such as those of `share_images`; all the same by default.
         difficulty: (N,) of the candidates: the teacher's loss.
-        difficulty_weight: How much the mean difficulty of the chosen ones counts beside the above.
+        difficulty_weight: How much the mean difficulty of the chosen ones counts beside the above, in every
+            first k alike. No more of it is looked at: a set is neither given the spread of difficulty that
+            real images have, nor what a student of earlier ones still gets wrong.
         seed: Of "random".
 
     Returns:
@@ -79,20 +81,6 @@ def order_candidates(
         penalty = difficulty_weight * _points("difficulty", difficulty[:, None])[:, 0]
     choose = _herding if method == "herding" else _facility_location
     return torch.tensor(choose(candidates, points, masses, penalty, number))
-
-
-@neutral()
-def mode_weights(modes: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Return weights of candidates, (N,) float64, under which each mode has its share of the mass.
-
-    Chance gives a mode more or fewer candidates than its share, and a teacher may refuse some of them.
-
-    Args:
-        modes: (N,) int64, the mode of each candidate.
-        counts: (M,) images behind each mode.
-    """
-    drawn = modes.bincount(minlength=len(counts)).double()
-    return (counts.double() / drawn.clamp(min=1))[modes]
 
 
 @neutral()
@@ -147,8 +135,8 @@ def _facility_location(
     distances = _distances(candidates, points) / _width(points)
     nearest = distances.max(axis=0)
     chosen: list[int] = []
-    for _ in range(number):
-        gain = _weighted(np.maximum(nearest - distances, 0), masses) - penalty / number
+    for count in range(1, number + 1):  # what one more changes of a mean of `count`, so not by `number`
+        gain = _weighted(np.maximum(nearest - distances, 0), masses) - penalty / count
         gain[chosen] = -np.inf
         best = int(gain.argmax())
         chosen.append(best)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from d3hr_datasets.artifact.curation import MAX_CANDIDATES
+from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
-from d3hr_datasets.config.settings import DecodeConfig
+from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.curation.ordering import OrderMethod
 from d3hr_datasets.errors import ConfigError
 
@@ -26,7 +28,7 @@ class CurationSettings:
         mode_spread: Factor on the standard deviation within modes; by default that of "modes", 1.15. None is
             the only choice where the artifact stores no modes.
         difficulty_weight: How much images are preferred whose class is easy to tell for the teacher. 0 asks
-            for the features only.
+            for the features only. No more of difficulty is looked at: see `order_candidates`.
         decode: How candidates become images; by default as the artifact says.
     """
 
@@ -52,3 +54,45 @@ class CurationSettings:
             check_number("mode_spread", self.mode_spread, 0.0)
         if check_number("difficulty_weight", self.difficulty_weight, 0.0) and self.method == "random":
             raise ConfigError("difficulty_weight has no part in method='random'; leave it out")
+
+
+def complete_settings(settings: CurationSettings, info: ArtifactInfo) -> CurationSettings:
+    """Return the settings with what they leave to the artifact.
+
+    Raises:
+        ConfigError: They do not fit it, or one of its rules would not fit the order.
+    """
+    spread = settings.mode_spread
+    if info.num_modes == 1 and spread is not None:
+        raise ConfigError(
+            f"mode_spread = {spread} does not go with the artifact {info.name}, which stores no modes; leave "
+            "it out"
+        )
+    if info.num_modes > 1 and spread is None:
+        spread = GroupSamplingConfig().mode_spread
+    decode = settings.decode or info.decode
+    info.check_decode(decode, "decode.")
+    _check_rules(info, settings.num_kept, decode)
+    return dataclasses.replace(settings, mode_spread=spread, decode=decode)
+
+
+def _check_rules(info: ArtifactInfo, num_kept: int, decode: DecodeConfig) -> None:
+    """Check that the artifact's rules of curated images fit the order that is about to be made.
+
+    Raises:
+        ConfigError: One asks for more images than are kept, or for images of another timestep.
+    """
+    before = "or change the rule first, by `d3hr budgets`"
+    for rule in info.budgets:
+        if not rule.is_curated:
+            continue
+        if rule.max_ipc > num_kept:
+            raise ConfigError(
+                f"num_kept must be at least {rule.max_ipc}, not {num_kept}: a rule of the artifact "
+                f"{info.name} asks for curated sets of up to so many images per class. Keep more, {before}"
+            )
+        if rule.decode is not None and rule.decode.timestep != decode.timestep:
+            raise ConfigError(
+                f"decode.timestep must be {rule.decode.timestep}, not {decode.timestep}: a rule of the "
+                f"artifact {info.name} decodes curated sets from there. Give it, {before}"
+            )

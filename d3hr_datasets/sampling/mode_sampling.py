@@ -47,17 +47,29 @@ def sample_modes(modes: ClassModes, ipc: int, class_label: int, config: GroupSam
 
 
 @neutral()
-def mode_weights(modes: ClassModes, ipc: int) -> torch.Tensor:
-    """Return what each latent of `sample_modes` stands for: its share of the images of its mode.
+def modes_of_group(modes: ClassModes, ipc: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mode of each latent of `sample_modes`, (ipc,) int64, and the images behind each mode, (M,).
 
-    Arguments and errors are those of `sample_modes`; no noise is drawn.
-
-    Returns:
-        (ipc,) float64, of mean 1.
+    Modes are those that the group is spread over: joined where there are more than latents. Arguments and
+    errors are those of `sample_modes`; no noise is drawn.
     """
     _, counts, _, sizes = _spread(modes, ipc)
-    shares = counts.double() * ipc / (sizes * counts.sum())
-    return shares.repeat_interleave(sizes)
+    return torch.arange(len(counts)).repeat_interleave(sizes), counts
+
+
+@neutral()
+def share_images(drawn: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return how many real images each latent stands for: the images of a mode, shared by its latents.
+
+    Args:
+        drawn: (N,) int64, the mode of each latent.
+        counts: (M,) images behind each mode.
+
+    Returns:
+        (N,) float64. Each mode that has a latent has its images in sum.
+    """
+    latents = drawn.bincount(minlength=len(counts)).double()
+    return (counts.double() / latents.clamp(min=1))[drawn]
 
 
 def _spread(modes: ClassModes, ipc: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

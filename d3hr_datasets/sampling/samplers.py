@@ -13,9 +13,9 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.numerics.sums import ordered_mean
 from d3hr_datasets.numerics.torch_settings import neutral
-from d3hr_datasets.sampling.curated_sampling import sample_candidates
+from d3hr_datasets.sampling.curated_sampling import modes_of_candidates, sample_candidates
 from d3hr_datasets.sampling.gaussian_sampling import sample_group
-from d3hr_datasets.sampling.mode_sampling import mode_weights, sample_modes
+from d3hr_datasets.sampling.mode_sampling import modes_of_group, sample_modes, share_images
 from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK, sample_nested
 
 
@@ -60,16 +60,22 @@ def group_weights(
 ) -> torch.Tensor:
     """Return the share of the class's images that each latent of a group stands for: (ipc,) float32, mean 1.
 
-    Latents of one Gaussian stand for equal shares. Those of modes share the images of their mode; of a nested
-    group, block by block.
+    Latents of one Gaussian stand for equal shares. Those that are drawn from modes share the images of their
+    mode with the others of the group; modes without a latent have no part in it.
     """
-    if sampling.method != "modes":
+    if sampling.method == "curated" and artifact.info.num_modes > 1:
+        curation, modes = artifact.info.check_curated(ipc), artifact.modes(decode.timestep, class_label)
+        numbers = artifact.order(class_label)[0, :ipc]
+        drawn = modes_of_candidates(modes, numbers, class_label, seed=curation.seed)
+        counts = modes.count[0].cpu()
+    elif sampling.method == "modes":
+        modes = artifact.modes(decode.timestep, class_label)
+        drawn, counts = modes_of_group(modes, NESTED_BLOCK if nested else ipc)
+        blocks = -(-ipc // len(drawn))  # of a nested group, all alike
+        drawn = drawn.repeat(blocks)[:ipc]
+    else:
         return torch.ones(ipc)
-    modes = artifact.modes(decode.timestep, class_label)
-    if not nested:
-        return mode_weights(modes, ipc).float()
-    blocks = -(-ipc // NESTED_BLOCK)  # all of one size, and so of the same weights
-    weights = mode_weights(modes, NESTED_BLOCK).repeat(blocks)[:ipc]
+    weights = share_images(drawn, counts)
     return (weights / ordered_mean(weights, 0)).float()
 
 

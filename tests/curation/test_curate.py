@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, GroupSamplingConfig
+from d3hr_datasets import Artifact, Budget, D3HRDataset, DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.artifact import copy_with_budgets
 from d3hr_datasets.curation import CurationSettings, curate_artifact
 from d3hr_datasets.errors import ConfigError, ExportError, SourceError, TeacherError
 from d3hr_datasets.publish.card import write_card
@@ -200,6 +201,51 @@ def test_the_checksum_is_that_of_the_weights(artifact: Artifact, teacher: str, t
 def test_settings_are_checked(changes: dict[str, Any], says: str, artifact: Artifact, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=says):
         curate(artifact, "not asked for", tmp_path / "new", **changes)
+
+
+def test_rules_that_the_new_order_would_not_fit_are_said_first(curated: Artifact, tmp_path: Path) -> None:
+    warm = dataclasses.replace(curated.info.decode, guidance_scale=3.0)
+    ruled = copy_with_budgets(curated, [Budget(6, warm, CURATED)], tmp_path / "ruled")
+    changed: list[tuple[dict[str, Any], str]] = [
+        ({"num_kept": 5}, "num_kept must be at least 6, not 5: a rule of the artifact tiny .*d3hr budgets"),
+        (
+            {"decode": DecodeConfig(200, 10)},
+            r"decode\.timestep must be 400, not 200: a rule .* from there",
+        ),
+    ]
+    for changes, says in changed:
+        with pytest.raises(ConfigError, match=says):
+            curate(ruled, "not asked for", tmp_path / "new", **changes)
+    says = "--keep must be at least 6, not 5"
+    options = ("--teacher", "nobody", "--candidates", 8, "--keep", 5, "--output", tmp_path / "new")
+    assert says in fail(1, "curate", ruled.folder, *options)
+
+
+def test_copies_lie_outside_and_are_made_by_one_process(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = file_digests(artifact.folder)
+    for place in (artifact.folder, artifact.folder / "new"):
+        with pytest.raises(ConfigError, match="is in the folder of the artifact"):
+            curate(artifact, "not asked for", place)
+    assert file_digests(artifact.folder) == before
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ExportError, match="a copy of an artifact is made by one process"):
+        curate(artifact, "not asked for", tmp_path / "new")
+    with pytest.raises(ExportError, match="a copy of an artifact is made by one process"):
+        copy_with_budgets(artifact, [], tmp_path / "new")
+
+
+def test_a_card_that_is_copied_is_said_to_be_old(artifact: Artifact, teacher: str, tmp_path: Path) -> None:
+    described = artifact.save_pretrained(tmp_path / "described")
+    (described.folder / "README.md").write_text("a card")
+    Artifact.load(described.folder).write_metadata()
+    result = d3hr(
+        "curate", described.folder, "--teacher", teacher, "--candidates", 4, "--keep", 2,
+        "--device", "cpu", "--output", tmp_path / "new",
+    )  # fmt: off
+    assert result.exit_code == 0 and f"`d3hr card {tmp_path / 'new'}` writes it anew" in result.stderr
 
 
 def test_nothing_is_replaced(artifact: Artifact, teacher: str, curated: Artifact) -> None:

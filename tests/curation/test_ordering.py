@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from d3hr_datasets.curation import mean_distance, order_candidates, squared_mmd
-from d3hr_datasets.curation.ordering import OrderMethod, mode_weights
+from d3hr_datasets.curation.ordering import OrderMethod
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.sampling.mode_sampling import share_images
 
 SIZES = (60, 25, 10, 5)  # of the kinds of image that are planted
 
@@ -95,7 +96,7 @@ def test_the_target_and_its_weights_decide() -> None:
     for method in ("herding", "facility_location"):
         order = order_candidates(features, 3, method, target=rare)
         assert kinds[order].tolist() == [3] * 3, method
-    even = mode_weights(kinds, torch.tensor([1, 1, 1, 1]))
+    even = share_images(kinds, torch.tensor([1, 1, 1, 1]))
     masses = torch.zeros(4, dtype=torch.float64).index_add(0, kinds, even)
     assert torch.allclose(masses, torch.ones(4, dtype=torch.float64))
     found = kinds[order_candidates(features, 8, "herding", weights=even)].bincount(minlength=4)
@@ -110,6 +111,17 @@ def test_difficulty_pushes_images_back(method: Any) -> None:
     assert torch.equal(plain, order_candidates(features, 10, method))
     easy = order_candidates(features, 10, method, difficulty=difficulty, difficulty_weight=50.0)
     assert 0 in kinds[plain] and 0 not in kinds[easy]
+
+
+@pytest.mark.parametrize("method", ["herding", "facility_location"])
+def test_difficulty_leaves_orders_nested(method: Any) -> None:
+    features, _ = planted()
+    difficulty = torch.rand(100, generator=torch.Generator().manual_seed(2))
+    options: dict[str, Any] = {"difficulty": difficulty, "difficulty_weight": 0.5}
+    order = order_candidates(features, 100, method, **options)
+    assert not torch.equal(order, order_candidates(features, 100, method))
+    for number in (1, 3, 10, 40):
+        assert torch.equal(order_candidates(features, number, method, **options), order[:number])
 
 
 def test_equal_features_keep_their_places() -> None:

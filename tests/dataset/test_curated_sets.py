@@ -11,6 +11,7 @@ import torch
 
 from d3hr_datasets import Budget, D3HRDataset, DecodeConfig, GroupSamplingConfig, sample_candidates
 from d3hr_datasets.artifact import copy_with_budgets
+from d3hr_datasets.artifact.facts import artifact_facts
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.image_sets.training_sets import TrainingSet, open_artifact
 from tests.cli.test_cli import fail, succeed
@@ -70,6 +71,27 @@ def test_images_are_decoded_as_they_were_chosen_unless_asked_otherwise(make: Mak
     assert torch.equal(other.sample_latents(0), sample_candidates(modes, numbers, 0, mode_spread=1.3))
     assert other.fingerprint != make(2).fingerprint
     assert len(image_digests(other)) == 6
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_curated_images_share_the_real_images_of_their_mode(nested: bool, make: Make) -> None:
+    dataset = make(12, nested=nested)
+    artifact, weights = dataset.artifact, dataset.weights.view(3, 12)
+    for label in range(3):
+        modes = artifact.modes(200, label)
+        drawn = sample_candidates(modes, artifact.order()[label], label, mode_spread=0.0)
+        nearest = torch.cdist(drawn.flatten(1), modes.mean[0].flatten(1)).argmin(dim=1)
+        masses = torch.zeros(2).index_add(0, nearest, weights[label]) / 12
+        torch.testing.assert_close(masses, torch.tensor([0.75, 0.25]))  # 30 and 10 real images
+    assert len(weights.unique()) > 1
+    small = make(2, nested=nested).weights.view(3, 2)
+    torch.testing.assert_close(small.mean(dim=1), torch.ones(3))
+
+
+def test_curated_images_of_one_gaussian_weigh_alike(tmp_path: Path) -> None:
+    folder = save_separate_artifact(tmp_path / "plain", num_modes=1).folder
+    add_order(folder, mode_spread=None)
+    assert D3HRDataset(folder, tmp_path, 3, sampling=CURATED).weights.tolist() == [1.0] * 9
 
 
 def test_other_sets_do_not_depend_on_the_order(make: Make, tmp_path: Path) -> None:
@@ -156,6 +178,53 @@ def test_a_rule_for_small_sets_may_ask_for_the_order(make: Make, tmp_path: Path)
     assert (opened.sampling.method, opened.decode, opened.seed) == ("curated", curation().decode, 0)
     with pytest.raises(ConfigError, match="ipc must be at most 12"):
         copy_with_budgets(artifact, [Budget(13, sampling=CURATED)], tmp_path / "longer")
+
+
+def test_a_rule_of_curated_images_leaves_seeds_epochs_and_growing_sets(make: Make, tmp_path: Path) -> None:
+    artifact, warmer = make(2).artifact, DecodeConfig(200, 10, 3.0)
+    rules = [Budget(2, decode=warmer, sampling=CURATED), Budget(4, decode=warmer)]
+    ruled = copy_with_budgets(artifact, rules, tmp_path / "ruled")
+    plain, cache = copy_with_budgets(artifact, [], tmp_path / "plain"), tmp_path / "cache"
+
+    def of(ipc: int, artifact: Any = ruled, **options: Any) -> D3HRDataset:
+        return D3HRDataset(artifact, cache, ipc, device="cpu", **options)
+
+    given: list[dict[str, Any]] = [{"seed": 1}, {"resample": "epoch"}, {"nested": True, "seed": 1}]
+    for options in given:
+        found, without = of(2, **options), of(2, plain, **options)
+        assert (found.sampling, found.decode) == (without.sampling, without.decode), options
+        assert torch.equal(found.sample_latents(1), without.sample_latents(1))
+    assert (of(2).sampling.method, of(2).decode) == ("curated", warmer)
+    for options in given[:2]:  # rules of other images hold as before
+        assert of(4, **options).decode == warmer
+    with pytest.raises(ConfigError, match="seed must be 0"):  # who asks for curated images is told
+        of(2, seed=1, sampling=CURATED)
+    with pytest.raises(ConfigError, match="of curated images there is one"):
+        of(2, resample="epoch", sampling=CURATED)
+    where = ("--artifact", ruled.folder, "--root", cache, "--device", "cpu", "--ipc", 2, "--seed", 1)
+    assert succeed("materialize", *where)["folder"] == str(of(2, seed=1).image_folder)
+    fresh = TrainingSet(
+        dataset="x", source="default", ipc=2, seed=7, artifact=str(ruled.folder), resample_every=1
+    )
+    opened = open_artifact(fresh, cache)
+    assert (opened.sampling, opened.decode) == (of(2, seed=7).sampling, artifact.info.decode)
+    described = artifact_facts(ruled)["budgets"]
+    assert "nested sets, and seeds but 0 and fresh groups in place of curated images: as said" in described
+
+
+def test_a_rule_decodes_curated_images_from_where_they_were_chosen(make: Make, tmp_path: Path) -> None:
+    artifact = make(2).artifact
+    partial = [{"max_ipc": 2, "decode": {"guidance_scale": 3}, "sampling": {"method": "curated"}}]
+    ruled = copy_with_budgets(artifact, partial, tmp_path / "ruled")
+    assert ruled.info.budgets[0].decode == DecodeConfig(200, 10, 3.0)  # others are decoded from 400
+    others = [{"max_ipc": 2, "decode": {"guidance_scale": 3}, "sampling": {"method": "modes"}}]
+    assert copy_with_budgets(artifact, others, tmp_path / "others").info.budgets[0].decode == DecodeConfig(
+        400, 10, 3.0
+    )
+    rule = Budget(2, DecodeConfig(400, 10, 3.0), CURATED)
+    says = r"budgets\[0\]\.decode\.timestep is 400, and .* were chosen at 200"
+    with pytest.raises(ConfigError, match=says):
+        copy_with_budgets(artifact, [rule], tmp_path / "refused")
 
 
 def test_there_is_no_other_curated_group_for_another_epoch(make: Make) -> None:

@@ -50,13 +50,20 @@ def test_joined_modes_stand_for_all_their_images(artifact: Path, tmp_path: Path)
     assert sorted(images.tolist()) in ([1.0, 7.0], [2.0, 6.0])
 
 
-def test_nested_weights_are_those_of_their_blocks(artifact: Path, tmp_path: Path) -> None:
+def test_nested_images_share_the_real_images_of_their_mode(artifact: Path, tmp_path: Path) -> None:
     block = D3HRDataset(artifact, tmp_path, ipc=10, nested=True).weights.view(3, 10)
     torch.testing.assert_close(block, D3HRDataset(artifact, tmp_path, ipc=10).weights.view(3, 10))
     longer = D3HRDataset(artifact, tmp_path, ipc=13, nested=True).weights.view(3, 13)
-    expected = torch.cat([block, block[:, :3]], dim=1)
-    torch.testing.assert_close(longer, expected / expected.mean(dim=1, keepdim=True))
+    narrow = GroupSamplingConfig("modes", mode_spread=0.0)
+    dataset = D3HRDataset(artifact, tmp_path, ipc=13, nested=True, sampling=narrow)
+    for label, counts in enumerate(COUNTS):
+        means = dataset.artifact.modes(400, label).mean[0].flatten(1)
+        modes = torch.cdist(dataset.sample_latents(label).flatten(1), means).argmin(dim=1)
+        masses = torch.zeros(3).index_add(0, modes, longer[label]) / 13
+        torch.testing.assert_close(masses, torch.tensor(counts) / sum(counts))
     assert longer[0, 10] != longer[0, 9] and longer[0, 0] == longer[0, 10]
+    # A set that ends before a mode comes has nothing of it, and its images weigh alike.
+    assert D3HRDataset(artifact, tmp_path, ipc=2, nested=True, classes=[0]).weights.tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("method", ["moment_matched", "search"])
