@@ -15,10 +15,9 @@ from typing import Any
 
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.json_settings import JsonSettings
-from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig, GroupSamplingMethod
+from d3hr_datasets.config.settings import MAX_IPC, DecodeConfig, GroupSamplingConfig, GroupSamplingMethod
 from d3hr_datasets.errors import ConfigError
 
-MAX_IPC = 100_000  # images per class of a set; the names of their files have five digits
 MAX_BUDGETS = 100  # rules of an artifact
 
 # What each method takes of `GroupSamplingConfig`. The seed is always the user's.

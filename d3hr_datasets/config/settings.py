@@ -22,6 +22,7 @@ InversionMethod = Literal["ddim", "fixed_point"]
 NoiseTimestep = Literal["source", "target"]
 PosteriorLatent = Literal["mean", "sample"]
 Resizing = Literal["bicubic", "bilinear"]
+MAX_IPC = 100_000  # images per class of a set; the names of their files have five digits
 
 
 def _set_number(config: Any, name: str) -> None:

@@ -71,7 +71,7 @@ class D3HRDataset(FreshGroups, DatasetFolder):
             the same images for ever.
         keep_epochs: Of `resample="epoch"`, how many epochs' images may lie on disk, at least 1, beside those
             of epoch 0. 2 are those in use and the next ones, which are generated meanwhile; with 1 nothing is
-            generated ahead; more also keep the last ones.
+            generated ahead; more also keep the last ones. One more lies there while `set_epoch` makes it.
 
     Attributes:
         classes: Class names, by label.

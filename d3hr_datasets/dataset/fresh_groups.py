@@ -80,7 +80,8 @@ class FreshGroups(ImagesOnDemand):
 
         The next images are made by another process, on the same device, with a model of its own. `close` ends
         it, as does the end of this process. Images of epochs that are not needed are removed from the cache,
-        unless another process uses them; those of epoch 0 stay.
+        unless another process uses them; those of epoch 0 stay. While this runs, those of the epoch before
+        lie there, too, until the new ones are whole. `close` removes the last ones.
 
         Args:
             epoch: From 0, in any order. The same epoch has the same images in every process.
@@ -119,12 +120,19 @@ class FreshGroups(ImagesOnDemand):
         self._done = epoch, ahead
 
     def close(self) -> None:
-        """End the process that generates ahead. What is on disk stays, and the data set can still be used."""
-        if os.getpid() == self._process:
-            self._background.close()
-            for use in self._uses.values():
-                use.end()
-            self._uses, self._done = {}, None
+        """End the process that generates ahead, and remove the images of epochs, for when no epoch follows.
+
+        Images that another process or data set uses stay, and so do those of epoch 0. This data set can still
+        be used: it makes again what it misses.
+        """
+        if os.getpid() != self._process:
+            return
+        self._background.close()
+        for use in self._uses.values():
+            use.end()
+        self._uses, self._done = {}, None
+        if self._epoch is not None:
+            self._remove_epochs(set())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_uses": {}, "_background": None, "_done": None}
@@ -159,6 +167,10 @@ class FreshGroups(ImagesOnDemand):
             self._uses.pop(epoch).end()
         newest = max(used)
         needed = used | set(range(newest - self.keep_epochs + 1, newest))
+        self._remove_epochs(needed)
+
+    def _remove_epochs(self, needed: set[int]) -> None:
+        """Remove the images of all epochs but those that are needed."""
         remove_epoch_sets(self.cache.root, lambda epoch: self._set.at(epoch).cache.folder.name, needed)
 
     def _prepare(self, images: GeneratedSet) -> None:

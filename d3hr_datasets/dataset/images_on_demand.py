@@ -20,10 +20,9 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.cache.files import default_root
 from d3hr_datasets.classes.class_list import ClassList
-from d3hr_datasets.config.budgets import MAX_IPC
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BATCH_SIZE
-from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.config.settings import MAX_IPC, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.generated_set import GeneratedSet
 from d3hr_datasets.dataset.generation_settings import resolve_settings
 from d3hr_datasets.dataset.image_generator import ImageGenerator
@@ -99,6 +98,11 @@ class ImagesOnDemand:
     def class_list(self) -> ClassList:
         """Every class of the model by class label, also those that are not kept."""
         return self.artifact.info.class_list
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose images are given; 0 where there are no others."""
+        return self._generator.epoch
 
     @property
     def fingerprint(self) -> str:

@@ -21,12 +21,12 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.own_images import PREFIX, own_images
 from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
 from d3hr_datasets.image_sets.channels import with_channels
-from d3hr_datasets.image_sets.generated_images import check_resample_every, check_weights
 from d3hr_datasets.image_sets.image_set import ImageSet
 from d3hr_datasets.image_sets.real_images import check_splits
 from d3hr_datasets.image_sets.training_sets import (
     GROUPS,
     REAL,
+    check_groups,
     check_real_images,
     images_to_test_on,
     open_artifact,
@@ -53,7 +53,7 @@ def check_inputs(settings: StudentSettings) -> None:
             f"labels {settings.labels!r} need a teacher and none is given; give one as teacher=NAME: "
             "embedded:fashion-mnist, local-dir:FOLDER, hf-hub:ORG/NAME, or a model of timm"
         )
-    check_resample_every(settings.resample_every, settings.source, GROUPS)
+    check_groups(settings)
     if settings.resample_every and settings.labels == "stored":
         raise ConfigError(
             f"resample_every = {settings.resample_every} takes other images every few passes, and labels "
@@ -66,7 +66,6 @@ def check_inputs(settings: StudentSettings) -> None:
             f"the teacher {place} is missing; this makes it: `d3hr train student teacher --dataset "
             f"{settings.dataset} --export {place}`"
         )
-    check_weights(settings.weights, settings.source, GROUPS)
     check_real_images(settings)
     check_splits(settings.dataset)
 

@@ -29,6 +29,7 @@ from d3hr_datasets.experiments.student_inputs import (
     teacher_file,
 )
 from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
+from d3hr_datasets.image_sets.image_set import close_images
 from d3hr_datasets.io.atomic import replace_text
 from d3hr_datasets.runs.run_folder import RunFolder
 from d3hr_datasets.runs.timer import Every
@@ -95,6 +96,7 @@ def run_student(
             export_student(model, settings, inputs.images.classes, result)
         replace_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
         run.checkpoint.unlink(missing_ok=True)
+    close_images(inputs.images.images)
     return result
 
 

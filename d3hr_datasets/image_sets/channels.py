@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import get_num_channels
 
-from d3hr_datasets.image_sets.image_set import ImageSet
+from d3hr_datasets.image_sets.image_set import ImageSet, close_images
 from d3hr_datasets.image_sets.pixel_format import pil_to_pixels, to_channels
 from d3hr_datasets.students.views import Images, set_epoch
 
@@ -40,6 +40,10 @@ class _WithChannels(Dataset[tuple[torch.Tensor, int]]):
     def set_epoch(self, epoch: int) -> None:
         """Tell the images that are converted which epoch it is."""
         set_epoch(self._images, epoch)
+
+    def close(self) -> None:
+        """Tell the images that are converted that they are not needed any more."""
+        close_images(self._images)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         image, label = self._images[index]

@@ -5,20 +5,16 @@ In: a data set, a model. Out: uint8 (N, C, H, W), and labels int64 (N,).
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import DecodeConfig
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.diffusion.grid_times import grid_times
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_model_range, to_pil
-from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.torch_settings import neutral
 
 
@@ -55,41 +51,16 @@ class FreshImages(Dataset[tuple[torch.Tensor | Image.Image, int]]):
             self._dataset.set_epoch(group, prepare_next=self._last is None or group < self._last)
             self._group = group
 
+    def close(self) -> None:
+        """Remove the images of all groups but the first, where nobody else uses them."""
+        self._dataset.close()
+
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor | Image.Image, int]:
         image, label = self._dataset[index]
         return _to_tensor([image])[0] if self._dataset.in_memory else image, label
-
-
-def check_resample_every(every: int, source: str, generated: Collection[str]) -> None:
-    """Check that images can be drawn anew.
-
-    Args:
-        every: `TrainingSet.resample_every`.
-        source: Of the images.
-        generated: Sources of which there is another group.
-
-    Raises:
-        ConfigError: `every` is no number of passes, or there is no other group of the source.
-    """
-    check_int("resample_every", every, 0)
-    generated = [name for name in generated if name != "curated"]  # of an order there is one group
-    if every and source not in generated:
-        raise ConfigError(
-            f"resample_every = {every} takes another group of the artifact every few passes, of which source "
-            f"{source!r} has none; accepted sources: {generated}, or resample_every: 0"
-        )
-
-
-def check_weights(weights: bool, source: str, weighed: Collection[str]) -> None:
-    """Raise `ConfigError` where `weights` are asked for of a source that is none of those that have some."""
-    if weights and source not in weighed:
-        raise ConfigError(
-            "weights=True weighs images by the real ones that they stand for, and those of source "
-            f"{source!r} have no weights; leave it out, or take one of the sources {list(weighed)}"
-        )
 
 
 @neutral()

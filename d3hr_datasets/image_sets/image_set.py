@@ -24,3 +24,10 @@ class ImageSet:
     classes: list[str]
     wnids: list[str] | None = None
     weights: torch.Tensor | None = None
+
+
+def close_images(images: Images) -> None:
+    """Say that images are not needed any more, to those of which some lie on disk for this use alone."""
+    close = getattr(images, "close", None)
+    if close is not None:
+        close()

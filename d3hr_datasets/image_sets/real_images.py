@@ -7,6 +7,7 @@ both in memory.
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import torch
@@ -15,11 +16,15 @@ from torch.utils.data import Dataset
 from torchvision import datasets
 from tqdm import tqdm
 
+from d3hr_datasets.classes.class_list import packaged_subset
+from d3hr_datasets.classes.folders import without_number
 from d3hr_datasets.errors import ConfigError, ImagesNotFoundError, UnreadableImageError
+from d3hr_datasets.image_sets.image_set import ImageSet
 from d3hr_datasets.io.atomic import replace_file
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.image_folders import open_image_folder
 from d3hr_datasets.sources.records import Images
+from d3hr_datasets.sources.relabel import relabel
 from d3hr_datasets.sources.resizing import resize_and_crop
 
 # Where Debian's package dataset-fashion-mnist puts the IDX files.
@@ -187,3 +192,23 @@ def split_folder(dataset: str, train: bool) -> Path:
             f"{parts[0].name}/, which has one folder per class"
         )
     return found
+
+
+def folder_images(path: Path, subset: str) -> ImageSet:
+    """Return an image folder; with `subset`, of ImageNet, its classes only, in their usual order.
+
+    Raises:
+        ConfigError: There is no such subset, or the folder lacks a class of it.
+    """
+    images, folders = open_image_folder(path)
+    names = [without_number(name) for name in folders]
+    is_wnid = all(re.fullmatch(r"n\d{8}", name) for name in names)
+    if subset:
+        wanted = packaged_subset("imagenet", subset)
+        missing = sorted(set(wanted) - set(names))
+        if missing:
+            raise ConfigError(f"{path} has no folders {missing[:5]} of {subset}; folders are WordNet IDs")
+        label_of = {names.index(name): label for label, name in enumerate(wanted)}
+        images = relabel(images, {old: label_of.get(old) for old in range(len(names))})
+        names = wanted
+    return ImageSet(FolderImages(images), names, names if is_wnid else None)

@@ -6,7 +6,6 @@ In: the name of a data set and of a source. Out: an `ImageSet`. The same seed gi
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.classes.class_list import packaged_subset
-from d3hr_datasets.classes.folders import without_number
+from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.dataset.artifact_registry import REGISTRY, registered_artifact
@@ -28,22 +27,18 @@ from d3hr_datasets.dataset.generation_settings import default_settings
 from d3hr_datasets.errors import ConfigError, ImagesNotFoundError
 from d3hr_datasets.image_sets.generated_images import (
     FreshImages,
-    check_resample_every,
-    check_weights,
     dataset_tensors,
     raw_samples,
     reconstruct,
 )
 from d3hr_datasets.image_sets.image_set import ImageSet
 from d3hr_datasets.image_sets.real_images import (
-    FolderImages,
+    folder_images,
     load_images,
     provide_fashion_mnist,
     split_folder,
 )
 from d3hr_datasets.numerics.torch_settings import neutral
-from d3hr_datasets.sources.image_folders import open_image_folder
-from d3hr_datasets.sources.relabel import relabel
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
 from d3hr_datasets.students.views import Images, TensorImages
 
@@ -59,6 +54,8 @@ GROUPS = {
     "independent": GroupSamplingConfig("search", num_candidates=1),
     "vae_gaussians": GroupSamplingConfig("search", num_candidates=1),
 }
+# Those of which there is another group for another seed: of an order there is one.
+RESAMPLED = [name for name, how in GROUPS.items() if how is None or how.method != "curated"]
 SOURCES = (*REAL, "raw_diffusion", *GROUPS)
 Features = Callable[[Images], torch.Tensor]
 
@@ -86,8 +83,8 @@ class TrainingSet:
         mode_spread: Of "modes"; that of `GroupSamplingConfig` otherwise.
         weights: Give each image the weight in the loss that its share of the real images asks for
             (`D3HRDataset.weights`). For sources of `GROUPS`: no others have weights.
-        resample_every: Passes over the images after which another group is taken; 0 for never. Of generated
-            sources but "raw_diffusion" and "curated".
+        resample_every: Passes over the images after which another group is taken; 0 for never. For sources of
+            `RESAMPLED`.
         select: Choose settings: leave the held-out training images out, and test on them.
         data_root: Folder of torchvision's files.
         download: Let torchvision download them.
@@ -108,6 +105,25 @@ class TrainingSet:
     select: bool = False
     data_root: str = "data"
     download: bool = False
+
+
+def check_groups(settings: TrainingSet) -> None:
+    """Check that images can be drawn anew and weighed, where they are to be.
+
+    Raises:
+        ConfigError: `resample_every` is no number of passes, or the source has no other group or no weights.
+    """
+    every = check_int("resample_every", settings.resample_every, 0)
+    if every and settings.source not in RESAMPLED:
+        raise ConfigError(
+            f"resample_every = {every} takes another group of the artifact every few passes, of which source "
+            f"{settings.source!r} has none; accepted sources: {RESAMPLED}, or resample_every: 0"
+        )
+    if settings.weights and settings.source not in GROUPS:
+        raise ConfigError(
+            "weights=True weighs images by the real ones that they stand for, and those of source "
+            f"{settings.source!r} have no weights; leave it out, or take one of the sources {list(GROUPS)}"
+        )
 
 
 def open_artifact(settings: TrainingSet, root: str | Path) -> D3HRDataset:
@@ -177,8 +193,7 @@ def training_set(
         raise ConfigError(f"source = {source!r} must be one of {list(SOURCES)}, or images:SET")
     if (settings.ipc == 0) != (source == "whole"):
         raise ConfigError(f"source {source!r} and ipc {settings.ipc} do not go together; 'whole' has ipc 0")
-    check_resample_every(settings.resample_every, source, GROUPS)
-    check_weights(settings.weights, source, GROUPS)
+    check_groups(settings)
     if source in REAL:
         real = real_images(settings, train=True)
         return real if source == "whole" else _subset(settings, real, root, features)
@@ -232,7 +247,7 @@ def real_images(settings: TrainingSet, train: bool) -> ImageSet:
         data = _cifar(settings, train)
         images = torch.from_numpy(data.data).permute(0, 3, 1, 2)
         return ImageSet(TensorImages(images, torch.tensor(data.targets), data.classes), data.classes)
-    return _folder(split_folder(name, train), settings.subset)
+    return folder_images(split_folder(name, train), settings.subset)
 
 
 def check_real_images(settings: TrainingSet) -> None:
@@ -260,22 +275,6 @@ def _cifar(settings: TrainingSet, train: bool) -> datasets.CIFAR10:
             f"{kind.__name__} is not in {settings.data_root!r}: {error}. Set data_root to the folder of "
             "torchvision's files, or download=true"
         ) from error
-
-
-def _folder(path: Path, subset: str) -> ImageSet:
-    """Return an image folder; with `subset` its classes only, in their usual order."""
-    images, folders = open_image_folder(path)
-    names = [without_number(name) for name in folders]
-    is_wnid = all(re.fullmatch(r"n\d{8}", name) for name in names)
-    if subset:
-        wanted = packaged_subset("imagenet", subset)
-        missing = sorted(set(wanted) - set(names))
-        if missing:
-            raise ConfigError(f"{path} has no folders {missing[:5]} of {subset}; folders are WordNet IDs")
-        label_of = {names.index(name): label for label, name in enumerate(wanted)}
-        images = relabel(images, {old: label_of.get(old) for old in range(len(names))})
-        names = wanted
-    return ImageSet(FolderImages(images), names, names if is_wnid else None)
 
 
 def _subset(settings: TrainingSet, real: ImageSet, root: str | Path, features: Features | None) -> ImageSet:

@@ -107,11 +107,12 @@ def test_the_cache_is_bounded_and_what_is_not_of_an_epoch_stays(
     shutil.copytree(second, copied)
     other = fresh_set(tiny_artifact, root, seed=1)
     other.set_epoch(1)
-    other.close()
+    of_another_seed = other.image_folder
+    del other  # and so unused
     folders = [
         copied,
         tmp_path / "elsewhere",
-        other.image_folder,
+        of_another_seed,
         fresh_set(tiny_artifact, root).image_folder,
     ]
     before = [_files(folder) for folder in folders]
@@ -202,6 +203,25 @@ def test_a_worker_does_not_set_the_epoch(tiny_artifact: Path, tmp_path: Path) ->
     )
     with pytest.raises(ConfigError, match="in a worker of a DataLoader"):
         next(iter(loader))
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_finished_run_leaves_no_images_of_epochs(keep: int, tiny_artifact: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        dataset = fresh_set(tiny_artifact, tmp_path, seed=seed, keep_epochs=keep)
+        for epoch in (0, 1, 2):
+            dataset.set_epoch(epoch)
+        expected = image_digests(dataset)
+        dataset.close()
+        assert _epochs_on_disk(tmp_path) == []
+        assert len(list_cached_sets(tmp_path)) == 1 + seed  # of epoch 0
+    assert (dataset.epoch, image_digests(dataset)) == (2, expected)  # made again
+    other = fresh_set(tiny_artifact, tmp_path, seed=1)
+    other.set_epoch(2)
+    dataset.close()
+    assert _epochs_on_disk(tmp_path) == [2], "it is used by another data set"
+    other.close()
+    assert _epochs_on_disk(tmp_path) == []
 
 
 def test_copies_have_an_epoch_of_their_own(tiny_artifact: Path, tmp_path: Path) -> None:

@@ -68,8 +68,19 @@ def test_a_killed_student_goes_on_with_the_images_it_would_have_had(
     run_student(plain, progress=False)
     assert _losses(plain)[:2] == losses[:2] and _losses(plain)[2:] != losses[2:]
     assert run_folder(plain, {}) != run_folder(whole, {})
-    images = tmp_path / "whole" / "images"
-    assert len(list(images.glob("animals-ipc2-seed0-epoch1-*"))) == 1  # no epoch 2 for nobody
+    for name in ("whole", "cut"):  # whoever is trained needs none of the other groups any more
+        images = tmp_path / name / "images"
+        assert list(images.glob("animals-ipc2-seed0-*")) and not list(images.glob("*-epoch*"))
+
+
+def test_no_group_is_made_for_nobody(artifact: Path, tmp_path: Path) -> None:
+    settings = TrainingSet(dataset="x", source="default", ipc=IPC, artifact=str(artifact), resample_every=2)
+    images: Any = training_set(settings, tmp_path, passes=4).images
+    for epoch in range(4):
+        images.set_epoch(epoch)
+    assert len(list(tmp_path.glob("*-epoch1-*"))) == 1 and not list(tmp_path.glob("*-epoch2-*"))
+    images.close()
+    assert not list(tmp_path.glob("*-epoch*"))
 
 
 def test_soft_labels_are_asked_for_every_view(
