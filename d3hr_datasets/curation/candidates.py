@@ -6,10 +6,8 @@ for their class. One batch of images is in memory at a time.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,21 +15,18 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets.artifact.artifact import Artifact
-from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.config.settings import DecodeConfig
 from d3hr_datasets.diffusion.pixel_range import to_pil
-from d3hr_datasets.image_sets.pixel_format import to_channels
+from d3hr_datasets.image_sets.generated_images import reconstruct
+from d3hr_datasets.image_sets.judge import Judge
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sampling.samplers import draw_candidates
 from d3hr_datasets.sources.matched_images import MatchedImages
-from d3hr_datasets.sources.resizing import read_pixels
 
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-    from d3hr_datasets.students.teachers import Teacher
 
 MAX_REAL = 1000  # real images of a class that stand for all of them
-LOCAL = "local-dir:"
 
 
 @dataclass(frozen=True)
@@ -47,59 +42,6 @@ class Judged:
     features: torch.Tensor
     losses: torch.Tensor
     recognized: torch.Tensor
-
-
-class Judge:
-    """A teacher that looks at images as they come out of an artifact.
-
-    Args:
-        teacher: Its logits are in the order of the artifact's classes. Images are resized to the side that it
-            was trained on, where its config says so and it was not told another.
-        device: Where it runs.
-    """
-
-    @neutral()
-    def __init__(self, teacher: Teacher, device: torch.device) -> None:
-        cfg = teacher.model.pretrained_cfg
-        size = cfg.get("input_size") or (None, None, None)  # type: ignore[union-attr,operator]
-        self.teacher = teacher.to(device)
-        self._device = device
-        self._size: int | None = teacher.image_size or size[-1]
-        kernels = [weights for weights in teacher.model.parameters() if weights.dim() == 4]
-        self._channels = int(kernels[0].shape[1]) if kernels else len(teacher.mean)
-
-    @property
-    def name(self) -> str:
-        """What the teacher is, without folders of this machine."""
-        name = self.teacher.name
-        return f"{LOCAL}{PurePath(name).name}" if name.startswith(LOCAL) else name
-
-    @neutral()
-    def sha256(self) -> str:
-        """Return the checksum of the weights, with their names and shapes."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.teacher.model.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
-    @neutral(full_float32=True)
-    def features(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the features (N, D) of images (C, S, S) uint8."""
-        return self.teacher.features(self._views(pixels)).float().cpu()
-
-    @neutral(full_float32=True)
-    def logits(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the logits (N, K) of images (C, S, S) uint8."""
-        logits: torch.Tensor = self.teacher(self._views(pixels))
-        return logits.float().cpu()
-
-    def _views(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
-        images = torch.stack([to_channels(image, self._channels, "an image") for image in pixels])
-        views = images.to(self._device).float() / 255
-        if self._size is not None and views.shape[-1] != self._size:
-            views = F.interpolate(views, size=self._size, mode="bilinear", antialias=True).clamp(0, 1)
-        return views
 
 
 @dataclass(frozen=True)
@@ -159,17 +101,19 @@ class CandidateMaker:
 
 @neutral()
 def real_features(
-    images: MatchedImages, info: ArtifactInfo, judge: Judge, class_label: int, batch_size: int
+    maker: CandidateMaker, images: MatchedImages, judge: Judge, class_label: int
 ) -> torch.Tensor:
     """Return the features (M, D) of real images of a class, at most `MAX_REAL` random ones.
 
+    They are encoded and decoded by the VAE first, as candidates come out of its decoder: so features tell
+    what is on an image, and not which of the two it is.
+
     Raises:
-        ConfigError: There are none.
         UnreadableImageError: An image cannot be read.
     """
-    records = images.records(class_label, MAX_REAL)
-    parts = []
-    for start in range(0, len(records), batch_size):
-        batch = records[start : start + batch_size]
-        parts.append(judge.features([read_pixels(one, info.image_size, info.image_mode)[0] for one in batch]))
+    info, numbers, parts = maker.artifact.info, images.chosen(class_label, MAX_REAL), []
+    for start in range(0, len(numbers), maker.batch_size):
+        batch = numbers[start : start + maker.batch_size]
+        pixels = images.pixels(batch, info.image_size, info.image_mode, info.inversion.resizing)
+        parts.append(judge.features(reconstruct(maker.model, pixels)))
     return torch.cat(parts)

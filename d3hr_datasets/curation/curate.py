@@ -26,10 +26,11 @@ from d3hr_datasets.artifact.order_file import write_order
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.config.settings import DecodeConfig
-from d3hr_datasets.curation.candidates import CandidateMaker, Judge, Judged, real_features
+from d3hr_datasets.curation.candidates import CandidateMaker, Judged, real_features
 from d3hr_datasets.curation.ordering import order_candidates
 from d3hr_datasets.curation.settings import CurationSettings, complete_settings
 from d3hr_datasets.errors import TeacherError
+from d3hr_datasets.image_sets.judge import Judge, load_judge
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.processes import generation_device
@@ -85,7 +86,8 @@ def curate_artifact(
 
     Raises:
         ConfigError: An argument is not accepted, a rule of the artifact would not fit the order, `output`
-            lies in the folder of the artifact, or a class has no real images.
+            lies in the folder of the artifact, a class has no real images, or the teacher takes images of
+            other channels.
         TeacherError: The teacher has other classes, cannot be loaded, or takes most images for other classes.
         ArtifactNotFoundError: There is no artifact.
         ModelNotFoundError: Its diffusion model is missing.
@@ -151,18 +153,9 @@ def _load(
     device: torch.device | str | None,
 ) -> tuple[Judge, CandidateMaker]:
     """Return the teacher, which says first what does not fit, and what makes candidates."""
-    from d3hr_datasets.students.teachers import load_teacher
-
     info = artifact.info
     with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator
-        if isinstance(teacher, str):
-            teacher = load_teacher(teacher, info.classes, wnids=info.wnids)
-        if len(teacher.columns) != len(info.classes):
-            raise TeacherError(
-                f"the teacher {teacher.name!r} has logits of {len(teacher.columns)} classes, the artifact "
-                f"{info.name} has {len(info.classes)}; load it with the classes of the artifact"
-            )
-        judge = Judge(teacher, generation_device(device))
+        judge = load_judge(teacher, info, generation_device(device))
         model = load_model(artifact, device)
     decode = settings.decode or info.decode
     return judge, CandidateMaker(artifact, model, decode, settings.seed, settings.mode_spread, batch_size)
@@ -185,7 +178,7 @@ def _orders(
             judged = maker.judge(judge, label, number, bar.update if bar is not None else lambda _: None)
             recognized.append(int(judged.recognized.sum()))
             _check_recognized(recognized, info, number, judge)
-            target = None if real is None else real_features(real, info, judge, label, maker.batch_size)
+            target = None if real is None else real_features(maker, real, judge, label)
             orders.append(_order(maker, settings, label, judged, target))
     return torch.stack(orders), recognized
 

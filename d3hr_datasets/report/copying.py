@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.copies.findings import CopyFindings, compare_nearness
 from d3hr_datasets.copies.nearness import NEIGHBOURS, Features, Nearness, measure_nearness
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.image_sets.generated_images import dataset_tensors, reconstruct
+from d3hr_datasets.image_sets.judge import load_judge
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.matched_images import MatchedImages
 
@@ -148,28 +148,7 @@ def _blocks(
 
 def _teacher_features(dataset: D3HRDataset, name: str) -> Features:
     """Return images uint8 (B, C, H, W) -> features (B, D) of a teacher that knows the classes."""
-    from d3hr_datasets.students.teachers import load_teacher  # needs the extra 'train'
-
-    class_list, channels = (
-        dataset.artifact.info.class_list,
-        1 if dataset.artifact.info.image_mode == "L" else 3,
-    )
-    teacher = load_teacher(name, class_list.names, wnids=class_list.wnids).to(dataset.model().device)
-    taken = len(teacher.mean)
-    if channels not in (1, taken):
-        raise ConfigError(
-            f"the teacher {name!r} takes images of {taken} channel(s), the artifact's have {channels}; give "
-            " a teacher of such images"
-        )
-
-    def features(images: torch.Tensor) -> torch.Tensor:
-        parts = []
-        for batch in images.expand(-1, taken, -1, -1).split(BATCH_SIZE):
-            with torch.no_grad():
-                parts.append(teacher.features(batch.to(teacher.mean.device).float() / 255).cpu())
-        return torch.cat(parts)
-
-    return features
+    return load_judge(name, dataset.artifact.info, dataset.model().device).features
 
 
 def _public_name(teacher: str) -> str:
