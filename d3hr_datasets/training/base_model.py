@@ -6,6 +6,7 @@ the classes are known, the network that is trained and what it is told of them.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from d3hr_datasets.build.model_facts import image_frame, model_place
 from d3hr_datasets.build.prompt_options import PromptOptions
+from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.prompts import Prompts
 from d3hr_datasets.dataset.artifact_registry import REGISTRY, embedded_artifact
 from d3hr_datasets.diffusion.adapters import add_adapter, renew_classes
@@ -22,7 +24,7 @@ from d3hr_datasets.diffusion.kinds.kind import ModelKind
 from d3hr_datasets.diffusion.kinds.table import DIT
 from d3hr_datasets.diffusion.layout import WEIGHTS
 from d3hr_datasets.diffusion.loading import check_parts, load_parts, vae_halvings
-from d3hr_datasets.diffusion.model_folder import find_model
+from d3hr_datasets.diffusion.model_folder import find_model, read_label_map
 from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule, open_schedule
 from d3hr_datasets.diffusion.prompts import encode_prompts
 from d3hr_datasets.diffusion.untrusted_models import check_config, check_size
@@ -32,6 +34,8 @@ from d3hr_datasets.io.untrusted_files import is_file, is_folder
 from d3hr_datasets.training.latents import EncodedVAE, vae_digest
 from d3hr_datasets.training.objective import DTYPES
 from d3hr_datasets.training.settings import DiffusionTraining
+
+logger = logging.getLogger(__name__)
 
 VAES = ("AutoencoderKL", "AutoencoderDC")
 # Of a new DiT; DDIM's is as `facebook/DiT-XL-2-256` has it.
@@ -137,7 +141,8 @@ def start_network(
         device: Where prompts are read.
 
     Raises:
-        ConfigError: Prompts are missing, or given to a model of class labels.
+        ConfigError: Prompts are missing, or given to a model of class labels, or classes are kept and the
+            model has others.
         ModelFormatError: The network cannot be adapted.
         MissingExtraError: What reads prompts, or peft, is not installed.
     """
@@ -157,7 +162,7 @@ def start_network(
         else:
             network.requires_grad_(True)
             if settings.keep_classes:
-                _check_class_count(network, len(classes), settings.model)
+                _check_kept_classes(base, network, classes, settings.model)
             elif renewed is not None:
                 renew_classes(network, renewed)
         if settings.gradient_checkpointing:
@@ -166,13 +171,34 @@ def start_network(
     return Started(network.eval(), base.schedule, conditioning, prompts)
 
 
-def _check_class_count(network: Any, number: int, model: str | None) -> None:
+def _check_kept_classes(base: BaseModel, network: Any, classes: tuple[str, ...], model: str | None) -> None:
+    """Check that a model's own classes are those of the images, in their order, as far as it names them."""
     known = network.config.get("num_embeds_ada_norm")
-    if known != number:
+    if known != len(classes):
         raise ConfigError(
-            f"keep_classes: the model {model} knows {known} classes, and the images have {number}; leave "
-            "keep_classes out to train new ones"
+            f"keep_classes: the model {model} knows {known} classes, and the images have {len(classes)}; "
+            "leave keep_classes out to train new ones"
         )
+    assert base.folder is not None
+    names = read_label_map(base.folder, None)
+    if not all(str(label) in names for label in range(len(classes))):
+        logger.warning(
+            "keep_classes: the model %s does not name its classes (id2label), so that it is not checked "
+            "whether those of the images are the same in the same order: %s",
+            model,
+            ", ".join(classes[:10]),
+        )
+        return
+    imagenet = ClassList.packaged("imagenet")
+    of_wnid = dict(zip(imagenet.wnids or (), imagenet.names, strict=True))
+    for label, name in enumerate(classes):
+        own = str(names[str(label)])
+        if ClassList((own,)).find_folder(of_wnid.get(name, name)) is None:
+            raise ConfigError(
+                f"keep_classes: class label {label} of the images is {name!r}, of the model {model} {own!r}; "
+                "its embeddings are gone on with in its order. Name the folders of the images as the model "
+                "does, in its order (003-NAME), or leave keep_classes out to train new ones"
+            )
 
 
 def _new_dit(base: BaseModel, settings: DiffusionTraining, num_classes: int) -> Started:

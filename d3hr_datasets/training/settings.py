@@ -125,8 +125,8 @@ class DiffusionTraining(TrainingSettings):
             has some; "lora", small weights beside those of `model`.
         model: Base model: a folder in diffusers' layout, "ORG/NAME@COMMIT", or the name of a data set whose
             artifact ships with this package.
-        keep_classes: Of "full": go on with the model's own embeddings of classes. It needs to know as many as
-            the images have, in their order.
+        keep_classes: Of "full": go on with the model's own embeddings of classes. They must be those of
+            the images, in their order: where the model names its classes, names are compared.
         vae: Folder of the VAE; by default that of `model`.
         image_size: Side of the images; by default what `model` was trained on.
         padding: Pixels of black frame around them, likewise.

@@ -109,6 +109,34 @@ def test_all_weights_of_a_base_model_with_its_own_classes(tmp_path: Path) -> Non
     assert all(torch.allclose(after[name].float(), before[name].float(), atol=1e-3) for name in tables)
 
 
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [
+        (("Ant, formicid", "bee", "cat"), None),
+        (("bee", "ant", "cat"), "class label 0 of the images is 'ant', of the model .* 'bee'"),
+        (("ant", "bee", "dog"), "class label 2 of the images is 'cat', of the model .* 'dog'"),
+        (None, None),
+    ],
+)
+def test_kept_classes_are_those_of_the_images(
+    names: tuple[str, ...] | None, wrong: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_inputs(tmp_path)
+    base = save_base(tmp_path / "base", 3)
+    if names is not None:
+        index = json.loads((base / "model_index.json").read_text())
+        (base / "model_index.json").write_text(json.dumps({**index, "id2label": dict(enumerate(names))}))
+    settings = tiny_settings(
+        tmp_path, tmp_path / "run", start="full", model=str(base), keep_classes=True, steps=1, epochs=None
+    )
+    if wrong is None:
+        train_diffusion(settings)
+    else:
+        with pytest.raises(ConfigError, match=wrong):
+            train_diffusion(settings)
+    assert ("does not name its classes" in caplog.text) is (names is None)
+
+
 def test_an_adapter_of_a_dit(tmp_path: Path) -> None:
     write_inputs(tmp_path)
     base = save_base(tmp_path / "base")
