@@ -49,6 +49,16 @@ TimestepOption = Annotated[
 GuidanceOption = Annotated[
     float | None, typer.Option(help="Guidance while decoding; 1 is none. The artifact's by default.")
 ]
+SamplingOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METHOD",
+        autocompletion=_methods,
+        help="How groups are sampled: modes, moment_matched, search, or curated: the first images of "
+        "an order that d3hr curate has stored. By default as the artifact says for so many images, else "
+        "over the modes where it stores them.",
+    ),
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option(help="Where to generate, as in PyTorch; CUDA if there is one, else MPS, else the CPU."),
@@ -79,16 +89,7 @@ class SetArguments:
     nested: Annotated[
         bool, typer.Option("--nested", help="Share the first images with sets of other sizes.")
     ] = False
-    sampling: Annotated[
-        str | None,
-        typer.Option(
-            metavar="METHOD",
-            autocompletion=_methods,
-            help="How groups are sampled: modes, moment_matched, search, or curated: the first images of "
-            "an order that d3hr curate has stored. By default as the artifact says for so many images, else "
-            "over the modes where it stores them.",
-        ),
-    ] = None
+    sampling: SamplingOption = None
     timestep: TimestepOption = None
     guidance_scale: GuidanceOption = None
     solver: Annotated[

@@ -45,6 +45,14 @@ def evaluate(
         typer.Option(help="hard, soft or stored; repeat it. The protocol's by default."),
     ] = None,
     ipc: Annotated[int, typer.Option(min=1, help="Images per class of an artifact.")] = 10,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="How an artifact makes its images: default, curated, modes, moment_matched, search, "
+            "independent, vae_gaussians, raw_diffusion.",
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Students of each row.")] = 3,
     whole: Annotated[bool, typer.Option("--whole", help="Train on the whole real set, too.")] = False,
     whole_epochs: Annotated[
@@ -92,9 +100,11 @@ def evaluate(
         raise typer.BadParameter(f"--output {output} is a file; give a folder")
     settings = {"output": str(output / "students"), "class_order": class_order, "normalized": normalized}
     if evaluated_set.is_artifact(images):
-        found = evaluated_set.artifact_to_evaluate(images, real, ipc)
+        found = evaluated_set.artifact_to_evaluate(images, real, ipc, source or "default")
         changes = {**options.settings(found.dataset), **settings}
     else:
+        if source is not None:
+            raise typer.BadParameter(f"--source says how an artifact makes images, and {images} is none")
         dataset = real or DEFAULT_NAME
         changes = {**options.settings(dataset), **settings}
         found = evaluated_set.images_to_evaluate(images, protocol, dataset, changes)

@@ -10,7 +10,13 @@ from typing import Annotated
 
 import typer
 
-from d3hr_datasets.cli.dataset_options import WHERE, SeedOption, SetArguments, make_dataset
+from d3hr_datasets.cli.dataset_options import (
+    WHERE,
+    SamplingOption,
+    SeedOption,
+    SetArguments,
+    make_dataset,
+)
 from d3hr_datasets.cli_common.output import JsonOption, RootOption
 
 
@@ -50,6 +56,7 @@ def report(
         list[str] | None,
         typer.Option("--classes", metavar="CLASS", help="A class to show; repeat it. All by default."),
     ] = None,
+    sampling: SamplingOption = None,
     device: Annotated[
         str | None, typer.Option(help="Where to run the model; CUDA if there is one, else MPS, else the CPU.")
     ] = None,
@@ -62,6 +69,7 @@ def report(
     """
     from d3hr_datasets.report.report import NUMBERS, write_report
 
-    dataset = make_dataset(SetArguments(artifact, None, ipc, seed, root, classes, device=device))
+    given = SetArguments(artifact, None, ipc, seed, root, classes, sampling=sampling, device=device)
+    dataset = make_dataset(given)
     page = write_report(dataset, output, images, images_per_class, held_out=held_out, teacher=teacher)
     typer.echo((output / NUMBERS).read_text(encoding="utf-8").rstrip() if as_json else page)

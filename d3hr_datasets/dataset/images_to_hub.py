@@ -57,10 +57,13 @@ def images_card(dataset: ImagesOnDemand, files: ImageFiles) -> str:
     title = f"Images of D3HR {artifact.info.source.get('name') or artifact.info.name}"
     head = card_head(artifact, title, "data/train-*.parquet", dataset.classes, files)
     where = f"`{artifact.repo_id}`, commit `{artifact.revision}`" if artifact.repo_id else artifact.info.name
+    is_curated = dataset.sampling.method == "curated"
     facts = {
         "artifact": f"{where} ({artifact.fingerprint})",
+        **({"order of curated images": artifact.order_fingerprint} if is_curated else {}),
         "images per class": dataset.ipc,
         "seed": dataset.seed,
+        **({"epoch": dataset.epoch} if dataset.epoch else {}),
         "sampling": dataset.sampling.method + (", nested" if dataset.nested else ""),
         "decoding": describe_decoding(dataset.decode),
         "fingerprint of the images": dataset.fingerprint,

@@ -16,8 +16,10 @@ from d3hr_datasets.artifact.d3hr_json import METADATA
 from d3hr_datasets.dataset.artifact_registry import REGISTRY, registered_artifact
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.own_images import settings_of_images
+from d3hr_datasets.image_sets.training_sets import GROUPS
 from d3hr_datasets.io.paths import expand_user
 
+GENERATED = ("raw_diffusion", *GROUPS)  # sources of images that an artifact makes
 _ON_THE_HUB = re.compile(r"(?!hfds/|hfids/)[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -52,18 +54,22 @@ def is_artifact(where: str) -> bool:
     return not (is_here or is_file) and _ON_THE_HUB.fullmatch(where) is not None
 
 
-def artifact_to_evaluate(where: str, dataset: str | None, ipc: int) -> EvaluatedSet:
+def artifact_to_evaluate(where: str, dataset: str | None, ipc: int, source: str = "default") -> EvaluatedSet:
     """Return the set that an artifact gives.
 
     Args:
         where: As `is_artifact` takes it.
         dataset: The real data set; by default the named one that the artifact is of.
         ipc: Images per class.
+        source: How it makes the images, one of `GENERATED`.
 
     Raises:
         ArtifactNotFoundError: There is no artifact.
-        ConfigError: The real data set is not given and not known.
+        ConfigError: The real data set is not given and not known, there is no such source, or the artifact
+            does not have what it needs.
     """
+    if source not in GENERATED:
+        raise ConfigError(f"source = {source!r} is no way to make images of an artifact: {GENERATED}")
     artifact = Artifact.from_pretrained(registered_artifact(where) if where in REGISTRY else where)
     given, dataset = dataset, dataset or (where if where in REGISTRY else artifact.info.name)
     if given is None and dataset not in REGISTRY and not Path(dataset).expanduser().is_dir():
@@ -72,14 +78,19 @@ def artifact_to_evaluate(where: str, dataset: str | None, ipc: int) -> Evaluated
             f"and {dataset!r} is no folder; say with --real where its real images are: a folder with train/ "
             "and val/"
         )
+    if source == "curated":
+        artifact.info.check_curated(ipc)
+    if source == "modes":
+        artifact.info.check_modes()
     files = {path.relative_to(artifact.folder): path for path in artifact.folder.rglob("*") if path.is_file()}
     num_bytes = {"artifact": sum(path.stat().st_size for path in files.values())}
     num_bytes["diffusion model in it"] = sum(
         path.stat().st_size for name, path in files.items() if name.parts[0] == "model"
     )
     place = where if where not in REGISTRY else ""
-    settings = {"source": "default", "artifact": place}
-    return EvaluatedSet(f"distilled ({artifact.info.name})", dataset, ipc, settings, num_bytes)
+    settings = {"source": source, "artifact": place}
+    how = "" if source == "default" else f", {source.replace('_', ' ')}"
+    return EvaluatedSet(f"distilled ({artifact.info.name}{how})", dataset, ipc, settings, num_bytes)
 
 
 def images_to_evaluate(where: str, protocol: str, dataset: str, changes: dict[str, Any]) -> EvaluatedSet:

@@ -30,11 +30,12 @@ PLAIN: dict[str, Any] = {
     "lighting": 0.0,
     "shuffle_patches": 1,
 }
-
-
+# Settings that say which images a student sees, and what they are of real images, which have neither.
+OF_DISTILLED: dict[str, Any] = {"weights": False, "resample_every": 0}
 WEIGHTED = (
     "distilled images are weighted in the loss by the real ones that they stand for, real images are not"
 )
+FRESH = "distilled images are drawn anew every few passes (resample_every), real images are not"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,10 @@ def evaluation_table(images: EvaluatedSet, how: EvaluationSettings, output: str)
     """Return the table of an evaluation, and its rows. Nothing is trained.
 
     Raises:
-        ConfigError: Settings do not go together, or there is no such protocol or data set.
+        ConfigError: Settings do not go together, change what the set is, or there is no such protocol or
+            data set.
     """
+    _check_changes(images, how)
     chosen = choose_protocol(how.protocol, images.dataset, images.ipc, how.changes)
     default = chosen.settings()
     students = tuple(dict.fromkeys(how.students or (default.student,)))
@@ -79,7 +82,7 @@ def evaluation_table(images: EvaluatedSet, how: EvaluationSettings, output: str)
             f"protocol {how.protocol!r} augments no images, so that plain has nothing to leave out; choose "
             "another protocol, or leave plain away"
         )
-    of_real = {"weights": False} if default.weights else {}  # which have none
+    of_real = {key: none for key, none in OF_DISTILLED.items() if getattr(default, key) != none}
     rows, scores = [], []
 
     def add(title: str, settings: dict[str, Any]) -> dict[str, str]:
@@ -107,9 +110,20 @@ def evaluation_table(images: EvaluatedSet, how: EvaluationSettings, output: str)
         scores += _scores(student, labels, found)
     title = f"{images.name} against {images.dataset}, {images.ipc} images per class, protocol {how.protocol}"
     notes = [f"{part}: {number:,} bytes" for part, number in images.num_bytes.items()]
-    notes += [WEIGHTED] if default.weights else []
+    notes += [note for key, note in (("weights", WEIGHTED), ("resample_every", FRESH)) if key in of_real]
     notes += [*images.notes, *chosen.notes, *_missing_scores(scores, how, labels)]
     return Table(title, "", [], output, how.seeds, scores=scores, notes=notes), rows
+
+
+def _check_changes(images: EvaluatedSet, how: EvaluationSettings) -> None:
+    """Raise `ConfigError` where settings of students say otherwise what the distilled images are."""
+    for key, value in images.settings.items():
+        if how.changes.get(key, value) != value:
+            raise ConfigError(
+                f"changes has {key} = {how.changes[key]!r}, and the set that is evaluated has {value!r}; "
+                "leave it out. Of an artifact --source, or `source` of `artifact_to_evaluate`, says how it "
+                "makes images"
+            )
 
 
 def _epochs_of_whole(epochs: int, images: EvaluatedSet, settings: TrainingSet) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS, STATISTICS
-from d3hr_datasets.config.settings import GroupSamplingConfig
+from d3hr_datasets.artifact.d3hr_json import ADAPTER, CURATION, EMBEDDINGS, STATISTICS
+from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sampling.group_loss import group_score, skewness
@@ -86,6 +86,9 @@ def distance_to_stored(latents: torch.Tensor, mean: torch.Tensor, variance: torc
 def sampler_scores(dataset: D3HRDataset) -> dict[str, dict[str, float]]:
     """Return the paper's loss of groups by every sampler, averaged over the classes of a data set.
 
+    Groups are those of the data set's time. Curated ones are those of the time that they were chosen at,
+    compared with the classes at that time, unless the data set is curated and says another.
+
     Source: D3HR, eq. 11-13 (`group_score`).
 
     Returns:
@@ -101,19 +104,31 @@ def sampler_scores(dataset: D3HRDataset) -> dict[str, dict[str, float]]:
     }
     if dataset.artifact.info.num_modes > 1:
         samplers["modes"] = GroupSamplingConfig("modes")
+    rest = {name: (config, dataset.decode) for name, config in samplers.items()}
     scores: dict[str, dict[str, float]] = {}
-    for name, config in samplers.items():
+    for name, (config, decode) in {**rest, **_curated(dataset)}.items():
         sampling = dataclasses.replace(config, seed=dataset.seed)
-        rows = [_score(dataset, label, sampling) for label in dataset.class_labels.tolist()]
+        rows = [_score(dataset, label, sampling, decode) for label in dataset.class_labels.tolist()]
         scores[name] = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
     return scores
 
 
-def _score(dataset: D3HRDataset, class_label: int, sampling: GroupSamplingConfig) -> dict[str, float]:
-    group = draw_latents(
-        dataset.artifact, class_label, dataset.ipc, sampling, dataset.decode, nested=False
-    ).double()
-    gaussian = dataset.artifact.gaussians(dataset.decode.timestep, class_label)
+def _curated(dataset: D3HRDataset) -> dict[str, tuple[GroupSamplingConfig, DecodeConfig]]:
+    """Return how curated groups are made, where the artifact has an order of so many images; else nothing."""
+    curation = dataset.artifact.info.curation
+    if curation is None or dataset.ipc > curation.num_kept:
+        return {}
+    decode = dataset.decode if dataset.sampling.method == "curated" else curation.decode
+    is_same = decode.timestep == dataset.decode.timestep
+    name = "curated" if is_same else f"curated, at t = {decode.timestep}"
+    return {name: (GroupSamplingConfig("curated"), decode)}
+
+
+def _score(
+    dataset: D3HRDataset, class_label: int, sampling: GroupSamplingConfig, decode: DecodeConfig
+) -> dict[str, float]:
+    group = draw_latents(dataset.artifact, class_label, dataset.ipc, sampling, decode, nested=False).double()
+    gaussian = dataset.artifact.gaussians(decode.timestep, class_label)
     moments = gaussian.mean[0].double(), gaussian.variance[0].double()
     row = {"loss": float(group_score(group, *moments, sampling))}
     for term in TERMS:
@@ -125,14 +140,14 @@ def _score(dataset: D3HRDataset, class_label: int, sampling: GroupSamplingConfig
 def sizes(dataset: D3HRDataset) -> dict[str, int]:
     """Return bytes: what the artifact needs, what its images take, and what the source images did.
 
-    `model` is 0 where the artifact only refers to one. `adapter` and `embeddings` are there where it has
-    some. `source_pixels` are uncompressed.
+    `model` is 0 where the artifact only refers to one. `adapter`, `embeddings` and the `order` of
+    curated images are there where it has some. `source_pixels` are uncompressed.
     """
     artifact, info = dataset.artifact, dataset.artifact.info
     files = {name: (artifact.folder / name).stat().st_size for name in artifact.sha256}
     inside = [size for name, size in files.items() if name.startswith(f"{info.model.path}/")]
     adapter = sum(size for name, size in files.items() if name.startswith(f"{ADAPTER}/"))
-    added = {"adapter": adapter, "embeddings": files.get(EMBEDDINGS, 0)}
+    added = {"adapter": adapter, "embeddings": files.get(EMBEDDINGS, 0), "order": files.get(CURATION, 0)}
     generated = [Path(path).stat().st_size for path, _ in dataset.samples]
     pixels = info.image_size**2 * (1 if info.image_mode == "L" else 3)
     return {

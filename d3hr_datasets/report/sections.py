@@ -21,6 +21,7 @@ IMAGES_PER_ROW = 10
 ADDITIONS = {
     "adapter": "adapter of the diffusion model",
     "embeddings": "what prompts are to the model, so that no text encoder is needed",
+    "order": "order of curated images",
 }
 
 

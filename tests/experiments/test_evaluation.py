@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 
+from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments import train_table
 from d3hr_datasets.experiments.evaluated_set import artifact_to_evaluate, images_to_evaluate, is_artifact
-from d3hr_datasets.experiments.evaluation import EvaluationSettings, evaluate_set, evaluation_table
+from d3hr_datasets.experiments.evaluation import FRESH, EvaluationSettings, evaluate_set, evaluation_table
 from d3hr_datasets.experiments.student_run import run_student
+from tests.cli.test_cli import fail
+from tests.support.curated import add_order, save_separate_artifact
 from tests.support.pools import PoolHere
+from tests.support.tiny import save_untrained_artifact
 
 TINY: dict[str, Any] = {"student_args": {"width": 4, "first_padding": 1}, "batch_size": 4}
 
@@ -122,3 +126,47 @@ def test_the_whole_set_is_seen_as_often(real: Path, tiny_artifact: Path) -> None
     assert rows[-1].student(0).epochs == 10  # twelve images instead of six
     how = EvaluationSettings(whole=True, whole_epochs=3, changes=TINY)
     assert evaluation_table(found, how, "out")[1][-1].student(0).epochs == 3
+
+
+def test_an_artifact_is_evaluated_by_the_images_that_are_asked_for(real: Path, tmp_path: Path) -> None:
+    folder = save_separate_artifact(tmp_path / "artifact").folder
+    with pytest.raises(ConfigError, match="stores no order of curated images"):
+        artifact_to_evaluate(str(folder), str(real), 2, "curated")
+    add_order(folder)
+    with pytest.raises(ConfigError, match="ipc must be at most 12"):
+        artifact_to_evaluate(str(folder), str(real), 13, "curated")
+    with pytest.raises(ConfigError, match=r"source = 'herding' is no way to make images .*'curated'"):
+        artifact_to_evaluate(str(folder), str(real), 2, "herding")
+    found = artifact_to_evaluate(str(folder), str(real), 2, "curated")
+    assert found.name == "distilled (tiny, curated)"
+    rows = evaluation_table(found, EvaluationSettings(changes=TINY), "out")[1]
+    assert [row.student(1).source for row in rows] == ["curated", "random_real"]
+    said = EvaluationSettings(changes={**TINY, "source": "curated"})
+    assert evaluation_table(found, said, "out")[1] == rows
+    default = dataclasses.replace(found, settings={**found.settings, "source": "default"})
+    with pytest.raises(ConfigError, match="source = 'curated', and the set that is evaluated has 'default'"):
+        evaluation_table(default, said, "out")
+
+
+@pytest.mark.usefixtures("_here")
+def test_real_images_are_not_drawn_anew_where_those_of_an_artifact_are(real: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    save_untrained_artifact(folder, "animals", ClassList(("ant", "bee", "cat")))
+    found = artifact_to_evaluate(str(folder), str(real), 2)
+    changes = {**TINY, "epochs": 2, "resample_every": 1, "output": str(tmp_path / "out")}
+    how = EvaluationSettings(whole=True, seeds=1, changes=changes)
+    table, rows = evaluation_table(found, how, "out")
+    assert [row.student(0).resample_every for row in rows] == [1, 0, 0] and FRESH in table.notes
+    document = evaluate_set(found, how, str(tmp_path / "out"), "d3hr evaluate", jobs=1, progress=False)
+    assert [len(row["top1"]["values"]) for row in document["rows"]] == [1, 1, 1]
+    plain = dataclasses.replace(how, changes={**changes, "resample_every": 0})
+    table, rows = evaluation_table(found, plain, "out")
+    assert FRESH not in table.notes and [row.student(0).resample_every for row in rows] == [0, 0, 0]
+
+
+def test_the_command_says_how_an_artifact_makes_its_images(real: Path, tmp_path: Path) -> None:
+    folder = save_separate_artifact(tmp_path / "artifact").folder
+    command = ["evaluate", folder, "--real", real, "--source", "curated", "--output", tmp_path / "out"]
+    assert "stores no order of curated images" in fail(1, *command)
+    images = ["evaluate", real / "val", "--real", real, "--source", "curated", "--output", tmp_path / "out"]
+    assert "--source says how an artifact makes images" in fail(2, *images)

@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import pytest
 
-from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, InversionConfig
+from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, GroupSamplingConfig, InversionConfig
 from d3hr_datasets.artifact.d3hr_json import METADATA
 from d3hr_datasets.artifact.facts import CARD, artifact_facts, inversion_facts
 from d3hr_datasets.build.reference_import import as_reference, imported_inversion
@@ -27,6 +27,7 @@ from d3hr_datasets.publish.upload import plan_artifact
 from d3hr_datasets.report.page import escape
 from d3hr_datasets.report.sections import artifact_table
 from tests.cli.test_cli import d3hr
+from tests.support.curated import add_order, save_separate_artifact
 from tests.support.hub_card import card_errors
 from tests.support.tampering import change_info
 from tests.support.tiny import tiny_info
@@ -167,6 +168,21 @@ def test_datasets_reads_the_cards_without_a_warning(
         assert info.splits["train"].num_bytes == counted.splits["train"].num_bytes == info.dataset_size
         assert info.splits["train"].num_examples == len(found)
         assert info.download_size == counted.download_size
+
+
+def test_a_card_of_images_says_which_they_are(tmp_path: Path) -> None:
+    folder = save_separate_artifact(tmp_path / "artifact").folder
+    fresh = D3HRDataset(folder, tmp_path / "cache", 2, device="cpu", resample="epoch", keep_epochs=1)
+    files = ImageFiles(6, 1, 1)
+    first = images_card(fresh, files)
+    assert first == images_card(D3HRDataset(folder, tmp_path / "cache", 2, device="cpu"), files)
+    assert "| epoch |" not in first and "order of curated" not in first
+    fresh.set_epoch(2)
+    assert "| epoch | 2 |" in images_card(fresh, files)
+    order = add_order(folder).order_fingerprint
+    for sampling, stated in ((GroupSamplingConfig("curated"), True), (None, False)):
+        dataset = D3HRDataset(folder, tmp_path / "cache", 2, device="cpu", sampling=sampling)
+        assert (f"| order of curated images | {order} |" in images_card(dataset, files)) is stated
 
 
 def test_a_card_without_sizes_would_be_noticed(

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from scipy import stats
 
+from d3hr_datasets import D3HRDataset, DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.artifact.d3hr_json import CURATION
 from d3hr_datasets.report.inversion import measure_noise
-from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
+from d3hr_datasets.report.measures import (
+    distance_to_stored,
+    normality,
+    sampler_scores,
+    sizes,
+    standardised_quantiles,
+)
+from tests.cli.test_cli import d3hr
+from tests.support.curated import add_order, save_separate_artifact
 
 
 def test_normality_is_scipys() -> None:
@@ -47,3 +60,42 @@ def test_distance_is_in_standard_errors() -> None:
     mean, variance = torch.full((1, 2, 2), 3.0), torch.full((1, 2, 2), 4.0)
     latents = torch.full((100, 1, 2, 2), 3.6)
     assert distance_to_stored(latents, mean, variance) == pytest.approx(3)  # 0.6 / (2 / 10)
+
+
+def test_curated_groups_are_measured_where_there_are_some(tmp_path: Path) -> None:
+    folder = save_separate_artifact(tmp_path / "artifact").folder
+    plain = D3HRDataset(folder, tmp_path / "root", 3, device="cpu")
+    assert not any(name.startswith("curated") for name in sampler_scores(plain)) and "order" not in sizes_of(
+        plain
+    )
+    add_order(folder)
+    default, early = (
+        D3HRDataset(folder, tmp_path / "root", 3, device="cpu", decode=decode)
+        for decode in (None, DecodeConfig(200, 10, 2.0))
+    )
+    curated = D3HRDataset(folder, tmp_path / "root", 3, device="cpu", sampling=GroupSamplingConfig("curated"))
+    of_all = sampler_scores(default)
+    assert list(of_all)[-2:] == ["modes", "curated, at t = 200"]  # chosen there, other groups are of 400
+    scores = of_all["curated, at t = 200"]
+    assert sampler_scores(early)["curated"] == sampler_scores(curated)["curated"] == scores
+    assert scores["loss"] > 0 and sizes_of(curated)["order"] == (folder / CURATION).stat().st_size
+    add_order(folder, torch.arange(12).repeat(3, 1))
+    other = D3HRDataset(folder, tmp_path / "root", 3, device="cpu")
+    assert sampler_scores(other)["curated, at t = 200"] != scores
+    assert list(sampler_scores(D3HRDataset(folder, tmp_path / "root", 13, device="cpu")))[-1] == "modes"
+
+
+def sizes_of(dataset: D3HRDataset) -> dict[str, int]:
+    dataset.materialize(progress=False)
+    return sizes(dataset)
+
+
+def test_a_report_is_of_the_groups_that_are_asked_for(tmp_path: Path) -> None:
+    folder = save_separate_artifact(tmp_path / "artifact").folder
+    add_order(folder)
+    where = ["report", folder, "--root", tmp_path / "root", "--device", "cpu", "--ipc", 2]
+    done = d3hr(*where, "--output", tmp_path / "report", "--sampling", "curated", "--json")
+    assert done.exit_code == 0, done.output
+    numbers = json.loads(done.stdout)
+    assert (numbers["sampling"]["method"], numbers["decode"]["timestep"]) == ("curated", 200)
+    assert "order of curated images" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
