@@ -3,5 +3,6 @@
 - `neighbours`: exact nearest neighbours, in blocks
 - `nearness`: how near each image is to the training images, in pixels and in features
 - `exceedances`: how many images would be nearer than held-out ones by chance
-- `findings`: both together, as numbers and in words
+- `comparisons`: both together, as numbers
+- `findings`: what they say, in words
 """

@@ -3,14 +3,18 @@
 In: a measure of nearness of generated and of held-out images, with labels. Out: which are near, how many are
 expected, and how likely so many are if generated images were drawn as held-out ones are.
 
-An image is near where its measure is at most that of the nearest `NEAR` of the held-out images of its class
-(of few images, of the nearest one). Classes differ in how near their images are, so each has its own
-threshold, and another mix of classes changes nothing.
+An image is near where its measure is below that of a held-out image of its class: the last of the nearest
+`NEAR` of them, of few the nearest one. So of few held-out images more than `NEAR` of the images are near by
+chance. Classes differ in how near their images are, so each has its own threshold, and another mix of classes
+changes nothing. Equal measures are not below: of ties fewer are counted than the law has, never more.
 
 Source: Meehan, Chaudhuri, Dasgupta (arXiv 2004.05675) compare the same three samples (training, held out,
 generated), by ranks in cells. Here the cells are the classes, and the statistic is the number beyond a rank,
 because copies may be few. Its law is that of exceedances (Gumbel and von Schelling, 1950): beta-binomial, for
-any law of the measure, with the uncertainty of a threshold from finitely many held-out images in it.
+any law of the measure, with the uncertainty of a threshold from finitely many held-out images in it. It holds
+where nothing but the model's memory tells generated from held-out images. Images that are more typical, as
+guided ones are, or that are drawn as a group, are other than these without being copies; and images that were
+picked from the training images themselves are one another's neighbours, so that they obey another law.
 """
 
 from __future__ import annotations
@@ -36,14 +40,27 @@ class Exceedances:
     Args:
         near: (N,) bool, which they are.
         expected: Their number by chance.
-        p_value: Chance of at least so many, over all classes.
-        class_p_values: Likewise of each class alone, by label; without those that have no generated image.
+        shares: Of the images of a class that are near by chance, the least and the greatest of all classes.
+        law: (N + 1,), the chances of 0, 1, ... near images, over all classes.
+        class_p_values: Chance of at least so many in each class alone, by label; without those that have no
+            generated image.
     """
 
     near: torch.Tensor
     expected: float
-    p_value: float
+    shares: tuple[float, float]
+    law: npt.NDArray[np.float64]
     class_p_values: dict[int, float]
+
+    @property
+    def p_value(self) -> float:
+        """Chance of at least so many, over all classes."""
+        return _tail(self.law, int(self.near.sum()))
+
+    def needed(self, level: float) -> int:
+        """Return the least number of near images whose chance is below a level; N + 1 if there is none."""
+        tails = self.law[::-1].cumsum()[::-1]
+        return int((tails >= level).sum())
 
 
 @neutral()
@@ -62,21 +79,21 @@ def count_exceedances(
         ConfigError: A class has no held-out image.
     """
     near = torch.zeros(len(values), dtype=torch.bool)
-    expected, by_class = 0.0, {}
+    expected, shares, by_class = 0.0, [], {}
     law = np.ones(1)
     for label in labels.unique().tolist():
         mine = labels == label
         others = held_out[held_out_labels == label].sort().values
         if not len(others):
             raise ConfigError(f"label {label} has generated images and no held-out image; give some of it")
-        threshold = others[max(1, int(NEAR * len(others))) - 1]
-        rank = int((others <= threshold).sum())
-        near |= mine & (values <= threshold)
+        rank = max(1, int(NEAR * len(others)))
+        near |= mine & (values < others[rank - 1])
+        shares.append(rank / (len(others) + 1))
         of_class = exceedance_law(int(mine.sum()), rank, len(others))
         by_class[label] = _tail(of_class, int((near & mine).sum()))
-        expected += int(mine.sum()) * rank / (len(others) + 1)
+        expected += int(mine.sum()) * shares[-1]
         law = np.convolve(law, of_class)
-    return Exceedances(near, expected, _tail(law, int(near.sum())), by_class)
+    return Exceedances(near, expected, (min(shares), max(shares)), law, by_class)
 
 
 def exceedance_law(num_images: int, rank: int, num_held_out: int) -> npt.NDArray[np.float64]:

@@ -106,6 +106,13 @@ def measure_nearness(
     }
 
 
+@neutral()
+def pixel_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the distances of pairs of images, uint8 (N, C, H, W) each, as `Nearness` has them in pixels."""
+    differences = _small(first).flatten(1).double() - _small(second).flatten(1).double()
+    return differences.square().mean(dim=1).sqrt()
+
+
 def _nearness(search: NeighbourSearch, unit: float) -> Nearness:
     distances = search.squared.sqrt() / unit
     nearest, mean = distances[:, 0], distances.mean(dim=1)

@@ -58,7 +58,8 @@ def write_card(
         results: Measured accuracies: a JSON file of `recipes.tables.students`; by default those of the card
             that is there.
         report: Near copies of training images: `report.json` of a report on this artifact with real images;
-            likewise by default.
+            likewise by default, unless the card that is there says it of another artifact, or of curated
+            images in another order.
         root: Cache of the images of sheet and preview, as in `D3HRDataset`.
         device: Where to generate them.
         progress: Show a progress bar on stderr while generating.
@@ -73,7 +74,7 @@ def write_card(
     if preview_ipc is not None:
         check_int("preview_ipc", preview_ipc, 1)
     folder, num_classes = artifact.folder, len(artifact.info.classes)
-    measured = measured_sections(split_notes(folder / CARD)[0], results, report, artifact.fingerprint)
+    measured = measured_sections(split_notes(folder / CARD)[0], results, report, artifact)
     use_section(artifact, repo_id, 0)  # what cannot be written stops this before anything is generated
     require_parquet()
     if preview_ipc is None:

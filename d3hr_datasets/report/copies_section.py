@@ -6,13 +6,14 @@ from typing import Any
 
 from torchvision.transforms.v2.functional import to_pil_image
 
-from d3hr_datasets.copies.findings import HEADER, MEASURES
+from d3hr_datasets.copies.comparisons import MEASURES
+from d3hr_datasets.copies.findings import HEADER, LEAVE_ONE_OUT
 from d3hr_datasets.copies.nearness import SPACES
 from d3hr_datasets.dataset.contact_sheet import contact_sheet
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.report import figures
 from d3hr_datasets.report.copying import MeasuredCopies
-from d3hr_datasets.report.page import heading, missing, paragraph, table
+from d3hr_datasets.report.page import escape, heading, missing, paragraph, table
 from d3hr_datasets.report.sections import Pictures, needs_images, scale_of
 
 PAIRS_PER_ROW = 5
@@ -23,12 +24,13 @@ def copies_section(dataset: D3HRDataset, copies: MeasuredCopies | None, pictures
     if copies is None:
         return needs_images(dataset)
     findings = copies.findings
-    parts = [f"<p><strong>{paragraph(findings.verdict())[3:-4]}</strong></p>", paragraph(findings.compared())]
-    if findings.reference == "leave one out":
+    parts = [f"<p><strong>{escape(findings.verdict())}</strong></p>", paragraph(findings.compared())]
+    if findings.reference == LEAVE_ONE_OUT:
         parts.append(
             missing(
-                "No held-out images were given, so training images were compared with the others. Give "
-                "images that the artifact was not built from, for instance the test set:",
+                "No held-out images were given, so training images were compared with the others, and "
+                "nothing is said of chance. Give images that the artifact was not built from, for instance "
+                "the test set:",
                 f"d3hr report {dataset.artifact.folder} --output NEW_FOLDER --images TRAINING_IMAGES "
                 "--held-out FOLDER_OR_torchvision:NAME:ROOT",
             )
@@ -55,8 +57,8 @@ def copies_section(dataset: D3HRDataset, copies: MeasuredCopies | None, pictures
         sheets = [contact_sheet([to_pil_image(pixels) for pixels in pair.pixels], 2, gap=1) for pair in pairs]
         png = figures.png_bytes(contact_sheet(sheets, PAIRS_PER_ROW, gap=4))
         text = (
-            f"The {len(pairs)} pairs of least ratio in {space}: the generated image left, the nearest "
-            "training image right."
+            f"{len(pairs)} pairs in {space}, those that the verdict names first, each by ascending ratio: "
+            "the generated image left, the nearest training image right."
         )
         rows: list[list[Any]] = [
             [pair.generated, pair.class_name, pair.training, pair.distance, pair.ratio] for pair in pairs

@@ -7,23 +7,35 @@ Training images stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from d3hr_datasets.copies.findings import CopyFindings, compare_nearness
-from d3hr_datasets.copies.nearness import NEIGHBOURS, Features, Nearness, measure_nearness
+from d3hr_datasets.copies.comparisons import compare_nearness
+from d3hr_datasets.copies.findings import HELD_OUT, LEAVE_ONE_OUT, CopyFindings
+from d3hr_datasets.copies.nearness import (
+    NEIGHBOURS,
+    PIXELS,
+    Features,
+    Nearness,
+    measure_nearness,
+    pixel_distances,
+)
 from d3hr_datasets.dataset.dataset import D3HRDataset
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.image_sets.generated_images import dataset_tensors, reconstruct
 from d3hr_datasets.image_sets.judge import load_judge
 from d3hr_datasets.numerics.torch_settings import neutral
+from d3hr_datasets.report.shared_images import SharedImages
 from d3hr_datasets.sources.matched_images import MatchedImages
 
-MAX_REFERENCE = 5000  # images that generated ones are compared with, as many of each class
+# Images that generated ones are compared with, as many of each class: `ENOUGH` in all, or `ENOUGH_OF_CLASS`
+# of each, so that the nearest one is the hundredth part, but no more than `MAX_REFERENCE` for that.
+ENOUGH, ENOUGH_OF_CLASS, MAX_REFERENCE = 5000, 100, 20_000
 BLOCK = 1000  # training images in memory
 SHOWN_PAIRS = 10
 
@@ -57,7 +69,7 @@ class MeasuredCopies:
         findings: Numbers and verdict.
         generated: By space, of generated images.
         others: By space, of what they are compared with.
-        pairs: By space, the pairs of least ratio, ascending.
+        pairs: By space, the pairs of images that stand out, then others, each by ascending ratio.
     """
 
     findings: CopyFindings
@@ -80,13 +92,13 @@ def measure_copies(
         dataset: The generated images.
         training: What the artifact was built from, as far as it is given.
         held_out: Images of the same classes that the artifact was not built from. Without them, training
-            images are compared with the other training images (leave one out).
+            images are compared with the other training images (leave one out), and there is no verdict.
         teacher: Whose features are compared, too, as `load_teacher` takes it; None for pixels only.
         progress: Show a progress bar on stderr.
 
     Raises:
-        ConfigError: A class has no held-out image, there are fewer than three training images, or the teacher
-            takes other images.
+        ConfigError: A class has no held-out image, most held-out images are training images, there are fewer
+            than three training images, or the teacher takes other images.
         TeacherError: The teacher cannot be loaded, or does not know the classes.
         MissingExtraError: The libraries of the extra 'train' are missing, and a teacher is given.
         UnreadableImageError: A real image cannot be read.
@@ -96,34 +108,72 @@ def measure_copies(
     reference = training if held_out is None else held_out
     numbers, labels = _chosen(dataset, reference)
     images, targets = dataset_tensors(dataset)
-    pixels = reference.pixels(numbers, info.image_size, info.image_mode, info.inversion.resizing)
+    pixels = _read(dataset, reference, numbers)
     both = torch.cat([images, reconstruct(dataset.model(), pixels)])
     everything = training.numbers()
-    own = None
-    if held_out is None:
-        places = {number: place for place, number in enumerate(everything)}
-        own = torch.tensor([-1] * len(images) + [places[number] for number in numbers])
-    blocks = _blocks(dataset, training, everything, progress)
+    own = _own_places(len(images), everything, numbers) if held_out is None else None
+    shared = SharedImages(pixels[:0] if held_out is None else pixels)
+    blocks = shared.looked_for(_blocks(dataset, training, everything, progress))
     found = measure_nearness(both, blocks, len(everything), features, own)
     generated = {space: nearness.part(0, len(images)) for space, nearness in found.items()}
     others = {space: nearness.part(len(images), len(both)) for space, nearness in found.items()}
+
+    def read(places: list[int]) -> torch.Tensor:
+        return _read(dataset, training, [everything[place] for place in places])
+
     findings = CopyFindings(
-        reference="held out" if held_out is not None else "leave one out",
+        reference=LEAVE_ONE_OUT if held_out is None else HELD_OUT,
         num_training=len(everything),
         num_behind=sum(info.counts),
         num_reference=len(numbers),
+        num_shared=shared.number,
         num_neighbours=min(NEIGHBOURS, len(everything) - (held_out is None)),
         teacher=None if teacher is None else _public_name(teacher),
-        spaces=compare_nearness(generated, targets, others, torch.tensor(labels), dataset.classes),
+        within_vae=within_vae(generated[PIXELS], read, dataset.model()),
+        spaces=compare_nearness(
+            generated, targets, others, torch.tensor(labels), dataset.classes, held_out is not None
+        ),
     )
-    pairs = {space: _pairs(dataset, training, images, near) for space, near in generated.items()}
+    pairs = {
+        space: _pairs(dataset, training, images, near, findings.named(space))
+        for space, near in generated.items()
+    }
     return MeasuredCopies(findings, generated, others, pairs)
+
+
+@neutral()
+def within_vae(
+    nearness: Nearness, read: Callable[[list[int]], torch.Tensor], model: LatentDiffusion
+) -> tuple[int, ...]:
+    """Return the numbers of images that are as near to a training image as this comes out of the VAE.
+
+    A model that has a training image by heart gives what its VAE makes of it, and no nearer image.
+
+    Args:
+        nearness: Of N images, in pixels.
+        read: Numbers of training images, as `nearness` counts them, to uint8 (B, C, S, S).
+        model: Whose VAE it is.
+    """
+    nearest, places = nearness.nearest.unique(return_inverse=True)
+    limits = []
+    for block in nearest.split(BLOCK):
+        real = read(block.tolist())
+        limits.append(pixel_distances(real, reconstruct(model, real)))
+    return tuple((nearness.distance <= torch.cat(limits)[places]).nonzero().flatten().tolist())
+
+
+def _own_places(num_images: int, everything: list[int], numbers: list[int]) -> torch.Tensor:
+    """Return the places of training images among all, after -1 for each image that is none."""
+    places = {number: place for place, number in enumerate(everything)}
+    return torch.tensor([-1] * num_images + [places[number] for number in numbers])
 
 
 def _chosen(dataset: D3HRDataset, reference: MatchedImages) -> tuple[list[int], list[int]]:
     """Return the numbers of images of every class of a data set, and their labels there."""
     numbers, labels = [], []
-    per_class = max(1, MAX_REFERENCE // len(dataset.classes))
+    num_classes = len(dataset.classes)
+    of_many = min(ENOUGH_OF_CLASS, MAX_REFERENCE // num_classes)
+    per_class = max(1, ENOUGH // num_classes, of_many)
     for label, class_label in enumerate(dataset.class_labels.tolist()):
         chosen = reference.chosen(class_label, per_class)
         if not chosen:
@@ -139,11 +189,15 @@ def _chosen(dataset: D3HRDataset, reference: MatchedImages) -> tuple[list[int], 
 def _blocks(
     dataset: D3HRDataset, training: MatchedImages, numbers: list[int], progress: bool
 ) -> Iterator[torch.Tensor]:
-    info = dataset.artifact.info
     firsts = range(0, len(numbers), BLOCK)
     for first in tqdm(firsts, "comparing with training images", disable=not progress):
-        part = numbers[first : first + BLOCK]
-        yield training.pixels(part, info.image_size, info.image_mode, info.inversion.resizing)
+        yield _read(dataset, training, numbers[first : first + BLOCK])
+
+
+def _read(dataset: D3HRDataset, images: MatchedImages, numbers: list[int]) -> torch.Tensor:
+    """Return real images by their numbers, as the artifact's are: uint8 (N, C, S, S)."""
+    info = dataset.artifact.info
+    return images.pixels(numbers, info.image_size, info.image_mode, info.inversion.resizing)
 
 
 def _teacher_features(dataset: D3HRDataset, name: str) -> Features:
@@ -158,14 +212,19 @@ def _public_name(teacher: str) -> str:
 
 
 def _pairs(
-    dataset: D3HRDataset, training: MatchedImages, images: torch.Tensor, nearness: Nearness
+    dataset: D3HRDataset,
+    training: MatchedImages,
+    images: torch.Tensor,
+    nearness: Nearness,
+    named: tuple[int, ...],
 ) -> list[Pair]:
-    """Return the pairs in which one training image stands out most."""
-    info, numbers = dataset.artifact.info, training.numbers()
-    pairs = []
-    for place in nearness.ratio.argsort(stable=True)[:SHOWN_PAIRS].tolist():
+    """Return the pairs of named images, then those in which one training image stands out most."""
+    numbers = training.numbers()
+    by_ratio = nearness.ratio.argsort(stable=True).tolist()
+    first, pairs = set(named), []
+    for place in sorted(by_ratio, key=lambda place: place not in first)[:SHOWN_PAIRS]:
         number = numbers[int(nearness.nearest[place])]
-        (real,) = training.pixels([number], info.image_size, info.image_mode, info.inversion.resizing)
+        (real,) = _read(dataset, training, [number])
         pairs.append(
             Pair(
                 generated=place,

@@ -24,6 +24,7 @@ from d3hr_datasets.report.measures import sampler_scores, sizes
 from d3hr_datasets.report.page import page
 from d3hr_datasets.report.sections import Pictures
 from d3hr_datasets.sources.matched_images import MatchedImages
+from d3hr_datasets.sources.opening import is_same_source
 
 PAGE, NUMBERS = "index.html", "report.json"
 
@@ -51,7 +52,7 @@ def write_report(
         images_per_class: Real images of each class that are inverted, the same ones each time.
         held_out: Real images that the artifact was not built from, likewise; generated images should be no
             nearer to `images` than these are. Of "torchvision:NAME" and "datasets:NAME" it is the split
-            "test". Without them `images` are compared with one another.
+            "test". Without them `images` are compared with one another, and there is no verdict.
         teacher: Near copies are looked for in the features of this teacher, too, as `load_teacher` takes it.
         progress: Show progress bars on stderr.
 
@@ -61,7 +62,7 @@ def write_report(
     Raises:
         MissingExtraError: matplotlib or scikit-learn is missing, or timm for a teacher.
         ConfigError: The images are not of the artifact's classes, or too few; `held_out` or `teacher` are
-            given without `images`; or the teacher takes images of other channels.
+            given without `images`; most `held_out` are `images`; or the teacher takes other channels.
         TeacherError: The teacher cannot be loaded, or does not know the classes.
         SourceError: There are no such images.
         ExportError: `output` holds something, or cannot be written.
@@ -100,6 +101,11 @@ def _real_images(
             "held_out and teacher are for near copies of training images, and no images are given; give them "
             "as `images` (--images)"
         )
+    if images is not None and is_same_source(images, held_out):
+        raise ConfigError(
+            f"the held-out images are the training images, {str(images)!r:.300}; give images that the "
+            "artifact was not built from, or none as `held_out` (--held-out)"
+        )
     class_list = dataset.artifact.info.class_list
     return (
         None if images is None else MatchedImages(images, class_list),
@@ -123,13 +129,17 @@ def _measured_parts(
 
 
 def _settings(dataset: D3HRDataset) -> dict[str, Any]:
-    """Return what a report is of."""
+    """Return what a report is of: "order" is that of curated images, of other sets there is none."""
+    curated = dataset.sampling.method == "curated"
     return {
         "artifact": dataset.artifact.info.name,
         "fingerprint": dataset.artifact.fingerprint,
+        "order": dataset.artifact.order_fingerprint if curated else None,
+        "set": dataset.fingerprint,
         "classes": list(dataset.classes),
         "ipc": dataset.ipc,
         "seed": dataset.seed,
+        "epoch": dataset.epoch,
         "sampling": dataset.sampling.to_dict(),
         "decode": dataset.decode.to_dict(),
     }

@@ -107,3 +107,19 @@ def open_source(
     if not is_folder(folder):
         raise SourceError(f"there is no folder {str(where)!r:.300} of images; accepted: {FORMS}")
     return OpenedSource(*open_image_folder(folder), {"name": folder.resolve().name})
+
+
+def is_same_source(first: object, second: object) -> bool:
+    """Whether two sources are the same images, as far as their names tell: the same folder or object.
+
+    Names of data sets that have splits are not: the splits may differ.
+    """
+    if not (isinstance(first, str | Path) and isinstance(second, str | Path)):
+        return first is second
+    folders = []
+    for where in (first, second):
+        kind, _, name = str(where).partition(":")
+        if kind in ("torchvision", "datasets") and name:
+            return False
+        folders.append(expand_user(where).resolve())
+    return folders[0] == folders[1]

@@ -4,7 +4,9 @@
 
 Sets of 1, 10 and 50 images per class, of three seeds each, at the artifact's own settings are compared with
 all 60,000 training images, in pixels and in the features of the embedded teacher. So are the 10,000 test
-images, encoded and decoded by the same VAE, and as they are. Writes `hub/results/copies.json`.
+images, encoded and decoded by the same VAE, and as they are. Images of all seeds of a size are one row, and
+are numbered one seed after another. They are drawn around the same modes, so they are not independent: a mode
+near a training image counts once for each seed. Writes `hub/results/copies.json`.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ from tqdm import tqdm
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.config.defaults import BATCH_SIZE
-from d3hr_datasets.copies.findings import CopyFindings, compare_nearness
-from d3hr_datasets.copies.nearness import NEIGHBOURS, Nearness, measure_nearness
+from d3hr_datasets.copies.comparisons import compare_nearness
+from d3hr_datasets.copies.findings import HELD_OUT, CopyFindings
+from d3hr_datasets.copies.nearness import NEIGHBOURS, PIXELS, Nearness, measure_nearness
 from d3hr_datasets.image_sets.generated_images import dataset_tensors, reconstruct
 from d3hr_datasets.image_sets.real_images import load_images
+from d3hr_datasets.report.copying import within_vae
 from d3hr_datasets.students.teachers import Teacher, load_teacher
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
@@ -83,16 +87,20 @@ def main() -> None:
         parts[name] = {space: nearness.part(first, last) for space, nearness in found.items()}
         first = last
     reference = parts.pop("reference")
+    pixels = {image.numpy().tobytes() for image in train}
+    shared = sum(image.numpy().tobytes() in pixels for image in test)
     results: dict[str, Any] = {}
     for name, nearness in parts.items():
         spaces = compare_nearness(nearness, sets[name][1], reference, test_labels, names)
         results[name] = CopyFindings(
-            reference="held out",
+            reference=HELD_OUT,
             num_training=len(train),
             num_behind=sum(dataset.artifact.info.counts),
             num_reference=len(test),
+            num_shared=shared,
             num_neighbours=NEIGHBOURS,
             teacher=TEACHER,
+            within_vae=within_vae(nearness[PIXELS], lambda numbers: train[numbers], dataset.model()),
             spaces=spaces,
         ).to_dict()
         print(name, results[name]["verdict"])

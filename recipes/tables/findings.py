@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from d3hr_datasets.copies.findings import Comparison, CopyFindings
+from d3hr_datasets.copies.comparisons import Comparison
+from d3hr_datasets.copies.findings import CopyFindings
 from d3hr_datasets.io.markdown import markdown_table as table
 from recipes.common.results import read_results
 from recipes.tables import result_tables
@@ -141,7 +142,9 @@ def copies() -> str:
         }
         columns = list(comparisons)
         first = next(iter(comparisons.values()))
-        expected = f"{100 * first.expected / first.num_images:.1f}"
+        if first.odds is None:
+            raise ValueError(f"{name}: chance is known of held-out images only, not of {found.reference!r}")
+        expected = f"{100 * first.odds.expected / first.num_images:.1f}"
         rows.append([name, first.num_images, expected, *map(_share, comparisons.values())])
         if name.startswith("ipc"):
             verdicts.append(f"- **{name}, {seeds} seeds.** {found.verdict()}")
@@ -154,4 +157,6 @@ def copies() -> str:
 
 def _share(found: Comparison) -> str:
     share = 100 * found.num_near / found.num_images
-    return f"{share:.1f} (p = {found.p_value:.2g}){', too many' if found.exceeds else ''}"
+    if found.odds is None:
+        return f"{share:.1f}"
+    return f"{share:.1f} (p = {found.odds.p_value:.2g}){', too many' if found.odds.exceeds else ''}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,51 +11,18 @@ import torch
 from scipy import stats
 
 from d3hr_datasets.copies import exceedances, neighbours
+from d3hr_datasets.copies.comparisons import CHANCE, compare_nearness
 from d3hr_datasets.copies.exceedances import count_exceedances, exceedance_law
-from d3hr_datasets.copies.findings import CHANCE, MEASURES, CopyFindings, compare_nearness
-from d3hr_datasets.copies.nearness import Nearness, measure_nearness
+from d3hr_datasets.copies.nearness import Nearness, measure_nearness, pixel_distances
 from d3hr_datasets.copies.neighbours import NeighbourSearch
 from d3hr_datasets.errors import ConfigError
-
-NAMES = ("ant", "bee", "cat")
-SHAPE = (1, 8, 8)
-
-
-def images(per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return noise around a brightness of each class, and a noise that differs by class."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(3).repeat_interleave(per_class)
-    noise = torch.randn(len(labels), *SHAPE, generator=generator) * (10 + 15 * labels[:, None, None, None])
-    return (60 + 60 * labels[:, None, None, None] + noise).clamp(0, 255).to(torch.uint8), labels
-
-
-TRAINING, TRAINING_LABELS = images(100, 0)
-HELD_OUT, HELD_OUT_LABELS = images(100, 1)
-
-
-def halves(batch: torch.Tensor) -> torch.Tensor:
-    """Stand for a teacher: features of which an image without contrast has few."""
-    return batch.flatten(1).float()[:, :40] - 50
-
-
-def findings(generated: torch.Tensor, labels: torch.Tensor, **changes: Any) -> CopyFindings:
-    """Return what is found of images beside the held-out ones."""
-    both = torch.cat([generated, HELD_OUT])
-    found = measure_nearness(both, TRAINING.split(70), len(TRAINING), halves)
-    mine, others = (
-        {space: near.part(*places) for space, near in found.items()}
-        for places in ((0, len(generated)), (len(generated), len(both)))
-    )
-    values: dict[str, Any] = {
-        "reference": "held out",
-        "num_training": len(TRAINING),
-        "num_behind": len(TRAINING),
-        "num_reference": len(HELD_OUT),
-        "num_neighbours": 50,
-        "teacher": "halves",
-        "spaces": compare_nearness(mine, labels, others, HELD_OUT_LABELS, NAMES),
-    }
-    return CopyFindings(**{**values, **changes})
+from tests.copies.sets import (
+    HELD_OUT,
+    TRAINING,
+    findings,
+    images,
+    odds,
+)
 
 
 def exact(copied: torch.Tensor) -> torch.Tensor:
@@ -78,11 +43,27 @@ def test_planted_copies_are_told(copy: Callable[[torch.Tensor], torch.Tensor]) -
     found = findings(planted, labels)
     for space in ("pixels", "features"):
         comparison = found.spaces[space]["ratio"]
-        assert comparison.exceeds and comparison.num_near >= 6 and comparison.num_images == 60
-        assert comparison.p_value < 1e-3
-        assert comparison.expected == pytest.approx(60 / 101)
+        assert odds(comparison).exceeds and comparison.num_near >= 6 and comparison.num_images == 60
+        assert odds(comparison).p_value < 1e-3
+        assert odds(comparison).expected == pytest.approx(60 / 101)
     assert found.verdict().startswith("More near copies of training images than among held-out images")
     assert f"ratio: {found.spaces['pixels']['ratio'].num_near} of 60 images, 0.6 expected" in found.verdict()
+
+
+def test_the_needed_number_is_the_least_that_is_told() -> None:
+    generator = torch.Generator().manual_seed(0)
+    others = torch.rand(1000, generator=generator, dtype=torch.float64)
+    labels = torch.zeros(100).long()
+    for near in range(12):
+        values = torch.full((100,), 2.0, dtype=torch.float64)
+        values[:near] = -1.0
+        sets = [{"pixels": Nearness(part, part, labels)} for part in (values, others)]
+        names = ["only"]  # by itself a class is told as all together are
+        found = compare_nearness(sets[0], labels, sets[1], torch.zeros(1000).long(), names)
+        told = odds(found["pixels"]["ratio"])
+        assert told.exceeds == (near >= told.needed) and 2 < told.needed < 12
+    alone = count_exceedances(torch.zeros(1), torch.zeros(1).long(), others[:5], torch.zeros(5).long())
+    assert alone.needed(0.01) == 2  # of one image, which is near by chance of 1/6
 
 
 def test_copies_in_one_class_of_many_are_told() -> None:
@@ -96,10 +77,10 @@ def test_copies_in_one_class_of_many_are_told() -> None:
         sets = [{"pixels": Nearness(part, part, labels)} for part in (values, others)]
         return compare_nearness(sets[0], labels, sets[1], labels, names)["pixels"]["ratio"]
 
-    assert not found(values).exceeds
+    assert not odds(found(values)).exceeds
     values[70:80] = 0.01  # as many as the class has, of 2,000
-    assert found(values).classes == ("class 7",) and found(values).exceeds
-    assert found(values).p_value > 0.01  # over all classes, ten more are none
+    assert odds(found(values)).classes == ("class 7",) and odds(found(values)).exceeds
+    assert odds(found(values)).p_value > 0.01  # over all classes, ten more are none
 
 
 def test_plain_images_are_near_and_no_copies() -> None:
@@ -110,8 +91,8 @@ def test_plain_images_are_near_and_no_copies() -> None:
     found = findings(plain, labels)
     pixels = {space: comparisons for space, comparisons in found.spaces.items() if space == "pixels"}
     found = dataclasses.replace(found, spaces=pixels)
-    assert pixels["pixels"]["distance"].num_near > 50 and pixels["pixels"]["distance"].exceeds
-    assert not pixels["pixels"]["ratio"].exceeds
+    assert pixels["pixels"]["distance"].num_near > 50 and odds(pixels["pixels"]["distance"]).exceeds
+    assert not odds(pixels["pixels"]["ratio"]).exceeds
     assert found.verdict().startswith("Nearer to training images than held-out images are, though single")
 
 
@@ -128,7 +109,7 @@ def test_honest_sets_are_seldom_called_copiers() -> None:
             )
         ]
         found = compare_nearness(sets[0], labels, sets[1], other_labels, [str(label) for label in range(10)])
-        called += any(comparison.exceeds for comparison in found["pixels"].values())
+        called += any(odds(comparison).exceeds for comparison in found["pixels"].values())
     assert called <= 200 * CHANCE + 3
 
 
@@ -200,56 +181,28 @@ def test_the_threshold_is_a_hundredth_of_the_held_out_images_of_a_class() -> Non
     held_out = torch.cat([torch.arange(200.0), 1000 + torch.arange(200.0)])
     labels = torch.arange(2).repeat_interleave(200)
     found = count_exceedances(
-        torch.tensor([1.0, 1.5, 999.0, 1002.0]), torch.tensor([0, 0, 1, 1]), held_out, labels
+        torch.tensor([0.9, 1.0, 999.0, 1002.0]), torch.tensor([0, 0, 1, 1]), held_out, labels
     )
-    assert found.near.tolist() == [True, False, True, False]  # at most 1, the second of 200; at most 1001
+    assert found.near.tolist() == [True, False, True, False]  # below 1, the second of 200; below 1001
+    assert found.shares == pytest.approx((2 / 201, 2 / 201))
     assert found.expected == pytest.approx(4 * 2 / 201)
     law = stats.betabinom(2, 2, 199)
     assert found.class_p_values == pytest.approx({0: law.sf(0), 1: law.sf(0)})
     both = 1 - law.pmf(0) ** 2 - 2 * law.pmf(0) * law.pmf(1)  # two or more of both classes together
     assert found.p_value == pytest.approx(both)
     assert exceedances.NEAR == 0.01
-    same = torch.zeros(50)  # nothing is told by measures that are all the same
-    assert count_exceedances(same, same.long(), torch.zeros(500), torch.zeros(500).long()).p_value > 0.5
 
 
-def test_findings_come_back_from_json_or_are_refused() -> None:
-    found = findings(*images(2, 4))
-    written = json.loads(json.dumps(found.to_dict()))
-    assert CopyFindings.from_dict(written) == found
-    assert CopyFindings.from_dict(written).rows() == found.rows()
-    ratio = written["spaces"]["pixels"]["ratio"]
-    for place, key, value in [
-        (written, "reference", "nothing"),
-        (written, "num_training", "many"),
-        (written, "teacher", 3),
-        (written["spaces"], "other", {}),
-        (ratio, "num_near", -1),
-        (ratio, "num_images", 0),
-        (ratio, "exceeds", "yes"),
-        (ratio, "medians", [1]),
-    ]:
-        before = dict(place)
-        place[key] = value
-        with pytest.raises((TypeError, ValueError, KeyError)):
-            CopyFindings.from_dict(written)
-        place.clear()
-        place.update(before)
-    assert CopyFindings.from_dict(written) == found
-    del ratio["p_value"]
-    with pytest.raises(KeyError):
-        CopyFindings.from_dict(written)
+def test_nothing_is_told_by_measures_that_are_all_the_same() -> None:
+    same, labels = torch.zeros(500), torch.arange(10).repeat_interleave(50)
+    found = count_exceedances(same, labels, torch.zeros(50), torch.arange(10).repeat_interleave(5))
+    assert found.p_value == pytest.approx(1) and min(found.class_p_values.values()) == pytest.approx(1)
 
 
-def test_what_was_compared_is_said() -> None:
-    found = findings(*images(2, 4))
-    text = found.compared()
-    assert "6 generated images and 300 held-out images" in text and "the teacher halves" in text
-    assert "nearer to a training image than 99% of the others of its class" in text
-    assert "were not given" not in text
-    other = dataclasses.replace(found, teacher=None, num_behind=301, reference="leave one out")
-    assert "in pixels only, as no teacher was given" in other.compared()
-    assert "built from 301 images: copies of those that were not given are not found" in other.compared()
-    assert "training images, each compared with the others" in other.compared()
-    assert len(found.rows()) == 2 * len(MEASURES)
-    assert all(math.isfinite(cell) for row in found.rows() for cell in row[1:-1])
+def test_distances_of_pairs_are_those_of_neighbours() -> None:
+    large = torch.zeros(2, 1, 200, 100, dtype=torch.uint8)
+    assert pixel_distances(large, large + 9).tolist() == pytest.approx([9, 9])
+    found = measure_nearness(HELD_OUT, [TRAINING], len(TRAINING))["pixels"]
+    assert pixel_distances(HELD_OUT, TRAINING[found.nearest]).tolist() == pytest.approx(
+        found.distance.tolist()
+    )

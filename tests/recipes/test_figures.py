@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from d3hr_datasets.copies.findings import Comparison, CopyFindings
+from d3hr_datasets.copies.comparisons import Comparison, Odds
+from d3hr_datasets.copies.findings import CopyFindings
 from d3hr_datasets.publish.earlier_card import NOTES
 from recipes.common.errors import RecipeError
 from recipes.tables import findings, result_tables, write_cards
@@ -171,18 +172,18 @@ def test_the_calls_on_the_models_card_work() -> None:
 
 
 def test_near_copies_of_each_size_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = Comparison(30, 1, 0.3, 0.25, (), False, (20.0, 21.0))
-    many = Comparison(30, 6, 0.3, 1e-6, ("Bag",), True, (0.8, 0.9))
+    few = Comparison(30, 1, (), (20.0, 21.0), Odds(0.3, (0.01, 0.01), 4, 0.25, (), False))
+    many = Comparison(30, 6, (7,), (0.8, 0.9), Odds(0.3, (0.01, 0.01), 4, 1e-6, ("Bag",), True))
     results = {}
     for name, ratio in (("ipc 1", few), ("ipc 10", many), ("test images as they are", many)):
         spaces = {"pixels": {"distance": few, "ratio": ratio}}
-        found = CopyFindings("held out", 60_000, 60_000, 10_000, 50, None, spaces)
+        found = CopyFindings("held out", 60_000, 60_000, 10_000, 0, 50, None, (), spaces)
         results[name] = found.to_dict()
     (tmp_path / "copies.json").write_text(json.dumps({"results": results, "settings": {"seeds": 3}}))
     monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
     text = findings.copies()
     assert "| ipc 1 | 30 | 1.0 | 3.3 (p = 0.25) | 3.3 (p = 0.25) |" in text
     assert "| ipc 10 | 30 | 1.0 | 3.3 (p = 0.25) | 20.0 (p = 1e-06), too many |" in text
-    assert "- **ipc 1, 3 seeds.** No more near copies" in text
+    assert "- **ipc 1, 3 seeds.** Not more near images than chance can explain" in text
     assert "- **ipc 10, 3 seeds.** More near copies" in text and "above all Bag" in text
     assert "- **test images" not in text

@@ -1,9 +1,8 @@
-"""What a report and a card say of near copies: planted ones, leave one out, teachers, what is refused."""
+"""What a report says of near copies: planted ones, leave one out, teachers, what is refused."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,81 +10,16 @@ import pytest
 import torch
 from PIL import Image
 from timm.models import save_for_hf
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
-from d3hr_datasets import Artifact, D3HRDataset
-from d3hr_datasets.artifact.facts import CARD
+from d3hr_datasets import D3HRDataset
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.errors import ConfigError, TeacherError, UnreadableImageError
-from d3hr_datasets.publish.card import write_card
 from d3hr_datasets.report import copying, write_report
 from d3hr_datasets.students.models import create_student
 from tests.cli.test_cli import d3hr
+from tests.support.copied_images import FOLDERS, IPC, noise, save, written
 from tests.support.tiny import CLASSES, IMAGE_SIZE, TinyImages, save_untrained_artifact
-
-FOLDERS = ("ant", "000-Bee_wasp", "cat")
-IPC = 4
-
-
-def save(folder: Path, images: Sequence[Image.Image], labels: Sequence[int]) -> Path:
-    """Save images in the folders of their classes."""
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        path = folder / FOLDERS[label] / f"{number:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
-    return folder
-
-
-def noise(number: int, seed: int) -> list[Image.Image]:
-    generator = torch.Generator().manual_seed(seed)
-    shape = (number, 1, IMAGE_SIZE, IMAGE_SIZE)
-    pixels = torch.randint(0, 256, shape, generator=generator).to(torch.uint8)
-    return [to_pil_image(image) for image in pixels]
-
-
-@pytest.fixture(scope="module")
-def dataset(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> D3HRDataset:
-    return D3HRDataset(tiny_artifact, tmp_path_factory.mktemp("root"), IPC, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the images that the tiny artifact was built from."""
-    images = [TinyImages()[number] for number in range(12)]
-    return save(tmp_path_factory.mktemp("training"), [i for i, _ in images], [label for _, label in images])
-
-
-@pytest.fixture(scope="module")
-def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return five other images of each class."""
-    return save(tmp_path_factory.mktemp("held-out"), noise(15, 1), [n % 3 for n in range(15)])
-
-
-@pytest.fixture(scope="module")
-def copied(dataset: D3HRDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return training images among which are all images that the data set generates."""
-    images = [dataset[number] for number in range(len(dataset))]
-    pixels = [image for image, _ in images] + noise(30, 2)
-    return save(
-        tmp_path_factory.mktemp("copied"), pixels, [t for _, t in images] + [n % 3 for n in range(30)]
-    )
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a teacher that nobody trained, of images of one channel."""
-    torch.manual_seed(1)
-    folder = tmp_path_factory.mktemp("teachers") / "tiny-teacher"
-    model = create_student("convnet3", 3, 1, IMAGE_SIZE, {"width": 4})
-    data = {"input_size": (1, IMAGE_SIZE, IMAGE_SIZE), "mean": (0.4,), "std": (0.2,)}
-    save_for_hf(model, str(folder), {"label_names": list(CLASSES)}, safe_serialization=True, data_config=data)
-    return folder
-
-
-def written(folder: Path) -> tuple[Any, str]:
-    """Return the numbers of near copies of a report, and its page."""
-    numbers = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return numbers["copies"], (folder / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_command_tells_copies(
@@ -105,8 +39,9 @@ def test_the_command_tells_copies(
     assert str(teacher) not in page
     for space in ("pixels", "features"):
         found = copies["spaces"][space]["ratio"]
-        assert found["exceeds"] and found["num_near"] == found["num_images"] == 12
-        assert found["expected"] == pytest.approx(12 / 6)  # below the nearest of five, in each class
+        assert found["odds"]["exceeds"] and found["num_near"] == found["num_images"] == 12
+        assert found["odds"]["expected"] == pytest.approx(12 / 6)  # below the nearest of five, in each class
+        assert found["odds"]["shares"] == pytest.approx([1 / 6, 1 / 6])
         pairs = copies["pairs"][space]
         assert [pair["ratio"] for pair in pairs] == pytest.approx([0.0] * 10, abs=1e-5)
         for pair in pairs:
@@ -117,6 +52,7 @@ def test_the_command_tells_copies(
         with Image.open(output / f"copies-{space}.png") as sheet:
             assert sheet.size == (5 * (2 * IMAGE_SIZE + 7) + 4, 2 * (IMAGE_SIZE + 6) + 4)
     assert (output / "copies.png").is_file()
+    assert "by chance 17 % of images are" in page
     assert page.count('class="missing"') == 0
     assert "No held-out images were given" not in page
 
@@ -131,8 +67,10 @@ def test_an_honest_set_is_not_called_a_copier(
     monkeypatch.setattr(copying, "reconstruct", lambda _, pixels: pixels)  # of the decoder as they are
     write_report(dataset, tmp_path / "report", training, held_out=held_out, progress=False)
     copies, page = written(tmp_path / "report")
-    assert copies["verdict"].startswith("No more near copies than among held-out images")
-    assert not any(found["exceeds"] for found in copies["spaces"]["pixels"].values())
+    assert copies["verdict"].startswith(
+        "Not more near images than chance can explain, beside held-out images"
+    )
+    assert not any(found["odds"]["exceeds"] for found in copies["spaces"]["pixels"].values())
     assert copies["teacher"] is None and list(copies["spaces"]) == ["pixels"]
     assert "in pixels only, as no teacher was given" in page
 
@@ -145,8 +83,10 @@ def test_without_held_out_images_training_images_are_left_out_one_by_one(
     assert (copies["reference"], copies["num_training"], copies["num_reference"]) == ("leave one out", 42, 42)
     assert copies["num_neighbours"] == 41
     assert copies["spaces"]["pixels"]["ratio"]["num_near"] == 12
+    assert copies["spaces"]["pixels"]["ratio"]["odds"] is None
+    assert copies["verdict"].startswith("No verdict") and "<strong>No verdict" in page
     assert "No held-out images were given, so training images were compared with the others" in page
-    assert "--held-out" in page
+    assert "--held-out" in page and "not told" in page
     assert "training images, each compared with the others" in copies["verdict"]
     few = save(tmp_path / "few", [TinyImages()[n][0] for n in range(9)], [n % 3 for n in range(9)])
     write_report(dataset, tmp_path / "of-few", few, progress=False)
@@ -156,7 +96,7 @@ def test_without_held_out_images_training_images_are_left_out_one_by_one(
 
 
 def test_others_pass_through_the_same_vae(
-    dataset: D3HRDataset, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: D3HRDataset, training: Path, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
 
@@ -165,22 +105,12 @@ def test_others_pass_through_the_same_vae(
         return torch.full_like(pixels, 7)
 
     monkeypatch.setattr(copying, "reconstruct", flat)
-    write_report(dataset, tmp_path / "report", training, held_out=training, progress=False)
+    write_report(dataset, tmp_path / "report", training, held_out=held_out, progress=False)
     medians = written(tmp_path / "report")[0]["spaces"]["pixels"]["distance"]["medians"]
     pixels = torch.stack([pil_to_tensor(TinyImages()[n][0]).flatten() for n in range(12)]).double()
     nearest = (pixels - 7).square().mean(dim=1).sqrt().min()
     assert medians[1] == pytest.approx(float(nearest))
-    assert len(seen[0]) == 12
-
-
-def test_only_some_images_are_compared_with(
-    dataset: D3HRDataset, training: Path, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(copying, "MAX_REFERENCE", 6)
-    monkeypatch.setattr(copying, "BLOCK", 5)
-    write_report(dataset, tmp_path / "report", training, held_out=held_out, progress=False)
-    copies, _ = written(tmp_path / "report")
-    assert (copies["num_reference"], copies["num_training"]) == (6, 12)
+    assert len(seen[0]) == 15
 
 
 def test_what_cannot_be_compared_is_refused(
@@ -228,50 +158,3 @@ def test_a_teacher_of_other_channels_is_refused_or_gets_them(
     of_grey = D3HRDataset(colour, tmp_path / "root", 2, device="cpu")
     with pytest.raises(ConfigError, match=r"takes images of 1 channel\(s\), the artifact's have 3"):
         write_report(of_grey, tmp_path / "no", training, teacher=f"local-dir:{teacher}", progress=False)
-
-
-def test_the_card_says_what_a_report_found(
-    dataset: D3HRDataset, artifact_copy: Path, copied: Path, held_out: Path, tmp_path: Path
-) -> None:
-    folders: dict[str, dict[str, Any]] = {"told": {"images": copied, "held_out": held_out}, "without": {}}
-    for name, options in folders.items():
-        write_report(dataset, tmp_path / name, progress=False, **options)
-
-    def card(*options: Any) -> Any:
-        return d3hr("card", artifact_copy, "org/tiny", "--root", dataset.root, "--device", "cpu", *options)
-
-    assert card().exit_code == 0
-    assert "## Near copies" not in (artifact_copy / CARD).read_text(encoding="utf-8")
-    done = card("--report", tmp_path / "told" / "report.json")
-    assert done.exit_code == 0, done.output
-    text = (artifact_copy / CARD).read_text(encoding="utf-8")
-    section = text[text.index("## Near copies") : text.index("## Licences")]
-    assert "More near copies of training images than among held-out images" in section
-    assert "Of a set of 3 classes, 4 images each. 12 generated images and 15 held-out images" in section
-    assert "| pixels, ratio | 12 | 12 | 100 | 16.7 |" in section
-    assert text.index("## How it was built") < text.index("## Near copies")
-    assert card().exit_code == 0
-    assert (artifact_copy / CARD).read_text(encoding="utf-8") == text  # what is there is kept
-    for path, message in [
-        (tmp_path / "without" / "report.json", "without real images"),
-        (tmp_path / "none.json", "cannot be read"),
-        (artifact_copy / "d3hr.json", "is no report of this version"),
-    ]:
-        refused = card("--report", path)
-        assert refused.exit_code == 1 and message in refused.stderr, refused.output
-    numbers = json.loads((tmp_path / "told" / "report.json").read_text(encoding="utf-8"))
-    wrong: list[tuple[dict[str, Any], str]] = [
-        ({"fingerprint": "0" * 16}, "is a report on the artifact '0000000000000000', not on this one"),
-        ({"copies": {**numbers["copies"], "spaces": {"pixels": {}}}}, "is no report of this version"),
-    ]
-    for changes, message in wrong:
-        (tmp_path / "other.json").write_text(json.dumps({**numbers, **changes}))
-        with pytest.raises(ConfigError, match=message):
-            write_card(
-                Artifact.load(artifact_copy),
-                "org/tiny",
-                report=tmp_path / "other.json",
-                root=dataset.root,
-                progress=False,
-            )
-    assert (artifact_copy / CARD).read_text(encoding="utf-8") == text
