@@ -72,4 +72,4 @@ def report(
     given = SetArguments(artifact, None, ipc, seed, root, classes, sampling=sampling, device=device)
     dataset = make_dataset(given)
     page = write_report(dataset, output, images, images_per_class, held_out=held_out, teacher=teacher)
-    typer.echo((output / NUMBERS).read_text(encoding="utf-8").rstrip() if as_json else page)
+    typer.echo((page.parent / NUMBERS).read_text(encoding="utf-8").rstrip() if as_json else page)

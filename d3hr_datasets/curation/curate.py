@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.changed_copies import new_copy
-from d3hr_datasets.artifact.curation import Curation
+from d3hr_datasets.artifact.curation import MAX_TEACHER, Curation
 from d3hr_datasets.artifact.d3hr_json import CURATION
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.model import load_model
@@ -31,6 +31,7 @@ from d3hr_datasets.curation.ordering import order_candidates
 from d3hr_datasets.curation.settings import CurationSettings, complete_settings
 from d3hr_datasets.errors import TeacherError
 from d3hr_datasets.image_sets.judge import Judge, load_judge
+from d3hr_datasets.io.text import check_text
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.processes import generation_device
@@ -156,6 +157,7 @@ def _load(
     info = artifact.info
     with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator
         judge = load_judge(teacher, info, generation_device(device))
+        check_text("the teacher's name, which the artifact will state,", judge.name, MAX_TEACHER)
         model = load_model(artifact, device)
     decode = settings.decode or info.decode
     return judge, CandidateMaker(artifact, model, decode, settings.seed, settings.mode_spread, batch_size)

@@ -18,6 +18,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, NoReturn
 
 from d3hr_datasets.errors import ArtifactFormatError, ArtifactIntegrityError, ConfigError, ForeignFileError
+from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.text import is_printable, printable
 
 MAX_JSON_BYTES = 2 * 2**20  # the `d3hr.json` of a thousand classes has 0.1 MB
@@ -170,14 +171,15 @@ def read_json_argument(path: str | Path, what: str) -> Any:
     """Return what a JSON file holds that the user gives; as strict as `read_json`, but of any type.
 
     Args:
-        path: The file.
+        path: The file; `~` is the home folder.
         what: What it is, for the message: "class map".
 
     Raises:
         ConfigError: It cannot be read, or is no JSON.
     """
+    path = expand_user(path)
     try:
-        data = read_file(Path(path), MAX_JSON_BYTES)
+        data = read_file(path, MAX_JSON_BYTES)
         return _parse(data.decode(json.detect_encoding(data)))  # editors write a mark, or UTF-16
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"the {what} {path!s:.300} cannot be read as JSON: {error!s:.1000}") from error

@@ -16,6 +16,7 @@ from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.diffusion.grid_times import grid_times
 from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.report.measures import distance_to_stored, normality, standardised_quantiles
@@ -66,7 +67,7 @@ def measure_inversion(
     One class is in memory at a time, but for the latents that are drawn.
 
     Raises:
-        ConfigError: A class has fewer than two images.
+        ConfigError: A class has fewer than two images, or all its images are the same.
         UnreadableImageError: An image cannot be read.
     """
     info, decode = dataset.artifact.info, dataset.decode
@@ -158,7 +159,14 @@ def _invert(dataset: D3HRDataset, pixels: torch.Tensor, class_label: int) -> dic
         labels = torch.full((len(batch),), class_label)
         for timestep, inverted in model.invert(latents, labels, inversion).items():
             parts[timestep].append(inverted.cpu())
-    return {timestep: torch.cat(part) for timestep, part in parts.items()}
+    found = {timestep: torch.cat(part) for timestep, part in parts.items()}
+    if any((latents == latents[:1]).all() for latents in found.values()):
+        raise ConfigError(
+            f"the {len(pixels)} real images of the class {info.classes[class_label]!r} that were inverted "
+            "have the same latents, which have no spread to measure; give more images per class "
+            "(--images-per-class), or others"
+        )
+    return found
 
 
 def _group(dataset: D3HRDataset, label: int, timestep: float) -> torch.Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,6 +31,18 @@ with needs_extra("train", "teachers are networks of timm's registry"):
     from timm.models import load_state_dict
 
 EMBEDDED = "embedded:"
+# What timm and PyTorch raise of files that are not what they should be.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 
 __all__ = ["Teacher", "load_teacher", "models"]
 
@@ -42,6 +55,9 @@ class Teacher(nn.Module):
         columns: Which of its logits belongs to each label of the data set, (K,) int64.
         name: What the teacher is, for reports.
         image_size: Side that images are resized to first; None leaves them as they are.
+
+    Raises:
+        TeacherError: Its normalisation is missing, or does not fit the network.
     """
 
     @neutral()
@@ -51,13 +67,13 @@ class Teacher(nn.Module):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.name, self.image_size = name, image_size
-        cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+        mean, std = _normalisation(model, name)
         self.columns: torch.Tensor
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("columns", torch.tensor(list(columns)))
-        self.register_buffer("mean", torch.tensor(cfg["mean"])[:, None, None])
-        self.register_buffer("std", torch.tensor(cfg["std"])[:, None, None])
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None])
 
     __call__ = neutral()(nn.Module.__call__)
 
@@ -77,9 +93,43 @@ class Teacher(nn.Module):
 
     @neutral()
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the features before the classifier (B, D) of images (B, C, H, W) in [0, 1]."""
+        """Return the features before the classifier (B, D) of images (B, C, H, W) in [0, 1].
+
+        Raises:
+            TeacherError: They are not finite.
+        """
         maps = self.model.forward_features(self._inputs(images))  # type: ignore[operator]
-        return self.model.forward_head(maps, pre_logits=True)  # type: ignore[operator, no-any-return]
+        found: torch.Tensor = self.model.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+        if not found.isfinite().all():
+            raise TeacherError(
+                f"the features of the teacher {self.name!r} are not finite numbers: its weights are damaged, "
+                "or its training diverged; give another teacher"
+            )
+        return found
+
+
+def _normalisation(model: nn.Module, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of each channel, (C,) or (1,) float32, which fit the network."""
+    cfg: Any = getattr(model, "pretrained_cfg", None)
+    try:
+        mean, std = (torch.tensor(cfg[key], dtype=torch.float32) for key in ("mean", "std"))
+        accepted = mean.dim() == std.dim() == 1 and len(mean) == len(std) > 0
+        accepted = accepted and bool(mean.isfinite().all() and std.isfinite().all() and (std > 0).all())
+    except (LookupError, TypeError, ValueError, RuntimeError, OverflowError):
+        accepted = False
+    if not accepted:
+        raise TeacherError(
+            f"the teacher {name!r} does not tell how its images are normalised; its config needs `mean` and "
+            "`std`, one finite number for each channel, those of `std` above 0"
+        )
+    first = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is not None and first.in_channels % len(mean):  # some fold pixels into channels first
+        raise TeacherError(
+            f"the teacher {name!r} normalises images of {len(mean)} channels, and its network takes "
+            f"{first.in_channels}; mend `mean` and `std` of its config, or give others by "
+            "pretrained_cfg_overlay"
+        )
+    return mean, std
 
 
 @neutral()
@@ -105,10 +155,12 @@ def load_teacher(
             `weights_only`). Where its names are not timm's, tensors are matched in order and by shape.
         class_names: The teacher's class names in its own order, for one that does not tell them itself.
         image_size: Side that images are resized to before they reach the teacher.
-        arguments: Further arguments of the architecture, such as `num_classes` and `in_chans`.
+        arguments: Further arguments of the architecture, such as `num_classes` and `in_chans`; and of
+            `timm.create_model`, such as `pretrained_cfg_overlay`, for another normalisation.
 
     Raises:
-        TeacherError: It cannot be loaded, tells no class names, or does not have all classes.
+        TeacherError: It cannot be loaded, tells no class names, does not have all classes, or normalises
+            images of other channels than it takes.
         ArtifactNotFoundError: The installation lacks the embedded teacher.
     """
     source = name
@@ -117,11 +169,11 @@ def load_teacher(
     try:
         with torch.random.fork_rng(devices=[]):  # timm draws weights before it reads them
             model: nn.Module = timm.create_model(source, pretrained=weights is None, **arguments)
-    except (RuntimeError, OSError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise TeacherError(
-            f"the teacher {name!r} cannot be made: {error}. Accepted: an architecture with pretrained "
-            "weights of timm, hf-hub:ORG/NAME, local-dir:FOLDER, embedded:fashion-mnist, or an architecture "
-            "and a file of weights"
+            f"the teacher {name!r} cannot be made: {type(error).__name__}: {error}. Accepted: an "
+            "architecture with pretrained weights of timm, hf-hub:ORG/NAME, local-dir:FOLDER, "
+            "embedded:fashion-mnist, or an architecture and a file of weights"
         ) from error
     if weights is not None:
         _load_weights(model, weights)
@@ -162,16 +214,7 @@ def _load_weights(model: nn.Module, path: str | Path) -> None:
     try:
         check_file(Path(path))
         state = load_state_dict(str(path), weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
+    except _UNREADABLE as error:
         raise TeacherError(f"the teacher's weights {path} cannot be read: {error}") from error
     own = model.state_dict()
     if set(state) != set(own):

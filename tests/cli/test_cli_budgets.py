@@ -51,6 +51,15 @@ def test_a_copy_has_the_rules_and_info_shows_them(ruled: Path, tiny_artifact: Pa
     assert "up to 3 per class: sampled by search (num candidates 5); " in line
 
 
+def test_rules_lie_below_the_home_folder(
+    rules: Path, tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(rules.parent))
+    result = d3hr("budgets", tiny_artifact, f"~/{rules.name}", "--output", tmp_path / "copy")
+    assert result.exit_code == 0, result.output
+    assert Artifact.load(tmp_path / "copy").info.budgets == BUDGETS
+
+
 def test_a_card_that_is_copied_is_said_to_be_old(artifact_copy: Path, rules: Path, tmp_path: Path) -> None:
     (artifact_copy / "README.md").write_text("a card")
     Artifact.load(artifact_copy).write_metadata()

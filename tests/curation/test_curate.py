@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from d3hr_datasets import Artifact, Budget, D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.artifact import copy_with_budgets
 from d3hr_datasets.curation import CurationSettings, curate_artifact
+from d3hr_datasets.curation.candidates import CandidateMaker
 from d3hr_datasets.errors import ConfigError, ExportError, SourceError, TeacherError
 from d3hr_datasets.publish.card import write_card
 from d3hr_datasets.publish.upload import publish_artifact
@@ -167,6 +168,19 @@ def test_teachers_of_other_classes_are_refused(artifact: Artifact, teacher: str,
     with pytest.raises(TeacherError, match="has logits of 2 classes, the artifact tiny has 3"):
         curate(artifact, load_teacher(teacher, CLASSES[:2]), output)
     assert not output.exists()
+
+
+def test_a_teacher_whose_name_cannot_be_stored_is_refused_first(
+    artifact: Artifact, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(teacher.removeprefix("local-dir:"), tmp_path / "tiny\nteacher")
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("candidates were made")
+
+    monkeypatch.setattr(CandidateMaker, "judge", refuse)
+    with pytest.raises(ConfigError, match=r"the teacher's name.* printable characters, not 'local-dir:tiny"):
+        curate(artifact, f"local-dir:{folder}", tmp_path / "new")
 
 
 def test_the_checksum_is_that_of_the_weights(artifact: Artifact, teacher: str, tmp_path: Path) -> None:

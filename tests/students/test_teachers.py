@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.dataset.artifact_registry import EMBEDDED_TEACHERS, embedded_teacher
@@ -37,6 +40,7 @@ def test_teachers_of_other_classes_are_refused(teacher_folder: Path, tmp_path: P
     weights = tmp_path / "weights.safetensors"
     arguments: dict[str, Any] = {"num_classes": 3, "in_chans": 1, "img_size": 12, "width": 4}
     state = timm.create_model("convnet3", **arguments).state_dict()
+    arguments["pretrained_cfg_overlay"] = {"mean": (0.4,), "std": (0.2,)}
     save_file({f"my.{index:02d}": tensor for index, tensor in enumerate(state.values())}, weights)
     with pytest.raises(TeacherError, match="does not tell its classes"):
         load_teacher("convnet3", CLASSES, weights=weights, **arguments)
@@ -50,6 +54,69 @@ def test_teachers_of_other_classes_are_refused(teacher_folder: Path, tmp_path: P
             load_teacher(name, CLASSES)
     with pytest.raises(TeacherError, match="cannot be read"):
         load_teacher("convnet3", CLASSES, weights=tmp_path / "none.pth", class_names=CLASSES, **arguments)
+
+
+def _without_architecture(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["architecture"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _normalised(mean: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        std = [0.2] * len(mean) if isinstance(mean, list) else [0.2]
+        config["pretrained_cfg"] = {**config["pretrained_cfg"], "mean": mean, "std": std}
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+def _truncated(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_truncated, "cannot be made: SafetensorError"),
+        (_without_architecture, "cannot be made: KeyError: 'architecture'"),
+        (_normalised([0.4] * 4), "normalises images of 4 channels, and its network takes 1"),
+        (_normalised("grey"), "does not tell how its images are normalised"),
+        (_normalised([float("nan")]), "does not tell how its images are normalised"),
+    ],
+)
+def test_damaged_teachers_are_refused(
+    change: Callable[[Path], None], says: str, teacher_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(teacher_folder, tmp_path / "teacher")
+    change(folder)
+    with pytest.raises(TeacherError, match=says):
+        load_teacher(f"local-dir:{folder}", CLASSES)
+
+
+def test_truncated_weights_of_a_file_are_refused(teacher_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(teacher_folder, tmp_path / "teacher")
+    _truncated(folder)
+    arguments: dict[str, Any] = {"num_classes": 3, "in_chans": 1, "img_size": 12, "width": 4}
+    with pytest.raises(TeacherError, match=r"weights .*model\.safetensors cannot be read"):
+        load_teacher(
+            "convnet3", CLASSES, weights=folder / "model.safetensors", class_names=CLASSES, **arguments
+        )
+
+
+def test_features_that_are_no_numbers_are_refused(
+    teacher_folder: Path, images: TensorImages, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(teacher_folder, tmp_path / "teacher")
+    state = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
+    state[min(state)].fill_(torch.nan)
+    (folder / "model.safetensors").unlink()
+    save_file(state, folder / "model.safetensors")
+    teacher = load_teacher(f"local-dir:{folder}", CLASSES)
+    with pytest.raises(TeacherError, match=r"features of the teacher 'local-dir:.*' are not finite"):
+        teacher.features(images.images.float() / 255)
 
 
 def test_the_embedded_teacher_knows_fashion_mnist() -> None:
