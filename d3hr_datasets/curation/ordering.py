@@ -7,6 +7,7 @@ the same order for any number of threads; of several that are as good, the first
 
 from __future__ import annotations
 
+import heapq
 from typing import Any, Literal
 
 import numpy as np
@@ -132,15 +133,39 @@ def _herding(candidates: _Array, points: _Array, masses: _Array, penalty: _Array
 def _facility_location(
     candidates: _Array, points: _Array, masses: _Array, penalty: _Array, number: int
 ) -> list[int]:
-    distances = _distances(candidates, points) / _width(points)
-    nearest = distances.max(axis=0)
+    """Choose greedily, with one row of the distances in memory at a time.
+
+    A gain only shrinks as more are chosen, also when it is rounded. So an earlier one is a bound, and most
+    need not be computed anew.
+
+    Source: Minoux (1978), accelerated greedy algorithm.
+    """
+    wide = _width(points)
+
+    def row(candidate: int) -> _Array:
+        found: _Array = _distances(candidates[candidate][None], points) / wide
+        return found
+
+    def gain(candidate: int) -> float:
+        shares = _weighted(np.maximum(nearest - row(candidate), 0), masses)
+        return float(shares[0] - penalty[candidate] / len(candidates))
+
+    nearest = row(0)[0]
+    for candidate in range(1, len(candidates)):
+        nearest = np.maximum(nearest, row(candidate)[0])
+    bounds = [(-gain(candidate), candidate) for candidate in range(len(candidates))]
+    heapq.heapify(bounds)
+    computed = [0] * len(candidates)  # how many were chosen when its gain was last computed
     chosen: list[int] = []
-    for count in range(1, number + 1):  # what one more changes of a mean of `count`, so not by `number`
-        gain = _weighted(np.maximum(nearest - distances, 0), masses) - penalty / count
-        gain[chosen] = -np.inf
-        best = int(gain.argmax())
+    while len(chosen) < number:
+        best = bounds[0][1]
+        if computed[best] < len(chosen):
+            computed[best] = len(chosen)
+            heapq.heapreplace(bounds, (-gain(best), best))
+            continue
+        heapq.heappop(bounds)
         chosen.append(best)
-        nearest = np.minimum(nearest, distances[best])
+        nearest = np.minimum(nearest, row(best)[0])
     return chosen
 
 

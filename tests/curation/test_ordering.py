@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,6 +63,42 @@ def test_facility_location_takes_every_kind_early() -> None:
     _, kinds = planted()
     assert sorted(kinds[facility()[:4]].tolist()) == [0, 1, 2, 3]
     assert len(kinds[order_candidates(planted()[0], 4, "random", seed=0)].unique()) < 4
+
+
+@pytest.mark.parametrize("share", [None, 0.0, 0.3])
+def test_facility_location_is_the_plain_greedy_choice(share: float | None) -> None:
+    features, _ = planted()
+    features[50:] = features[:50]  # of several that are as good, the first
+    generator = torch.Generator().manual_seed(1)
+    weights, difficulty = (torch.rand(100, generator=generator) for _ in range(2))
+    options: dict[str, Any] = {} if share is None else {"difficulty": difficulty, "difficulty_weight": share}
+    order = order_candidates(features, 60, "facility_location", weights=weights, **options)
+
+    rows = features.double()
+    distances = torch.stack([(rows - row).square().sum(dim=1).sqrt() for row in rows])
+    some = distances[distances > 0]
+    width = float(np.median(some.numpy()))
+    nearest = distances.max(dim=0).values
+    chosen: list[int] = []
+    for _ in range(60):
+        gain = ((nearest - distances).clamp(min=0) * (weights.double() / weights.double().sum())).sum(dim=1)
+        gain = gain / width - (share or 0.0) * difficulty.double() / 100  # of all candidates
+        gain[chosen] = -torch.inf
+        best = int((gain >= gain.max() - 1e-12).nonzero()[0])
+        chosen.append(best)
+        nearest = torch.minimum(nearest, distances[best])
+    assert order.tolist() == chosen
+
+
+def test_facility_location_has_no_square_of_the_candidates_in_memory() -> None:
+    features = torch.rand(3000, 2, generator=torch.Generator().manual_seed(0))
+    tracemalloc.start()
+    try:
+        order_candidates(features, 5, "facility_location")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3000**2 * 8 / 4  # bytes; all distances are four times as many
 
 
 def test_what_is_aimed_at_is_better_than_by_chance() -> None:
