@@ -19,6 +19,7 @@ from d3hr_datasets.config.settings import MAX_IPC, DecodeConfig, GroupSamplingCo
 from d3hr_datasets.errors import ConfigError
 
 MAX_BUDGETS = 100  # rules of an artifact
+MAX_CANDIDATES = 1_000_000  # groups that a rule has compared; the artifact of others must not run for ever
 
 # What each method takes of `GroupSamplingConfig`. The seed is always the user's.
 OF_METHOD: dict[GroupSamplingMethod, tuple[str, ...]] = {
@@ -68,6 +69,7 @@ class Budget(JsonSettings):
             fields = {field.name for field in dataclasses.fields(defaults)}
             changed = {name for name in fields if getattr(self.sampling, name) != getattr(defaults, name)}
             _check_of_method(self.sampling.method, changed)
+            check_int("sampling.num_candidates", self.sampling.num_candidates, 1, MAX_CANDIDATES)
 
     @property
     def is_curated(self) -> bool:

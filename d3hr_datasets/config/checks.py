@@ -24,6 +24,17 @@ def check_int(name: str, value: Any, minimum: int, maximum: int | None = None) -
     return value
 
 
+def check_bool(name: str, value: Any) -> bool:
+    """Return `value` if it is True or False.
+
+    Raises:
+        ConfigError: It is not; a text such as "no" would count as true.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, not {value!r:.80}")
+    return value
+
+
 def check_number(name: str, value: Any, minimum: float) -> float:
     """Return `value` if it is a finite number of at least `minimum`.
 

@@ -105,28 +105,29 @@ class Background:
         )
 
     def _start(self) -> Connection:
-        ours, theirs = multiprocessing.Pipe()
-        code = _CODE.format(
-            path=[str(place) for place in sys.path],
-            module=Job.__module__,
-            descriptor=theirs.fileno(),
-            parent=os.getpid(),
-        )
+        ours: Connection | None = None
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
+            ours, theirs = multiprocessing.Pipe()
+            with theirs:
+                code = _CODE.format(
+                    path=[str(place) for place in sys.path],
+                    module=Job.__module__,
+                    descriptor=theirs.fileno(),
+                    parent=os.getpid(),
+                )
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", code],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                )
         except OSError as error:
-            ours.close()
+            if ours is not None:
+                ours.close()
             raise BackgroundError(
                 f"no process could be started to generate in the background: {error}. Give keep_epochs=1, "
                 "which generates in this process"
             ) from error
-        finally:
-            theirs.close()
         self._connection = ours
         self._end = weakref.finalize(self, _end, self._process, ours, os.getpid())
         return ours

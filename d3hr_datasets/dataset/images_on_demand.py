@@ -79,7 +79,9 @@ class ImagesOnDemand:
         generator = ImageGenerator(
             artifact, self.class_labels, self.ipc, self.sampling, self.decode, nested, torch_dtype
         )
-        self._set = GeneratedSet.of(generator, expand_user(root) if root is not None else default_root())
+        root = default_root() if root is None else expand_user(root)
+        # Absolute: this process may change its folder, one that generates ahead keeps its own.
+        self._set = GeneratedSet.of(generator, root.absolute())
 
     def _current(self) -> GeneratedSet:
         """Return the set whose images are given."""

@@ -15,9 +15,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import glob
 import logging
 import os
+import re
 import shutil
 import time
 import uuid
@@ -97,17 +99,25 @@ def added_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `folder` if nothing is raised.
 
     Args:
-        folder: The folder; it must be missing or empty.
+        folder: The folder; it must be missing or empty. What killed processes left of such folders goes when
+            it is an hour old. One of a process that lives is locked: hours may pass before it is written to.
 
     Raises:
         OSError: It holds something by then, or cannot be written.
     """
+    _remove_left(folder)
     new = _temporary(folder)
+    descriptor = -1
     try:
         new.mkdir(parents=True)
+        descriptor = os.open(new, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # no file system must have locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield new
         new.rename(folder)
     finally:
+        if descriptor >= 0:
+            os.close(descriptor)
         shutil.rmtree(new, ignore_errors=True)
 
 
@@ -158,10 +168,7 @@ def renewed_folder(folder: Path) -> Iterator[Path]:
         folder: The folder; it may be missing. What a link leads to stays as it is. What killed processes left
             of such folders goes when it is an hour old.
     """
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # another process removes it, too
-            if time.time() - left.stat().st_mtime > LEFT_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+    _remove_left(folder)
     new = _temporary(folder)
     try:
         new.mkdir(parents=True)
@@ -175,6 +182,23 @@ def renewed_folder(folder: Path) -> Iterator[Path]:
             new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what killed processes left of a folder: what is old, has a name of ours, and is not locked."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        name = left.name.removeprefix(f".{folder.name}.")
+        with contextlib.suppress(OSError):  # another process removes it, too; or there are no locks
+            if not re.fullmatch(r"[0-9a-f]{32}\.tmp", name) or left.is_symlink():
+                continue
+            if time.time() - left.stat().st_mtime <= LEFT_SECONDS:
+                continue
+            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def completed_folder(folder: Path, holds: str) -> contextlib.AbstractContextManager[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from d3hr_datasets.config.checks import check_choice, check_int, check_number
+from d3hr_datasets.config.checks import check_bool, check_choice, check_int, check_number
 from d3hr_datasets.diffusion.adapters import MAX_RANK
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.training.batches import steps_per_epoch
@@ -216,6 +216,8 @@ class DiffusionTraining(TrainingSettings):
             )
 
     def _check_start(self) -> None:
+        for name in ("keep_classes", "gradient_checkpointing", "torch_compile"):
+            check_bool(name, getattr(self, name))
         if self.keep_classes and (self.start != "full" or self.prompt or self.prompts):
             raise ConfigError(
                 "keep_classes is of start = 'full' and a model of class labels; leave it out of start = "

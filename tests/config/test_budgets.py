@@ -54,6 +54,10 @@ def test_a_rule_says_all_that_its_method_takes_and_no_seed() -> None:
             r"take \['mode_spread'\].*nothing",
         ),
         ({"max_ipc": 1, "sampling": GroupSamplingConfig("modes", num_candidates=2)}, r"accepted: \['mode_sp"),
+        (
+            {"max_ipc": 1, "sampling": GroupSamplingConfig("search", num_candidates=10**12)},
+            "sampling.num_candidates must be from 1 to 1000000",
+        ),
     ],
 )
 def test_what_is_no_rule_is_refused(changes: dict[str, Any], said: str) -> None:

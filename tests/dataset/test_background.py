@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 from d3hr_datasets import D3HRDataset
+from d3hr_datasets.dataset.background import Background
+from d3hr_datasets.dataset.background_process import Job
 from d3hr_datasets.errors import BackgroundError
 from tests.dataset.test_fresh_groups import fresh_set
 from tests.support.image_groups import left_over
@@ -162,3 +165,40 @@ def test_a_fork_does_not_end_the_process_of_its_parent(tiny_artifact: Path, tmp_
     assert process.poll() is None and dataset.epoch == 0
     dataset.set_epoch(1, prepare_next=False)
     assert process.returncode == 0
+
+
+def test_the_next_epoch_goes_where_the_first_went_after_the_working_folder_changed(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    dataset = fresh_set(tiny_artifact, Path("root"), keep_epochs=2)
+    dataset.set_epoch(0)
+    monkeypatch.chdir(tmp_path / "second")
+    dataset.set_epoch(1, prepare_next=False)
+    assert dataset.image_folder.parent == tmp_path / "first/root"
+    assert len([dataset[index] for index in range(6)]) == len(dataset)
+    assert not any((tmp_path / "second").iterdir())
+    dataset.close()
+
+
+def test_a_process_that_finds_no_descriptor_free_says_so() -> None:
+    job = Job(None, (), None, "cpu", 1, 1)  # type: ignore[arg-type]
+    background = Background()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    for descriptor in free:
+        os.close(descriptor)
+    try:
+        for number in (0, 1, 2):  # no socket; one of two; no pipe to the process
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free[number], limits[1]))
+            with pytest.raises(BackgroundError, match=r"Too many open files.*keep_epochs=1"):
+                background.ask(job, 1)
+            assert not background.runs
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    again = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    for descriptor in again:
+        os.close(descriptor)
+    assert again == free  # none is left open

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from safetensors.torch import save_file
 
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io import atomic
-from d3hr_datasets.io.atomic import renewed_folder, replace_file, replaced_folder
+from d3hr_datasets.io.atomic import LEFT_SECONDS, added_folder, renewed_folder, replace_file, replaced_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -165,3 +167,46 @@ def test_a_full_disk_is_an_error_of_the_system_for_safetensors_too(tmp_path: Pat
     ):
         fail(new)
     assert not list((tmp_path / "in").iterdir())
+
+
+ADDED = """
+import os, sys, time
+from pathlib import Path
+from d3hr_datasets.io.atomic import added_folder
+
+with added_folder(Path(sys.argv[1])) as new:
+    (new / "file").write_text("half")
+    old = time.time() - 7200
+    os.utime(new, (old, old))
+    print(new, flush=True)
+    sys.stdin.readline()
+    (new / "file").write_text("whole")
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_a_killed_process_left_of_a_new_folder_goes_and_that_of_a_living_one_stays(
+    killed: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in" / "new"
+    strangers = [folder.with_name(".new.notes.tmp"), folder.with_name(f".new.{'0' * 32}.tmp2")]
+    for stranger in strangers:
+        stranger.mkdir(parents=True)
+        os.utime(stranger, (0, 0))
+    command = [sys.executable, "-c", ADDED, str(folder)]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        assert left.stat().st_mtime < time.time() - LEFT_SECONDS
+        if killed:
+            process.kill()
+            process.wait()
+        with contextlib.suppress(ValueError), added_folder(folder):
+            assert left.exists() != killed
+            raise ValueError
+        if not killed:
+            process.communicate("\n")
+    assert (folder / "file").exists() != killed
+    assert sorted(folder.parent.iterdir()) == sorted([*strangers, *([] if killed else [folder])])

@@ -38,6 +38,8 @@ ASKED = "`check_file` or `read_header` has looked at it in the lines before"
 ALLOWED = {
     ("io.untrusted_files", "fdopen", "open_file"): "the door",
     ("io.untrusted_files", "open", "open_file"): "the door",
+    ("io.atomic", "open", "_remove_left"): "to lock it; no link is followed, and nothing is read of it",
+    ("io.atomic", "open", "added_folder"): "to lock it; nothing is read of it",
     ("io.atomic", "open", "sync"): "nothing is read of it",
     ("artifact.tensors", "safe_open", "_read"): ASKED,
     ("artifact.embeddings", "load_file", "read_embeddings"): ASKED,

@@ -39,6 +39,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"start": "full", "model": "base", "num_layers": 2}, "are of start = 'scratch'"),
     ({"start": "lora", "model": "base", "keep_classes": True}, "keep_classes is of start = 'full'"),
     ({"keep_classes": True}, "keep_classes is of start = 'full'"),
+    (
+        {"start": "full", "model": "base", "keep_classes": "no"},
+        "keep_classes must be True or False, not 'no'",
+    ),
+    ({"torch_compile": "no"}, "torch_compile must be True or False, not 'no'"),
+    ({"gradient_checkpointing": 1}, "gradient_checkpointing must be True or False, not 1"),
     ({"start": "lora", "model": "base", "rank": 0}, "rank must be from 1 to"),
     ({"start": "lora", "model": "base", "prompt": "{name}", "prompts": "p.json"}, "give one of them"),
     ({"validation_split": "train+held-out"}, "shares images with split"),
