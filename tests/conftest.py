@@ -20,19 +20,18 @@ CLASSES = ["ant", "bee", "cat"]  # of the pictures that students are trained on
 HOME = Path(tempfile.gettempdir()) / f"d3hr-tests-{os.getpid()}"
 
 
-def pytest_configure() -> None:
-    """Point every cache of Hugging Face to `HOME`. Their libraries read this when they are imported."""
-    os.environ.update(
-        HF_HOME=str(HOME / "hf"),
-        HF_HUB_CACHE=str(HOME / "hf" / "hub"),
-        HF_ASSETS_CACHE=str(HOME / "hf" / "assets"),
-        HF_MODULES_CACHE=str(HOME / "hf" / "modules"),
-        XDG_CACHE_HOME=str(HOME / "cache"),
-        TORCH_HOME=str(HOME / "torch"),
-        TORCHINDUCTOR_CACHE_DIR=str(HOME / "inductor"),
-        HF_HUB_OFFLINE="1",
-        HF_HUB_DISABLE_TELEMETRY="1",
-    )
+# Libraries of Hugging Face read this when they are imported, which the fixtures of some folders do.
+os.environ.update(
+    HF_HOME=str(HOME / "hf"),
+    HF_HUB_CACHE=str(HOME / "hf" / "hub"),
+    HF_ASSETS_CACHE=str(HOME / "hf" / "assets"),
+    HF_MODULES_CACHE=str(HOME / "hf" / "modules"),
+    XDG_CACHE_HOME=str(HOME / "cache"),
+    TORCH_HOME=str(HOME / "torch"),
+    TORCHINDUCTOR_CACHE_DIR=str(HOME / "inductor"),
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+)
 
 
 def pytest_unconfigure() -> None:

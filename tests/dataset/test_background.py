@@ -119,6 +119,7 @@ while sys.argv[4] == "busy" and not any(folder.glob("*-epoch*")):
 if sys.argv[3] == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[3] == "interrupt":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has jobs in the background ignore it
     os.kill(os.getpid(), signal.SIGINT)
 raise ValueError("the training failed")
 """

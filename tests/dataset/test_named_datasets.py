@@ -28,6 +28,7 @@ from d3hr_datasets import (
 from d3hr_datasets.classes.class_list import ClassList, packaged_subset
 from d3hr_datasets.cli.app import app
 from d3hr_datasets.dataset.artifact_registry import REGISTRY
+from d3hr_datasets.dataset.image_generator import ImageGenerator
 from d3hr_datasets.errors import (
     ArtifactFormatError,
     ArtifactNotFoundError,
@@ -219,11 +220,14 @@ def test_hundreds_of_classes_fit_into_one_batch(
 ) -> None:
     calls = []
 
-    def generate(self: D3HRDataset, labels: list[int], batch_size: int) -> dict[int, list[Image.Image]]:
+    def generate(
+        self: ImageGenerator, model: object, labels: list[int], batch_size: int, root: Path
+    ) -> dict[int, list[Image.Image]]:
         calls.append(len(labels))
         return {label: [Image.new("RGB", (14, 14))] for label in labels}
 
-    monkeypatch.setattr(D3HRDataset, "_generate", generate)
+    monkeypatch.setattr(D3HRDataset, "model", lambda self: None)
+    monkeypatch.setattr(ImageGenerator, "generate", generate)
     dataset = D3HRDataset(imagenet, tmp_path, 1, classes=list(range(450)))
     dataset.materialize(batch_size=1000, progress=False)
     assert sum(calls) == 450 and dataset.cache.is_complete(449)
