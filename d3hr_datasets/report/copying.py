@@ -1,8 +1,8 @@
 """Whether a set holds near copies of training images: a data set and real images -> findings and pairs.
 
-Generated images came out of a VAE's decoder, which leaves out fine noise, and an image without noise is
-nearer to everything. So what they are compared with, held-out images, is encoded and decoded by the same VAE.
-Training images stay as they are.
+Generated images came out of a VAE's decoder, which leaves its mark: without fine noise an image is a little
+nearer to others in pixels, and its features may move away. So what they are compared with, held-out images,
+is encoded and decoded by the same VAE. Training images stay as they are.
 """
 
 from __future__ import annotations
