@@ -6,6 +6,7 @@ A folder, which is also a Hub dataset repository, in format 1; in format 2 where
     statistics.safetensors   count (K,), and tT.mean and tT.variance (K, C, H, W) per timestep T; where
                              classes have M modes also modes.count (K, M), tT.modes.mean (K, M, C, H, W)
                              and tT.modes.variance (K, C, H, W); as integers, each with NAME.scale
+    moments.safetensors      optional: the sums behind the statistics, see `moments_file`
     model/                   optional: the diffusion model, in diffusers' layout
     adapter/                 (2) optional: what changes the weights of the model, as peft writes it
     embeddings.safetensors   (2) optional: what the model's text encoders made of the prompts
@@ -18,7 +19,6 @@ Only JSON and safetensors are read. Statistics are read lazily, one class at a t
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from d3hr_datasets.artifact.d3hr_json import (
     CURATION,
     EMBEDDINGS,
     METADATA,
+    MOMENTS,
     STATISTICS,
     file_digests,
     needed_files,
@@ -38,14 +39,18 @@ from d3hr_datasets.artifact.d3hr_json import (
 )
 from d3hr_datasets.artifact.download import download_artifact
 from d3hr_datasets.artifact.embeddings import read_embeddings
+from d3hr_datasets.artifact.file_copies import copy_files
 from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.latent_sums import LatentSums
+from d3hr_datasets.artifact.membership import check_nothing_private
+from d3hr_datasets.artifact.moments_file import read_moments, write_moments
 from d3hr_datasets.artifact.order_file import read_order
 from d3hr_datasets.artifact.tensors import pack_statistics, read_gaussians, read_modes
 from d3hr_datasets.diffusion.conditioning import PromptEmbeddings
-from d3hr_datasets.errors import ConfigError, D3HRError, ExportError
+from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io import hub
-from d3hr_datasets.io.atomic import completed_folder, replace_file, replace_text
+from d3hr_datasets.io.atomic import replace_file, replace_text
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.untrusted_files import is_file
 
@@ -66,6 +71,7 @@ class Artifact(CheckedFiles):
         token: str | bool | None = None,
         local_files_only: bool = False,
         cache_dir: str | Path | None = None,
+        with_moments: bool = False,
     ) -> Artifact:
         """Open an artifact in a folder or on the Hub.
 
@@ -80,6 +86,7 @@ class Artifact(CheckedFiles):
             token: Of the Hub; the user's own (`HF_TOKEN`, `hf auth login`) by default.
             local_files_only: Do not ask the Hub, as with HF_HUB_OFFLINE=1.
             cache_dir: Folder of downloads; the Hub's cache by default.
+            with_moments: Also bring the sums that merging and forgetting need, where there are such.
 
         Raises:
             ConfigError: `revision` goes with a folder or another revision.
@@ -104,6 +111,7 @@ class Artifact(CheckedFiles):
             token=token,
             local_files_only=local_files_only,
             cache_dir=cache_dir,
+            with_moments=with_moments,
         )
         return cls(snapshot, *read_metadata(snapshot), found[0], snapshot.name)
 
@@ -118,19 +126,7 @@ class Artifact(CheckedFiles):
         needed = needed_files(self.info, self.sha256)
         sha256 = {n: digest for n, digest in self.sha256.items() if n in needed or is_file(self.folder / n)}
         sources = {name: self.check(name) for name in sha256}
-        try:
-            with completed_folder(folder, METADATA) as place:
-                for name, source in sources.items():
-                    (place / name).parent.mkdir(parents=True, exist_ok=True)
-                    replace_file(place / name, lambda path, source=source: shutil.copyfile(source, path))  # type: ignore[misc]
-                Artifact(place, self.info, sha256)._write()
-        except D3HRError:  # some are OSErrors, but say what is wrong themselves
-            raise
-        except OSError as error:
-            raise ExportError(
-                f"{str(folder)!r:.300} cannot be written: {error.strerror}. Free some space, or give "
-                "a folder that can be written"
-            ) from error
+        copy_files(folder, sources, lambda place: Artifact(place, self.info, sha256)._write())
         return Artifact(folder, self.info, sha256)
 
     def push_to_hub(
@@ -149,8 +145,9 @@ class Artifact(CheckedFiles):
         Raises:
             ArtifactFormatError: A file or the statistics are not what `d3hr.json` says; likewise
                 `ArtifactIntegrityError`, `StatisticsError` and `ModelNotFoundError`.
-            PublishError: The Hub does not take it.
+            PublishError: The Hub does not take it, or a file says which images are behind it.
         """
+        check_nothing_private(self.folder, self.sha256)
         self.verify()
         for name in self.sha256:  # of an artifact from the Hub, `verify` looks at what is needed only
             self.check(name)
@@ -182,6 +179,7 @@ class Artifact(CheckedFiles):
         info: ArtifactInfo,
         gaussians: Mapping[Any, ClassGaussians],
         modes: Mapping[Any, ClassModes] | None = None,
+        sums: LatentSums | None = None,
     ) -> Artifact:
         """Write statistics and `d3hr.json`; other files already in `folder` become part of the artifact.
 
@@ -190,6 +188,7 @@ class Artifact(CheckedFiles):
             info: What the artifact describes; `info.counts` must be the Gaussians'.
             gaussians: Class Gaussians by timestep, one for each of `info.inversion.timesteps`.
             modes: Modes by timestep, where `info.num_modes` is more than one.
+            sums: The sums behind them; None stores none, and those of earlier statistics go.
 
         Raises:
             StatisticsError: Gaussians or modes do not fit `info`, or overflow `info.dtype`.
@@ -198,6 +197,7 @@ class Artifact(CheckedFiles):
         tensors = pack_statistics(info, gaussians, modes or {})
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / STATISTICS, lambda path: save_file(tensors, path))
+        write_moments(folder / MOMENTS, sums)
         cls(folder, info, {}).write_metadata()
         return cls.load(folder)
 
@@ -213,8 +213,7 @@ class Artifact(CheckedFiles):
             "info": self.info.to_dict(),
             "sha256": self.sha256,
         }
-        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-        replace_text(self.folder / METADATA, text)
+        replace_text(self.folder / METADATA, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         self._checked.clear()
         return self
 
@@ -236,6 +235,8 @@ class Artifact(CheckedFiles):
             self.embeddings()
         if self.info.curation is not None:
             self.order()
+        if MOMENTS in self.sha256 and (self.repo_id is None or is_file(self.folder / MOMENTS)):
+            self.sums()
         for timestep in self.info.inversion.timesteps:
             self.gaussians(timestep)
             if self.info.num_modes > 1:
@@ -278,6 +279,17 @@ class Artifact(CheckedFiles):
         self.info.check_class_label(class_label)
         curation = self.info.check_curated()
         return read_order(self.check(CURATION), curation, len(self.info.classes), class_label)
+
+    def sums(self) -> LatentSums:
+        """Read the sums behind the statistics, in whole numbers.
+
+        Raises:
+            ConfigError: The artifact stores none.
+            ArtifactFormatError: They are damaged, or were not downloaded (`with_moments`).
+        """
+        if MOMENTS not in self.sha256:
+            raise ConfigError(f"the artifact {self.info.name} stores no sums ({MOMENTS}); build it with them")
+        return read_moments(self.check(MOMENTS), self.info)
 
     def embeddings(self) -> PromptEmbeddings:
         """Read what the model's text encoders made of the prompts.

@@ -7,6 +7,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.moments_file import max_moments_bytes
 from d3hr_datasets.artifact.order_file import order_bytes
 from d3hr_datasets.artifact.tensors import stored_bytes
 from d3hr_datasets.errors import (
@@ -34,6 +35,7 @@ FORMAT = 2  # says of what `ArtifactInfo.needs_format_2` lists; what has none of
 FORMATS = (1, FORMAT)
 METADATA = "d3hr.json"
 STATISTICS = "statistics.safetensors"
+MOMENTS = "moments.safetensors"
 EMBEDDINGS = "embeddings.safetensors"
 ADAPTER = "adapter"
 CURATION = "curation.safetensors"
@@ -83,7 +85,7 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
 def needed_files(info: ArtifactInfo, sha256: dict[str, str]) -> list[str]:
     """Return the names of the files that generating images reads: statistics, and the model if it is inside.
 
-    The others are for people: cards, pictures, a preview.
+    The others are for people (cards, pictures, a preview), or for merging and forgetting: moments.
     """
     names = {STATISTICS}
     folders: tuple[str, ...] = ()
@@ -106,6 +108,8 @@ def max_bytes(info: ArtifactInfo, name: str) -> int:
         return stored_bytes(info)
     if name == CURATION and info.curation is not None:
         return order_bytes(len(info.classes), info.curation)
+    if name == MOMENTS:
+        return max_moments_bytes(info)
     if name == METADATA:
         return MAX_JSON_BYTES
     if is_of_tokenizer(PurePosixPath(name)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.artifact.d3hr_json import METADATA, max_bytes, needed_files, read_metadata
+from d3hr_datasets.artifact.d3hr_json import METADATA, MOMENTS, max_bytes, needed_files, read_metadata
 from d3hr_datasets.errors import (
     ArtifactIntegrityError,
 )
@@ -21,8 +21,11 @@ def download_artifact(
     token: str | bool | None = None,
     local_files_only: bool = False,
     cache_dir: str | Path | None = None,
+    with_moments: bool = False,
 ) -> Path:
     """Bring what generating images needs of an artifact; arguments, result and errors as `download`.
+
+    `with_moments` brings the sums behind the statistics, too, where it has them.
 
     Raises:
         ArtifactFormatError: Its `d3hr.json` cannot be read by this version.
@@ -38,6 +41,7 @@ def download_artifact(
         )
     info, checksums = read_metadata(folder)
     # The folder's name is the commit, so that all files are of the same one.
-    needed = {name: checksums[name] for name in needed_files(info, checksums)}
+    more = [MOMENTS] if with_moments and MOMENTS in checksums else []
+    needed = {name: checksums[name] for name in [*needed_files(info, checksums), *more]}
     limits = {name: max_bytes(info, name) for name in (METADATA, *needed)}
     return download(repo_id, folder.name, {METADATA: sha256, **needed}, limits, **options)

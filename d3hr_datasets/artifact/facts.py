@@ -10,8 +10,9 @@ from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.curation import describe_curation
-from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS
+from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS, MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.moments_file import moments_bytes
 from d3hr_datasets.config.budgets import OF_METHOD
 from d3hr_datasets.config.decode_times import known_forward_passes
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig, InversionConfig
@@ -80,7 +81,7 @@ def artifact_facts(artifact: Artifact) -> dict[str, str]:
 
 
 def _additions(artifact: Artifact) -> dict[str, str]:
-    """Return what an artifact says of adapter, prompts, variances and order, where it has such."""
+    """Return what an artifact says of adapter, prompts, sums, variances and order, where it has such."""
     info, facts = artifact.info, {}
     if info.adapter:
         facts["adapter"] = _adapter_fact(artifact.folder / ADAPTER)
@@ -94,6 +95,9 @@ def _additions(artifact: Artifact) -> dict[str, str]:
             path = artifact.folder / EMBEDDINGS
             size = f", {path.stat().st_size / 1e6:,.1f} MB" if is_file(path) else ""
             facts["embeddings"] = f"stored{size}: no text encoder is needed"
+    if MOMENTS in artifact.sha256:
+        size = f"{moments_bytes(info) / 1e6:,.1f} MB"
+        facts["sums"] = f"stored, {size}: merges exactly with artifacts of the same model"
     if info.shrinkage:
         shares = [share for share in info.shrinkage if share > 0]
         facts["shrinkage"] = (

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from d3hr_datasets.errors import StatisticsError
+from d3hr_datasets.numerics.torch_settings import neutral
 
 
 @dataclass(frozen=True)
@@ -90,3 +91,26 @@ class ClassModes:
 
     def __len__(self) -> int:
         return len(self.count)
+
+
+@neutral()
+def check_class_counts(count: torch.Tensor) -> None:
+    """Raise `StatisticsError` unless every class has two images, which a variance takes; `count` is (K,)."""
+    few = (count < 2).nonzero().flatten().tolist()
+    if few:
+        raise StatisticsError(
+            f"class labels {few[:10]}{' ...' if len(few) > 10 else ''} have fewer than two images, "
+            "so no variance; add images, or leave those classes out"
+        )
+
+
+@neutral()
+def check_mode_counts(count: torch.Tensor) -> None:
+    """Raise `StatisticsError` unless modes have images, and classes more images than modes; (K, M)."""
+    num_modes = count.shape[1]
+    few = ((count < 1).any(dim=1) | (count.sum(dim=1) <= num_modes)).nonzero().flatten().tolist()
+    if few:
+        raise StatisticsError(
+            f"class labels {few[:10]}{' ...' if len(few) > 10 else ''} have too few images for "
+            f"{num_modes} modes; add images, or build with fewer modes"
+        )

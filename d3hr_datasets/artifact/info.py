@@ -24,6 +24,8 @@ from d3hr_datasets.config.timesteps import check_on_grid
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text, check_texts
 
+MAX_MODES = 1024  # of a class
+
 ImageMode = Literal["L", "RGB"]
 StatisticsDtype = Literal["float16", "bfloat16", "float32", "int8"]
 
@@ -89,7 +91,7 @@ class ArtifactInfo:
         check_classes(self.classes)
         check_int("image_size", self.image_size, 1, 4096)
         check_int("padding", self.padding, 0, 1024)
-        check_int("num_modes", self.num_modes, 1, 1024)
+        check_int("num_modes", self.num_modes, 1, MAX_MODES)
         check_choice("image_mode", self.image_mode, ImageMode)
         check_choice("dtype", self.dtype, StatisticsDtype)
         if not isinstance(self.source, dict) or not isinstance(self.producer, str):

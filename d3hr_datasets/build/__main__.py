@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from d3hr_datasets.build.build_settings import SET_BY_REFERENCE, BuildSettings, ClassOptions
+from d3hr_datasets.build.kept_sums import kept_sums
 from d3hr_datasets.build.prompt_options import PromptOptions
 from d3hr_datasets.cli_common import build_options as of_build
 from d3hr_datasets.cli_common.artifact_options import (
@@ -89,6 +90,9 @@ def build(
     allow_bin: AllowBinOption = False,
     license_name: LicenseOption = None,
     reference_code: of_build.ReferenceOption = False,
+    moments: of_build.KeepSumsOption = False,
+    membership: of_build.MembershipOption = None,
+    membership_key: of_build.MembershipKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build an artifact from labelled images and a diffusion model, and print its folder.
@@ -117,12 +121,13 @@ def build(
         decode_num_steps=decode_num_steps,
         decode_spacing=decode_spacing,
         decode_guidance_interval=decode_guidance_interval,
-        shrinkage=_shrinkage(shrinkage),
         budgets=budgets or (),
+        shrinkage=of_build.parse_shrinkage(shrinkage),
         image_size=image_size,
         name=name,
         license_name=license_name,
         reference=reference_code,
+        moments=moments,
     )
     plan = plan_build(
         source,
@@ -134,6 +139,7 @@ def build(
         class_options=ClassOptions(class_list, class_map, class_order == "same"),
         model_options=_model_options(device, dtype, allow_bin, compiled, adapter),
         prompt_options=PromptOptions(prompt, prompts, negative_prompt, store_embeddings),
+        sums=kept_sums(moments, membership, membership_key),
     )
     processes = join_processes()
     for note in plan.notes if processes.is_main_process else ():
@@ -152,14 +158,6 @@ def _model_options(
     from d3hr_datasets.build import ModelOptions
 
     return ModelOptions(device, getattr(torch, dtype), allow_bin, compiled, adapter)
-
-
-def _shrinkage(text: str) -> Any:
-    """Return a share as a number; what is none is said where the settings are checked."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _check_alone(context: typer.Context) -> None:

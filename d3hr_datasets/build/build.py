@@ -14,18 +14,24 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.artifact.d3hr_json import MOMENTS
+from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.membership import Member, count_members, key_id, write_membership
 from d3hr_datasets.artifact.model import check_fits
 from d3hr_datasets.build.build_settings import Shrinkage, check_shrinkage
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.clustering import find_centroids
+from d3hr_datasets.build.exact_moments import latent_sums
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
+from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.mode_count import images_for_modes
 from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.build.progress import BuildProgress
@@ -55,6 +61,7 @@ def build_artifact(
     skip_unreadable: int = 0,
     num_readers: int = NUM_READERS,
     shrinkage: Shrinkage = "none",
+    sums: KeptSums | None = None,
 ) -> Artifact:
     """Invert every image of `source` and save the class Gaussians.
 
@@ -79,11 +86,12 @@ def build_artifact(
         skip_unreadable: Images that may be left out; they are named in `source["unreadable"]`.
         num_readers: Threads that read images while the model runs.
         shrinkage: How far variances are drawn towards those that all classes share, as `shrink_variances`.
+        sums: Also keep the sums behind the statistics, in whole numbers; and whose they are, if it says so.
 
     Raises:
         UnreadableImageError: More images cannot be read than may be left out.
         ConfigError: A class label or a size is out of range, not even one image at a time fits into memory,
-            modes are asked for without random access, or Accelerate is not installed.
+            modes are asked for without random access, Accelerate is not installed, or as `KeptSums.check`.
         ModelFormatError: The model's latents, classes or images are not those of `info`.
         StatisticsError: A class has fewer than two images, or a latent is not finite.
         BuildError: Another process has ended before its work was done.
@@ -91,17 +99,15 @@ def build_artifact(
     check_sizes(batch_size, chunk_size, skip_unreadable, num_readers)
     check_shrinkage(shrinkage)
     check_fits(model, info)
-    processes = join_processes()
-    images = as_images(source)
+    processes, images = join_processes(), as_images(source)
     check_images(images, info)
     work, output = expand_user(work), expand_user(output)
-    prefix = _open_work(work, _chunk_key(images, model, info, chunk_size), info, processes)
+    key = _open_key(sums, info, output, processes)
+    prefix = _open_work(work, _chunk_key(images, model, info, chunk_size, sums, key), info, processes)
     centroids = _find_modes(prefix, images, model, info, batch_size, num_readers, skip_unreadable, processes)
-    build = ChunkBuilder(
-        images, model, info, prefix, batch_size, chunk_size, skip_unreadable, num_readers, centroids
-    )
-    _make_chunks(build, processes, progress)
-    return _merge_once(build, output, processes, shrinkage)
+    sizes = (batch_size, chunk_size, skip_unreadable, num_readers)
+    build = ChunkBuilder(images, model, info, prefix, *sizes, centroids, sums is not None, key)
+    return _make_and_merge(build, output, processes, progress, shrinkage, sums)
 
 
 def check_sizes(batch_size: int, chunk_size: int, skip_unreadable: int, num_readers: int) -> None:
@@ -139,7 +145,23 @@ def check_images(images: Images, info: ArtifactInfo) -> None:
         )
 
 
-def _chunk_key(images: Images, model: LatentDiffusion, info: ArtifactInfo, chunk_size: int) -> str:
+def _open_key(sums: KeptSums | None, info: ArtifactInfo, output: Path, processes: Any) -> bytes | None:
+    """Return the key of the membership; the first process makes it where it is missing."""
+    if sums is None:
+        return None
+    sums.check(info, output)
+    with processes.main_process_first():
+        return sums.open_key()
+
+
+def _chunk_key(
+    images: Images,
+    model: LatentDiffusion,
+    info: ArtifactInfo,
+    chunk_size: int,
+    sums: KeptSums | None,
+    key: bytes | None,
+) -> str:
     """Return what names the chunks of a build: model, settings, and what is known of the images."""
     size = images.num_images if images.has_random_access else images.num_shards
     settings = [
@@ -151,6 +173,8 @@ def _chunk_key(images: Images, model: LatentDiffusion, info: ArtifactInfo, chunk
         chunk_size,
         info.num_modes,
     ]
+    if sums is not None:
+        settings.append(["exact sums", None if key is None else key_id(key)])
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -197,37 +221,58 @@ def _make_chunks(build: ChunkBuilder, processes: Any, progress: bool) -> None:
         wait_for_processes(processes)
 
 
-def _merge_once(build: ChunkBuilder, output: Path, processes: Any, shrinkage: Shrinkage) -> Artifact:
-    """Return the artifact of all chunks, which the first process writes."""
+def _make_and_merge(
+    build: ChunkBuilder,
+    output: Path,
+    processes: Any,
+    progress: bool,
+    shrinkage: Shrinkage,
+    sums: KeptSums | None,
+) -> Artifact:
+    """Return the artifact of all chunks, of which each process makes its share."""
+    _make_chunks(build, processes, progress)
     if processes.is_main_process:
-        _merge(build, output, shrinkage)
+        _merge(build, output, shrinkage, sums)
     wait_for_processes(processes)
     return Artifact.load(output)
 
 
-def _merge(build: ChunkBuilder, output: Path, shrinkage: Shrinkage) -> None:
+def _merge(build: ChunkBuilder, output: Path, shrinkage: Shrinkage, kept: KeptSums | None) -> None:
     """Merge all chunks in their order and write the artifact; a chunk that was damaged is made again."""
     info = build.info
     rows = len(info.classes) * info.num_modes
-    total = {timestep: RunningMoments(rows, info.latent_shape) for timestep in info.inversion.timesteps}
-    pixels, unreadable = 0, []
+    total: dict[float, Any] = {t: build.moments(rows, info.latent_shape) for t in info.inversion.timesteps}
+    pixels, unreadable, members = 0, [], []
     for chunk in build.chunks(0, 1):
         for timestep, moments in chunk.moments.items():
             total[timestep].merge(moments, chunk.rows)
         pixels += chunk.pixels
         unreadable += chunk.unreadable
+        members += chunk.members
     if len(unreadable) > build.skip_unreadable:
         raise UnreadableImageError(
             f"{len(unreadable)} images cannot be read, the first is {unreadable[0]['image']} "
             f"({unreadable[0]['reason']}); at most {build.skip_unreadable} may be left out: mend them and "
             "run the build again, or raise --skip-unreadable"
         )
-    gaussians = {t: moments.grouped(info.num_modes).gaussians() for t, moments in total.items()}
-    modes = {t: moments.modes(info.num_modes) for t, moments in total.items() if info.num_modes > 1}
+    sums = None if kept is None else latent_sums(total, info.num_modes)
+    gaussians, modes = _statistics(total, info.num_modes) if sums is None else sums.statistics()
     source = {**info.source, "fingerprint": f"{pixels % 2**256:064x}"}
     if unreadable:
         source["unreadable"] = unreadable
     counts = tuple(gaussians[info.inversion.timesteps[0]].count.tolist())
     gaussians, shares = shrink_variances(gaussians, shrinkage)
     described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares)
-    Artifact.save(output, described, gaussians, modes)
+    artifact = Artifact.save(output, described, gaussians, modes, sums)
+    if kept is not None and kept.membership is not None and build.membership_key is not None:
+        found = (Member(digest, *divmod(row, info.num_modes)) for digest, row in members)
+        noted = count_members(found, artifact.sha256[MOMENTS], build.membership_key)
+        write_membership(kept.paths[0], noted)
+
+
+def _statistics(
+    total: Mapping[float, RunningMoments], num_modes: int
+) -> tuple[dict[float, ClassGaussians], dict[float, ClassModes]]:
+    """Return the Gaussians and the modes of rows of modes, the latter empty where a class is one row."""
+    gaussians = {t: moments.grouped(num_modes).gaussians() for t, moments in total.items()}
+    return gaussians, {t: moments.modes(num_modes) for t, moments in total.items() if num_modes > 1}

@@ -6,7 +6,6 @@ Chunks are cut and named by shard and first image alone, so that any process may
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -17,15 +16,19 @@ import torch
 
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.info_texts import MAX_TEXT
+from d3hr_datasets.artifact.membership import member_digest
 from d3hr_datasets.build.chunks import (
     Chunk,
     ChunkMoments,
+    Moments,
     digest_tensors,
     read_chunk,
     write_chunk,
 )
 from d3hr_datasets.build.clustering import nearest_mode
-from d3hr_datasets.build.reading_ahead import Item, halve_on_out_of_memory, read_ahead
+from d3hr_datasets.build.exact_moments import ExactMoments
+from d3hr_datasets.build.moments import RunningMoments
+from d3hr_datasets.build.reading_ahead import Item, halve_on_out_of_memory, image_digest, read_ahead
 from d3hr_datasets.config.defaults import NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import UnreadableImageError
@@ -50,6 +53,8 @@ class ChunkBuilder:
         skip_unreadable: Images that may be left out.
         num_readers: Threads that read.
         centroids: (K, M, C, H, W), where there are modes.
+        exact: Add up in whole numbers.
+        membership_key: Note each image by a digest with this key.
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class ChunkBuilder:
         skip_unreadable: int = 0,
         num_readers: int = NUM_READERS,
         centroids: torch.Tensor | None = None,
+        exact: bool = False,
+        membership_key: bytes | None = None,
     ) -> None:
         self.images = images
         # Where chunks end is known of images with random access alone: a stream ends where it ends.
@@ -75,6 +82,8 @@ class ChunkBuilder:
         self._num_readers = num_readers
         self._centroids = centroids
         self._modes = "" if centroids is None else digest_tensors({"centroids": centroids})
+        self.moments: type[Moments] = ExactMoments if exact else RunningMoments
+        self.membership_key = membership_key
         self._num_unreadable = 0
         self._invert = halve_on_out_of_memory(self._invert_records, batch_size)
         self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
@@ -127,7 +136,7 @@ class ChunkBuilder:
             stop, shard_name = min(stop, self._num_images), ""
         identity = self.images.identity_of(range(start, stop)) + self._modes
         path = self.prefix.with_name(f"{self.prefix.name}{shard_name}-{start:09d}.safetensors")
-        chunk = read_chunk(path, self.info.inversion.timesteps, identity)
+        chunk = read_chunk(path, self.info.inversion.timesteps, identity, self.moments)
         if chunk is None and path.exists():
             logger.warning("%s is damaged or of files that have changed since: it is made anew", path)
         if chunk is None or (chunk.unreadable and not self.skip_unreadable):
@@ -162,8 +171,9 @@ class ChunkBuilder:
     ) -> Chunk:
         info, pixels, number = self.info, 0, start
         unreadable: list[dict[str, str]] = []
+        members: list[tuple[bytes, int]] = []
         size = min(len(records), len(info.classes) * info.num_modes)
-        moments = ChunkMoments(info.inversion.timesteps, size, info.latent_shape)
+        moments = ChunkMoments(info.inversion.timesteps, size, info.latent_shape, self.moments)
         advance(0)
         with ThreadPoolExecutor(self._num_readers) as pool:
             for batch in read_ahead(pool, records, batch_size, info):
@@ -180,11 +190,20 @@ class ChunkBuilder:
                         )
                         self._check_unreadable(len(unreadable), error)
                 if items:
-                    pixels += sum(_image_digest(image, label) for image, label in items)
-                    moments.update(*self._invert_batch(items, shard, numbers))
+                    pixels += sum(image_digest(image, label) for image, label in items)
+                    latents, rows = self._invert_batch(items, shard, numbers)
+                    moments.update(latents, rows)
+                    members += self._members(items, rows)
                 number += len(batch)
                 advance(len(batch))
-        return Chunk(*moments.rows(), pixels % 2**256, unreadable=unreadable)
+        return Chunk(*moments.rows(), pixels % 2**256, unreadable=unreadable, members=members)
+
+    def _members(self, items: Sequence[Item], rows: torch.Tensor) -> list[tuple[bytes, int]]:
+        """Return what membership notes of images, nothing where it notes none."""
+        if self.membership_key is None:
+            return []
+        digests = [member_digest(self.membership_key, image) for image, _ in items]
+        return list(zip(digests, rows.tolist(), strict=True))
 
     def _invert_batch(
         self, items: Sequence[Item], shard: int, numbers: Sequence[int]
@@ -213,8 +232,3 @@ class ChunkBuilder:
         raise UnreadableImageError(
             f"more than {self.skip_unreadable} images, as many as may be left out, cannot be read: {error}"
         ) from error
-
-
-def _image_digest(image: torch.Tensor, label: int) -> int:
-    digest = hashlib.sha256(image.numpy().tobytes() + label.to_bytes(8, "big"))
-    return int.from_bytes(digest.digest(), "big")

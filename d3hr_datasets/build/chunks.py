@@ -16,11 +16,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from d3hr_datasets.build.exact_moments import ExactMoments
 from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.io.atomic import replace_file
 from d3hr_datasets.io.untrusted_files import check_file
 
-PARTS = ("count", "mean", "squares")
+Moments = RunningMoments | ExactMoments
+DIGEST_BYTES = 32
 
 
 @dataclass
@@ -29,20 +31,22 @@ class Chunk:
 
     Args:
         rows: (R,) int64: what the rows of `moments` are of, class label x modes + mode.
-        moments: By timestep, R rows.
+        moments: By timestep, R rows; exact ones where the sums are kept.
         pixels: Sum modulo 2^256 of the SHA-256 of each image's pixels and label: sums of chunks add up to
             the same for any batch and chunk size.
         last: No image comes after these, in their shard.
         identity: What the source says of these images without reading them, and the digest of the centroids.
         unreadable: Images that were left out, each with "image" and "reason".
+        members: Keyed digest of each image and the row it was counted in, where membership is noted.
     """
 
     rows: torch.Tensor
-    moments: dict[float, RunningMoments]
+    moments: Mapping[float, Moments]
     pixels: int
     last: bool = False
     identity: str = ""
     unreadable: list[dict[str, str]] = field(default_factory=list)
+    members: list[tuple[bytes, int]] = field(default_factory=list)
 
 
 class ChunkMoments:
@@ -52,11 +56,18 @@ class ChunkMoments:
         timesteps: Timesteps that are kept.
         size: Images at most.
         shape: Shape of a latent, (C, H, W).
+        kind: Running moments, or exact ones.
     """
 
-    def __init__(self, timesteps: Sequence[float], size: int, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        timesteps: Sequence[float],
+        size: int,
+        shape: tuple[int, ...],
+        kind: type[Moments] = RunningMoments,
+    ) -> None:
         self._slots: dict[int, int] = {}
-        self._moments = {timestep: RunningMoments(size, shape) for timestep in timesteps}
+        self._moments = {timestep: kind(size, shape) for timestep in timesteps}
 
     def update(self, latents: Mapping[float, torch.Tensor], rows: torch.Tensor) -> None:
         """Add a batch: latents (B, C, H, W) by timestep, and the rows (B,) they belong to."""
@@ -64,12 +75,12 @@ class ChunkMoments:
         for timestep, moments in self._moments.items():
             moments.update(latents[timestep], slots)
 
-    def rows(self) -> tuple[torch.Tensor, dict[float, RunningMoments]]:
+    def rows(self) -> tuple[torch.Tensor, dict[float, Moments]]:
         """Return the rows that occurred, ascending, and their moments by timestep."""
         rows = torch.tensor(sorted(self._slots), dtype=torch.int64)
         slots = torch.tensor([self._slots[row] for row in rows.tolist()], dtype=torch.int64)
-        moments = {
-            timestep: RunningMoments.from_state_dict(
+        moments: dict[float, Moments] = {
+            timestep: moments.from_state_dict(
                 {name: tensor[slots] for name, tensor in moments.state_dict().items()}
             )
             for timestep, moments in self._moments.items()
@@ -85,12 +96,18 @@ def write_chunk(path: Path, chunk: Chunk) -> None:
         for name, tensor in moments.state_dict().items()
     }
     tensors["rows"] = chunk.rows
+    if chunk.members:
+        digests = bytearray(b"".join(digest for digest, _ in chunk.members))
+        tensors["members.digest"] = torch.tensor(digests, dtype=torch.uint8).view(-1, DIGEST_BYTES)
+        tensors["members.row"] = torch.tensor([row for _, row in chunk.members], dtype=torch.int64)
     tensors["pixels"] = torch.tensor(list(chunk.pixels.to_bytes(32, "big")), dtype=torch.uint8)
     notes = {"last": chunk.last, "identity": chunk.identity, "unreadable": chunk.unreadable}
     save_tensors(path, tensors, {"d3hr": json.dumps(notes)})
 
 
-def read_chunk(path: Path, timesteps: Sequence[float], identity: str = "") -> Chunk | None:
+def read_chunk(
+    path: Path, timesteps: Sequence[float], identity: str = "", kind: type[Moments] = RunningMoments
+) -> Chunk | None:
     """Return a finished chunk, or None if there is none, it is damaged or of other images."""
     loaded = load_tensors(path)
     if loaded is None:
@@ -100,10 +117,16 @@ def read_chunk(path: Path, timesteps: Sequence[float], identity: str = "") -> Ch
         notes = json.loads(metadata["d3hr"])
         if notes["identity"] != identity:
             return None
-        states = {timestep: {name: tensors[f"{timestep}.{name}"] for name in PARTS} for timestep in timesteps}
-        moments = {timestep: RunningMoments.from_state_dict(state) for timestep, state in states.items()}
+        moments: dict[float, Moments] = {
+            timestep: kind.from_state_dict({name: tensors[f"{timestep}.{name}"] for name in kind.PARTS})
+            for timestep in timesteps
+        }
         pixels = int.from_bytes(bytes(tensors["pixels"].tolist()), "big")
-        return Chunk(tensors["rows"], moments, pixels, notes["last"], identity, notes["unreadable"])
+        members: list[tuple[bytes, int]] = []
+        if "members.row" in tensors:
+            digests = map(bytes, tensors["members.digest"].tolist())
+            members = list(zip(digests, tensors["members.row"].tolist(), strict=True))
+        return Chunk(tensors["rows"], moments, pixels, notes["last"], identity, notes["unreadable"], members)
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -89,9 +90,6 @@ def fit_centroids(
         MissingExtraError: scikit-learn is not installed.
         StatisticsError: A class has fewer images than modes.
     """
-    with needs_extra("build", "modes are found with scikit-learn"):
-        from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits
     centroids = []
     for label in range(num_classes):
         members = latents[class_labels == label].flatten(1)
@@ -100,10 +98,38 @@ def fit_centroids(
                 f"class label {label} has {len(members)} images to find {num_modes} modes in; add images, or "
                 "build with fewer modes (num_modes=1 stores none)"
             )
-        with threadpool_limits(1):
-            fitted = KMeans(num_modes, n_init=3, random_state=seed).fit(members.double().numpy())
+        fitted = _k_means(members.double(), num_modes, seed)
         centroids.append(torch.from_numpy(fitted.cluster_centers_).float())
     return torch.stack(centroids).view(num_classes, num_modes, *latents.shape[1:])
+
+
+@neutral()
+def join_points(points: torch.Tensor, weights: torch.Tensor, num_modes: int, seed: int = 0) -> torch.Tensor:
+    """Return which of `num_modes` clusters each of some points is in, by k-means with weights.
+
+    Args:
+        points: (P, D), at least `num_modes` that differ.
+        weights: (P,), such as the images behind each.
+        num_modes: Clusters.
+        seed: Of the first centroids.
+
+    Returns:
+        (P,) int64.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+    """
+    fitted = _k_means(points.double(), num_modes, seed, weights.double().numpy())
+    return torch.from_numpy(fitted.labels_).to(torch.int64)
+
+
+def _k_means(points: torch.Tensor, num_modes: int, seed: int, weights: Any = None) -> Any:
+    """Return what scikit-learn finds in points (N, D), in one thread."""
+    with needs_extra("build", "modes are found with scikit-learn"):
+        from sklearn.cluster import KMeans
+        from threadpoolctl import threadpool_limits
+    with threadpool_limits(1):
+        return KMeans(num_modes, n_init=3, random_state=seed).fit(points.numpy(), sample_weight=weights)
 
 
 @neutral()

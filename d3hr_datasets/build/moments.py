@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
+from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes, check_class_counts, check_mode_counts
 from d3hr_datasets.errors import StatisticsError
 from d3hr_datasets.numerics.sums import ordered_mean, ordered_sum
 from d3hr_datasets.numerics.torch_settings import neutral
@@ -24,6 +24,8 @@ class RunningMoments:
         shape: Shape of one latent, (C, H, W).
     """
 
+    PARTS = ("count", "mean", "squares")
+
     @neutral()
     def __init__(self, num_classes: int, shape: tuple[int, ...]) -> None:
         self.count = torch.zeros(num_classes, dtype=torch.int64)
@@ -41,14 +43,7 @@ class RunningMoments:
         Raises:
             StatisticsError: A latent is not finite. Nothing of the batch was added then.
         """
-        latents = latents.detach().cpu().double()  # in two steps: MPS has no float64
-        finite = latents.isfinite().flatten(1).all(dim=1)
-        if not finite.all():
-            index = int((~finite).nonzero()[0])
-            raise StatisticsError(
-                f"latent {index} of the batch (class label {int(class_labels[index])}) is not finite; "
-                "invert in float32 instead of half precision"
-            )
+        latents = finite_latents(latents, class_labels)
         labels = class_labels.cpu()
         rows = labels.unique()
         batch = RunningMoments(len(rows), tuple(self.mean.shape[1:]))
@@ -110,12 +105,7 @@ class RunningMoments:
             StatisticsError: A mode has no image, or a class no more images than modes.
         """
         count = self.count.view(-1, num_modes)
-        few = ((count < 1).any(dim=1) | (count.sum(dim=1) <= num_modes)).nonzero().flatten().tolist()
-        if few:
-            raise StatisticsError(
-                f"class labels {few[:10]}{' ...' if len(few) > 10 else ''} have too few images for "
-                f"{num_modes} modes; add images, or build with fewer modes"
-            )
+        check_mode_counts(count)
         shape = self.mean.shape[1:]
         squares = ordered_sum(self.squares.view(-1, num_modes, *shape), 1)
         divisor = (count.sum(dim=1) - num_modes).view(-1, *[1] * len(shape))
@@ -128,11 +118,24 @@ class RunningMoments:
         Raises:
             StatisticsError: A class has fewer than two images.
         """
-        few = (self.count < 2).nonzero().flatten().tolist()
-        if few:
-            raise StatisticsError(
-                f"class labels {few[:10]}{' ...' if len(few) > 10 else ''} have fewer than two images, "
-                "so no variance; add images, or leave those classes out"
-            )
+        check_class_counts(self.count)
         divisor = (self.count - 1).view(-1, *[1] * (self.mean.dim() - 1))
         return ClassGaussians(self.mean.clone(), self.squares / divisor, self.count.clone())
+
+
+@neutral()
+def finite_latents(latents: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
+    """Return latents in float64 on the CPU.
+
+    Raises:
+        StatisticsError: One is not finite.
+    """
+    latents = latents.detach().cpu().double()  # in two steps: MPS has no float64
+    finite = latents.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        index = int((~finite).nonzero()[0])
+        raise StatisticsError(
+            f"latent {index} of the batch (class label {int(class_labels[index])}) is not finite; "
+            "invert in float32 instead of half precision"
+        )
+    return latents

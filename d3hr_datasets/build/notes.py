@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.moments_file import moments_bytes
 from d3hr_datasets.build.build_settings import BuildSettings
+from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.shrinkage import FEW_IMAGES
 from d3hr_datasets.diffusion.conditioning import PromptEmbeddings
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
@@ -29,6 +31,20 @@ def model_notes(info: ArtifactInfo, diffusion: LatentDiffusion) -> list[str]:
             "make images"
         )
     return found
+
+
+def moments_note(info: ArtifactInfo, sums: KeptSums | None) -> str | None:
+    """Return how large the sums are that are kept, and where membership is noted."""
+    if sums is None:
+        return None
+    text = f"the sums behind the statistics are stored, too: {moments_bytes(info) / 1e6:,.1f} MB"
+    if sums.membership is None:
+        return text
+    path, key = sums.paths
+    return (
+        f"{text}; {path} notes which images are behind them, {key} is its key: they are yours alone, keep "
+        "both and publish neither"
+    )
 
 
 def shrinkage_note(images: Images, info: ArtifactInfo, settings: BuildSettings) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS, METADATA, STATISTICS, read_metadata
+from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS, METADATA, MOMENTS, STATISTICS, read_metadata
 from d3hr_datasets.artifact.facts import CARD
 from d3hr_datasets.diffusion.adapters import FILES as ADAPTER_FILES
 from d3hr_datasets.diffusion.layout import INDEX, PARTS
@@ -22,7 +22,7 @@ from d3hr_datasets.io.untrusted_files import is_folder
 from d3hr_datasets.sources.opening import folder_of
 
 # What an artifact's folder may hold before it is built.
-EXPECTED = {METADATA, STATISTICS, "model", CARD, ".gitattributes", ".gitignore"}
+EXPECTED = {METADATA, STATISTICS, MOMENTS, "model", CARD, ".gitattributes", ".gitignore"}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
+from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.model_options import ModelOptions
 from d3hr_datasets.build.prompt_options import PromptOptions
 from d3hr_datasets.errors import ConfigError
@@ -16,14 +17,15 @@ class PlanOptions:
     """All options of a plan, each of the class that has checked it.
 
     Args:
-        given: Settings, and options of source, classes, model and prompts; None for the defaults.
+        given: Settings, options of source, classes, model and prompts, and what sums are kept; None for the
+            defaults.
 
     Raises:
         ConfigError: One is of another class, or options do not go together.
     """
 
     def __init__(self, *given: object) -> None:
-        kinds = (BuildSettings, SourceOptions, ClassOptions, ModelOptions, PromptOptions)
+        kinds = (BuildSettings, SourceOptions, ClassOptions, ModelOptions, PromptOptions, KeptSums)
         for one, kind in zip(given, kinds, strict=True):
             if one is not None and not isinstance(one, kind):
                 raise ConfigError(
@@ -35,6 +37,8 @@ class PlanOptions:
         self.classes: ClassOptions = values[2]
         self.model: ModelOptions = values[3]
         self.prompts: PromptOptions = values[4]
+        # None keeps none, unless the settings say so.
+        self.sums: KeptSums | None = values[5] if given[5] is not None or self.settings.moments else None
         adapter = self.model.adapter
         self.adapter = None if adapter is None else expand_user(adapter).absolute()
         if adapter is not None and self.model.allow_bin:

@@ -20,6 +20,7 @@ from d3hr_datasets.build.artifact_folder import written_folder
 from d3hr_datasets.build.build import build_artifact, check_images, check_sizes
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, Shrinkage
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
+from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.loaded_model import LoadedModel, check_kind, load_model
 from d3hr_datasets.build.mode_count import choose_num_modes
 from d3hr_datasets.build.model_facts import (
@@ -30,8 +31,8 @@ from d3hr_datasets.build.model_facts import (
     whole_name,
 )
 from d3hr_datasets.build.model_options import ModelOptions
-from d3hr_datasets.build.notes import model_notes, shrinkage_note
-from d3hr_datasets.build.output_folders import check_places, choose_places
+from d3hr_datasets.build.notes import model_notes, moments_note, shrinkage_note
+from d3hr_datasets.build.output_folders import BuildPlaces, check_places, choose_places
 from d3hr_datasets.build.plan_options import PlanOptions
 from d3hr_datasets.build.prompt_options import PromptOptions
 from d3hr_datasets.build.reference_import import as_reference
@@ -61,6 +62,7 @@ class BuildPlan:
         adapter: Folder of the model's adapter, which is copied into the artifact.
         shrinkage: How far variances are drawn towards those that all classes share.
         noted: What else the artifact's `source` says: licence and kind of the model, where they are known.
+        sums: That the sums behind the statistics are kept, and whose they are; None keeps none.
     """
 
     images: Images
@@ -74,6 +76,7 @@ class BuildPlan:
     adapter: Path | None = None
     shrinkage: Shrinkage = "none"
     noted: Mapping[str, str] = field(default_factory=dict)
+    sums: KeptSums | None = None
     _model_state: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -110,6 +113,8 @@ class BuildPlan:
         """
         check_sizes(batch_size, chunk_size, skip_unreadable, num_readers)
         check_places(self.output, self.work, self.model, self.adapter)
+        if self.sums is not None:
+            self.sums.check(self.info, self.output)
         if self._model_state != model_state(self.model, self.adapter):
             raise ConfigError(f"the model {self.model} has changed since the build was planned; plan it anew")
         processes = join_processes()
@@ -135,6 +140,7 @@ class BuildPlan:
                 skip_unreadable=skip_unreadable,
                 num_readers=num_readers,
                 shrinkage=self.shrinkage,
+                sums=self.sums,
             )
         wait_for_processes(processes)
         return Artifact.load(self.output)
@@ -152,6 +158,7 @@ def plan_build(
     class_options: ClassOptions | None = None,
     model_options: ModelOptions | None = None,
     prompt_options: PromptOptions | None = None,
+    sums: KeptSums | None = None,
 ) -> BuildPlan:
     """Open images and model, fit them to each other, and return what `d3hr build` would build of them.
 
@@ -168,6 +175,7 @@ def plan_build(
         class_options: How its classes become those of the model.
         model_options: How the model is loaded and run, and with which adapter.
         prompt_options: What a model of prompts is told of each class. Its classes are those of the source.
+        sums: Keep the sums behind the statistics, as `settings.moments` does, and note whose they are.
 
     Raises:
         ConfigError: A value is not accepted, folders lie in each other, or classes or prompts do not match.
@@ -180,13 +188,19 @@ def plan_build(
         >>> print(plan.info.inversion, *plan.notes)
         >>> artifact = plan.run()
     """
-    options = PlanOptions(settings, source_options, class_options, model_options, prompt_options)
-    settings, model = options.settings, whole_name(model)  # before anything is opened
+    options = PlanOptions(settings, source_options, class_options, model_options, prompt_options, sums)
+    model = whole_name(model)  # before anything is opened
     named = str(source) if isinstance(source, str | Path) else None
     places = choose_places(named, output, work, model, options.adapter)
     kind = check_kind(model, options)
     opened = _open(source, options.source)
     loaded = load_model(model, kind, opened, options, named is not None)
+    return _as_plan(model, loaded, opened, options, places)
+
+
+def _as_plan(
+    model: str, loaded: LoadedModel, opened: OpenedSource, options: PlanOptions, places: BuildPlaces
+) -> BuildPlan:
     info, notes = _describe(model, loaded, opened, options, places.output)
     return BuildPlan(
         loaded.images,
@@ -195,11 +209,12 @@ def plan_build(
         info,
         places.output,
         places.work,
-        settings.license_name,
+        options.settings.license_name,
         tuple(filter(None, (*notes, loaded.note))),
         options.adapter,
-        settings.shrinkage_used,
-        loaded.noted | ({"model_kind": kind.name} if info.needs_format_2 else {}),
+        options.settings.shrinkage_used,
+        loaded.noted | ({"model_kind": loaded.diffusion.kind.name} if info.needs_format_2 else {}),
+        options.sums,
     )
 
 
@@ -236,7 +251,10 @@ def _describe(
     check_images(loaded.images, info)
     info, why = _complete(info, loaded.images, settings)
     shrinkage = shrinkage_note(loaded.images, info, settings)
-    return info, [disagreement, why, *model_notes(info, diffusion), shrinkage]
+    if options.sums is not None:
+        options.sums.check(info, output)
+    moments = moments_note(info, options.sums)
+    return info, [disagreement, why, *model_notes(info, diffusion), shrinkage, moments]
 
 
 def _complete(info: ArtifactInfo, images: Images, settings: BuildSettings) -> tuple[ArtifactInfo, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import torch
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.diffusion.pixel_range import to_model_range
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.records import ImageRecord
 from d3hr_datasets.sources.resizing import read_pixels
 
@@ -40,6 +42,13 @@ def read_record(record: ImageRecord, info: ArtifactInfo) -> tuple[torch.Tensor, 
     if not 0 <= number < len(info.classes):
         raise ConfigError(f"{record.where} has class label {label}; accepted: 0 to {len(info.classes) - 1}")
     return to_model_range(pixels, info.padding), number
+
+
+@neutral()
+def image_digest(image: torch.Tensor, label: int) -> int:
+    """Return a number that names an image and its label; a source's fingerprint is their sum modulo 2^256."""
+    digest = hashlib.sha256(image.numpy().tobytes() + label.to_bytes(8, "big"))
+    return int.from_bytes(digest.digest(), "big")
 
 
 def read_ahead(

@@ -48,7 +48,7 @@ def shrink_variances(
         shares = [round(shrinkage, DIGITS)] * len(count)
     if not any(shares):
         return dict(gaussians), ()
-    return {time: _shrunk(gaussian, shares) for time, gaussian in gaussians.items()}, tuple(shares)
+    return {time: draw_variances(gaussian, shares) for time, gaussian in gaussians.items()}, tuple(shares)
 
 
 @neutral()
@@ -77,7 +77,9 @@ def shared_variance(gaussian: ClassGaussians) -> torch.Tensor:
     return ordered_sum(gaussian.variance.double() * weight, 0)
 
 
-def _shrunk(gaussian: ClassGaussians, shares: Sequence[float]) -> ClassGaussians:
+@neutral()
+def draw_variances(gaussian: ClassGaussians, shares: Sequence[float]) -> ClassGaussians:
+    """Return Gaussians with the variance of each class drawn by its share towards those that all share."""
     share = torch.tensor(shares, dtype=torch.float64).view(-1, *[1] * (gaussian.variance.dim() - 1))
     variance = (1 - share) * gaussian.variance.double() + share * shared_variance(gaussian)
     return dataclasses.replace(gaussian, variance=variance.to(gaussian.variance.dtype))

@@ -30,6 +30,7 @@ SHOWN = (
     "images",
     "latents",
     "shrinkage",
+    "sums",
     "decoding",
     "image costs",
     "budgets",

@@ -7,7 +7,7 @@ In: nothing. Out: annotations for parameters of a command. Those that `d3hr impo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -134,3 +134,29 @@ ReferenceOption = Annotated[
     bool,
     typer.Option("--reference", help="Invert and decode as D3HR's code does: docs/reference-differences.md."),
 ]
+KeepSumsOption = Annotated[
+    bool,
+    typer.Option(
+        "--moments",
+        help="Also store the sums behind the statistics: artifacts that have them merge exactly.",
+    ),
+]
+MembershipOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --moments: file, outside the artifact, of a keyed digest of each image, so that images "
+        "can be forgotten. Yours alone: it is never published."
+    ),
+]
+MembershipKeyOption = Annotated[
+    Path | None,
+    typer.Option(help="File of its secret key, made if it is missing. [membership.key beside the file]"),
+]
+
+
+def parse_shrinkage(text: str) -> Any:
+    """Return a share as a number; what is none is said where the settings are checked."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

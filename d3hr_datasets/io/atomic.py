@@ -37,16 +37,17 @@ _CANNOT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 logger = logging.getLogger(__name__)
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object], *, private: bool = False) -> None:
     """Write a file through a temporary of its own, synced before it gets its name: there is no half one.
 
     Args:
         path: The file.
         write: Writes a file at the path it is given.
+        private: Let nobody but its owner read it.
     """
     temporary = _temporary(path)
     try:
-        temporary.touch()
+        temporary.touch(0o600 if private else 0o666)
         mode = temporary.stat().st_mode  # as the user wants new files; safetensors keeps them to their owner
         with _system_errors():
             write(temporary)

@@ -11,6 +11,7 @@ from typing import Any
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import METADATA, file_digests
 from d3hr_datasets.artifact.facts import CARD, MAX_CARD_BYTES
+from d3hr_datasets.artifact.membership import check_nothing_private
 from d3hr_datasets.errors import PublishError
 from d3hr_datasets.io import hub
 from d3hr_datasets.io.text import printable
@@ -38,8 +39,8 @@ def plan_artifact(artifact: Artifact, *, with_model: bool = False) -> list[Plann
         with_model: The model inside is the author's own and goes up too. A model elsewhere is referred to.
 
     Raises:
-        PublishError: Files are not those that `d3hr.json` lists, the card is missing or wrong, or the model
-            is inside and not meant to go up, or the other way round.
+        PublishError: A file says which images are behind it, files are not those that `d3hr.json` lists, the
+            card is missing or wrong, or the model is inside and not meant to go up, or the other way round.
         ArtifactFormatError: As `Artifact.verify`.
     """
     from huggingface_hub import DatasetCard
@@ -54,6 +55,7 @@ def plan_artifact(artifact: Artifact, *, with_model: bool = False) -> list[Plann
             f"the artifact's diffusion model is inside it ({model.path}/). If it is yours to publish: "
             "give with_model=True; otherwise build with ModelReference(repo_id=..., revision=...)"
         )
+    check_nothing_private(artifact.folder, artifact.sha256)
     found = file_digests(artifact.folder)
     if found != artifact.sha256:
         names = sorted(name for name, _ in set(found.items()) ^ set(artifact.sha256.items()))

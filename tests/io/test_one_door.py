@@ -44,6 +44,8 @@ ALLOWED = {
     ("artifact.tensors", "safe_open", "_read"): ASKED,
     ("artifact.embeddings", "load_file", "read_embeddings"): ASKED,
     ("artifact.order_file", "safe_open", "read_order"): ASKED,
+    ("artifact.membership", "safe_open", "read_membership"): ASKED,
+    ("artifact.moments_file", "safe_open", "read_moments"): ASKED,
     ("diffusion.adapters", "load_file", "apply_adapter"): ASKED,
     ("build.chunks", "safe_open", "load_tensors"): ASKED,
     (

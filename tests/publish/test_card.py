@@ -52,12 +52,13 @@ ADDED = {
     "budgets",
     "curated",
     "shrinkage",
+    "sums",
     "adapter",
     "prompts",
     "negative prompt",
     "embeddings",
     "model licence",
-}  # in format 2
+}  # in format 2, and of builds that keep sums
 
 
 def _facts(**info: Any) -> dict[str, str]:

@@ -1,0 +1,192 @@
+"""Which images are behind an artifact, so that they can be forgotten: its owner's file, never part of it.
+
+In: images as a model is given them, and the owner's secret key. Out: a file of keyed digests (HMAC-SHA256 of
+the pixels), each with class label and mode. Without the key, nobody can look up an image in it. File and key
+lie outside the artifact, readable by their owner alone, and an artifact that holds one is not published.
+
+    membership.digest      (N, 32) uint8, ascending
+    membership.label       (N,) int64; likewise `membership.mode` and `membership.copies`, images of these
+    pixels membership.forgotten   (F, 32) uint8, of images that have been taken out
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from d3hr_datasets.errors import ArtifactFormatError, ConfigError, D3HRError, PublishError
+from d3hr_datasets.io.atomic import replace_file
+from d3hr_datasets.io.untrusted_files import is_file, open_file, read_file, read_header
+from d3hr_datasets.numerics.torch_settings import neutral
+
+COLUMNS = ("label", "mode", "copies")
+KEY_MARK = "d3hr-membership-key "
+DEFAULT_KEY = "membership.key"  # in the folder of the file
+
+
+@dataclass(frozen=True, order=True)
+class Member:
+    """Images of the same pixels, as they were counted.
+
+    Args:
+        digest: Of their pixels, with the owner's key.
+        label: Class label.
+        mode: Mode; 0 where there are none.
+        copies: How many there are.
+    """
+
+    digest: bytes
+    label: int
+    mode: int
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Membership:
+    """The images behind an artifact.
+
+    Args:
+        members: By digest, label and mode, ascending; no two are the same in all three.
+        moments: SHA-256 of the artifact's sums, which tells it from others.
+        key_id: What tells the key from others, and nothing of it.
+        forgotten: Digests of images that were taken out, ascending.
+    """
+
+    members: tuple[Member, ...]
+    moments: str
+    key_id: str
+    forgotten: tuple[bytes, ...] = ()
+
+
+def count_members(members: Iterable[Member], moments: str, key: bytes) -> Membership:
+    """Return the membership of images one by one: those of the same pixels, label and mode become one row."""
+    copies: dict[tuple[bytes, int, int], int] = {}
+    for one in members:
+        place = (one.digest, one.label, one.mode)
+        copies[place] = copies.get(place, 0) + one.copies
+    return Membership(tuple(Member(*place, copies[place]) for place in sorted(copies)), moments, key_id(key))
+
+
+@neutral()
+def member_digest(key: bytes, image: torch.Tensor) -> bytes:
+    """Return the keyed digest of an image (C, S, S) as a model is given it, frame included."""
+    return hmac.digest(key, image.contiguous().numpy().tobytes(), "sha256")
+
+
+def key_id(key: bytes) -> str:
+    """Return what tells a key from others."""
+    return sha256(b"d3hr membership" + key).hexdigest()[:16]
+
+
+def default_key(path: Path) -> Path:
+    """Return where the key of a file of membership is, unless it is said."""
+    return path.with_name(DEFAULT_KEY)
+
+
+def open_key(path: Path, *, make: bool = False) -> bytes:
+    """Return the key of a file; with `make`, a new random one is written where there is none.
+
+    Raises:
+        ConfigError: The file holds no key, or is missing and none is to be made.
+    """
+    if make and not is_file(path):
+        text = f"{KEY_MARK}{secrets.token_hex(32)}\n"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda temporary: temporary.write_text(text, encoding="ascii"), private=True)
+    try:
+        found = re.fullmatch(rf"{KEY_MARK}([0-9a-f]{{64}})\s*", read_file(path, 1000).decode("ascii"))
+    except (D3HRError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the key {path} of the membership cannot be read: {error}") from error
+    if found is None:
+        raise ConfigError(
+            f"{path} holds no key of a membership; accepted: the file that `d3hr build --membership` made"
+        )
+    return bytes.fromhex(found[1])
+
+
+@neutral()
+def write_membership(path: Path, found: Membership) -> None:
+    """Write the images behind an artifact, for their owner alone to read."""
+    tensors = {
+        f"membership.{name}": torch.tensor([getattr(one, name) for one in found.members], dtype=torch.int64)
+        for name in COLUMNS
+    }
+    tensors["membership.digest"] = _as_tensor([one.digest for one in found.members])
+    tensors["membership.forgotten"] = _as_tensor(found.forgotten)
+    notes = {"moments": found.moments, "key": found.key_id}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, lambda to: save_file(tensors, to, {"d3hr": json.dumps(notes)}), private=True)
+
+
+@neutral()
+def read_membership(path: Path) -> Membership:
+    """Return the images behind an artifact.
+
+    Raises:
+        ConfigError: There is no such file, or it is none of a membership.
+    """
+    try:
+        read_header(path)
+        with safe_open(path, framework="pt") as file:
+            notes = json.loads((file.metadata() or {})["d3hr"])
+            columns = [file.get_tensor(f"membership.{name}").tolist() for name in COLUMNS]
+            digests = _as_bytes(file.get_tensor("membership.digest"))
+            forgotten = _as_bytes(file.get_tensor("membership.forgotten"))
+        members = tuple(Member(*values) for values in zip(digests, *columns, strict=True))
+        return Membership(members, str(notes["moments"]), str(notes["key"]), forgotten)
+    except (ArtifactFormatError, OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} is no file of a membership, as `d3hr build --membership` writes: {error}"
+        ) from error
+
+
+def is_membership(path: Path) -> bool:
+    """Say whether a file is a membership."""
+    try:
+        return "membership.digest" in read_header(path)
+    except D3HRError:
+        return False
+
+
+def is_key(path: Path) -> bool:
+    """Say whether a file is the key of a membership."""
+    try:
+        with open_file(path) as file:
+            return file.read(len(KEY_MARK)) == KEY_MARK.encode()
+    except D3HRError:
+        return False
+
+
+def check_nothing_private(folder: Path, names: Iterable[str]) -> None:
+    """Check that no file of a folder says which images are behind an artifact, whatever its name is.
+
+    Raises:
+        PublishError: One does, or is a key.
+    """
+    private = sorted(name for name in names if is_membership(folder / name) or is_key(folder / name))
+    if private:
+        raise PublishError(
+            f"{private} in {folder} tell which images are behind the artifact (a membership, or its key) and "
+            "are never published; move them out of the folder, then `d3hr card`, or "
+            "Artifact.load(FOLDER).write_metadata()"
+        )
+
+
+def _as_tensor(digests: Sequence[bytes]) -> torch.Tensor:
+    return torch.tensor(bytearray(b"".join(digests)), dtype=torch.uint8).view(-1, 32)
+
+
+def _as_bytes(digests: torch.Tensor) -> tuple[bytes, ...]:
+    if digests.dtype != torch.uint8 or digests.dim() != 2 or digests.shape[1] != 32:
+        raise ValueError(f"digests are {digests.dtype} {tuple(digests.shape)}")
+    return tuple(map(bytes, digests.tolist()))

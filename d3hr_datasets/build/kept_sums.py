@@ -1,0 +1,87 @@
+"""What a build keeps besides the statistics, so that its artifact can be merged, and images be forgotten.
+
+In: files as people name them. Out: the same, checked, and the owner's key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.membership import default_key, is_membership, open_key
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.io.paths import expand_user
+
+
+@dataclass(frozen=True)
+class KeptSums:
+    """That the sums behind the statistics are kept, and perhaps whose they are.
+
+    Args:
+        membership: File of the keyed digest, class and mode of each image, outside the artifact; None for
+            none.
+        key: File of its secret key, made if it is missing; by default "membership.key" beside it.
+
+    Raises:
+        ConfigError: A key goes without a membership, or the two are one file.
+    """
+
+    membership: str | Path | None = None
+    key: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.membership is None and self.key is not None:
+            raise ConfigError(f"membership_key={str(self.key)!r} goes with membership; give both, or neither")
+        if self.membership is not None and self.paths[0] == self.paths[1]:
+            raise ConfigError(f"membership_key={str(self.key)!r} is the file of the membership; give another")
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """The whole paths of the file of the membership, where there is one, and of its key."""
+        path = expand_user(self.membership or "").absolute()
+        return path, default_key(path) if self.key is None else expand_user(self.key).absolute()
+
+    def check(self, info: ArtifactInfo, output: Path) -> None:
+        """Check that the membership can be noted, and lies outside the artifact.
+
+        Raises:
+            ConfigError: It lies inside, another file has its name, or samples of posteriors are inverted,
+                which cannot be drawn again for one image.
+        """
+        if self.membership is None:
+            return
+        for path in self.paths:
+            if path.resolve().is_relative_to(output.resolve()):
+                raise ConfigError(
+                    f"{path} is in the folder of the artifact, {output}, which may be published; a "
+                    "membership and its key are their owner's alone: put them elsewhere"
+                )
+        path = self.paths[0]
+        if path.exists() and not is_membership(path):
+            raise ConfigError(f"membership={str(path)!r} is there, and is none; give another file")
+        if info.inversion.latent == "sample":
+            raise ConfigError(
+                "membership is for forgetting images, whose latents are inverted again, and latent='sample' "
+                "draws them by the place of each image; build with latent='mean'"
+            )
+
+    def open_key(self) -> bytes | None:
+        """Return the key, made if it is missing; None where no membership is noted."""
+        return None if self.membership is None else open_key(self.paths[1], make=True)
+
+
+def kept_sums(
+    moments: bool, membership: str | Path | None = None, key: str | Path | None = None
+) -> KeptSums | None:
+    """Return what is kept, None where nothing is.
+
+    Raises:
+        ConfigError: Membership is to be noted and the sums are not kept, of which images would be forgotten.
+    """
+    if not moments and (membership, key) != (None, None):
+        raise ConfigError(
+            "membership is for forgetting images, which takes the sums behind the statistics: give "
+            "moments=True, too"
+        )
+    return KeptSums(membership, key) if moments else None
