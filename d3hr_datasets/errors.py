@@ -55,6 +55,10 @@ class StatisticsError(D3HRError, ValueError):
     """Statistics are not those of a class Gaussian (not finite, negative, too few images)."""
 
 
+class CombineError(D3HRError, ValueError):
+    """Artifacts cannot be merged, or images not be forgotten of one."""
+
+
 class SourceError(D3HRError, ValueError):
     """Real images could not be opened."""
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "build/__main__.py:build",
     "cli/adapt.py:adapt",
     "cli/curate.py:curate",
+    "cli/combine.py:forget",
     "cli/evaluate.py:evaluate",
     "cli/train.py:student",
 }

@@ -206,7 +206,7 @@ class Artifact(CheckedFiles):
         self.sha256 = file_digests(self.folder)
         self._write()
 
-    def _write(self) -> Artifact:
+    def _write(self) -> None:
         self.info.check_counted()
         document = {
             "format": 2 if self.info.needs_format_2 else 1,
@@ -215,7 +215,6 @@ class Artifact(CheckedFiles):
         }
         replace_text(self.folder / METADATA, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         self._checked.clear()
-        return self
 
     def verify(self) -> None:
         """Check every file and all statistics. Of an artifact from the Hub, what generating images needs.
@@ -260,11 +259,7 @@ class Artifact(CheckedFiles):
         return read_gaussians(self.check(STATISTICS), self.info, timestep, class_label)
 
     def modes(self, timestep: float, class_label: int | None = None) -> ClassModes:
-        """Read the modes of the classes at one timestep, in float32; arguments and errors as `gaussians`.
-
-        Raises:
-            ConfigError: Also where the artifact stores no modes.
-        """
+        """Read the modes of the classes at one timestep, in float32; arguments and errors as `gaussians`."""
         self.info.check_stored(timestep)
         self.info.check_class_label(class_label)
         self.info.check_modes()

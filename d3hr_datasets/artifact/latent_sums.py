@@ -1,6 +1,6 @@
 """Sums of inverted latents in whole numbers: the same in any order, and to be taken away again.
 
-In: latents. Out: integers, in units of 2^-32 of latents and 2^-40 of their squares, and the class Gaussians
+In: latents. Out: integers, in units of 2^-32 of latents and 2^-36 of their squares, and the class Gaussians
 and modes that they stand for. A latent and its square are rounded once, to about what float32 has of them;
 from then on nothing is. So sums of parts are those of the whole, to the last bit, however images were split.
 """
@@ -17,10 +17,10 @@ from d3hr_datasets.errors import StatisticsError
 from d3hr_datasets.numerics.sums import ordered_sum
 from d3hr_datasets.numerics.torch_settings import neutral
 
-UNIT, SQUARE_UNIT = 2.0**-32, 2.0**-40  # of a latent, and of its square
+UNIT, SQUARE_UNIT = 2.0**-32, 2.0**-36  # of a latent, and of its square
 MAX_SQUARES = 2**62  # so that two sums can be added
-MAX_ENERGY = MAX_SQUARES * SQUARE_UNIT  # the same of latents: four million images of unit variance
-MAX_COUNT, MAX_SUM = 2**38, 2**62  # which go with such squares
+MAX_ENERGY = MAX_SQUARES * SQUARE_UNIT  # the same of latents: 67 million images of unit variance
+MAX_COUNT, MAX_SUM = 2**34, 2**62  # which go with such squares
 
 
 @neutral()

@@ -7,6 +7,8 @@ lie outside the artifact, readable by their owner alone, and an artifact that ho
     membership.digest      (N, 32) uint8, ascending
     membership.label       (N,) int64; likewise `membership.mode` and `membership.copies`, images of these
     pixels membership.forgotten   (F, 32) uint8, of images that have been taken out
+
+Its notes also say how the artifact was built where `d3hr.json` does not: precision and rule of shrinkage.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -29,8 +32,10 @@ from d3hr_datasets.io.atomic import replace_file
 from d3hr_datasets.io.untrusted_files import is_file, open_file, read_file, read_header
 from d3hr_datasets.numerics.torch_settings import neutral
 
+CHUNK_DIGESTS = "members.digest"  # the same of the images of a finished chunk, see `build.chunks`
 COLUMNS = ("label", "mode", "copies")
 KEY_MARK = "d3hr-membership-key "
+SHRINKAGE = ("auto", "none")  # or a share
 DEFAULT_KEY = "membership.key"  # in the folder of the file
 
 
@@ -59,22 +64,33 @@ class Membership:
         members: By digest, label and mode, ascending; no two are the same in all three.
         moments: SHA-256 of the artifact's sums, which tells it from others.
         key_id: What tells the key from others, and nothing of it.
+        torch_dtype: Precision in which images were inverted, as PyTorch names it.
+        shrinkage: The rule by which variances were drawn: "auto", "none" or a share.
         forgotten: Digests of images that were taken out, ascending.
     """
 
     members: tuple[Member, ...]
     moments: str
     key_id: str
+    torch_dtype: str
+    shrinkage: str | float
     forgotten: tuple[bytes, ...] = ()
 
 
-def count_members(members: Iterable[Member], moments: str, key: bytes) -> Membership:
+def count_members(
+    members: Iterable[Member],
+    moments: str,
+    key: bytes,
+    torch_dtype: torch.dtype = torch.float32,
+    shrinkage: str | float = "none",
+) -> Membership:
     """Return the membership of images one by one: those of the same pixels, label and mode become one row."""
     copies: dict[tuple[bytes, int, int], int] = {}
     for one in members:
         place = (one.digest, one.label, one.mode)
         copies[place] = copies.get(place, 0) + one.copies
-    return Membership(tuple(Member(*place, copies[place]) for place in sorted(copies)), moments, key_id(key))
+    rows = tuple(Member(*place, copies[place]) for place in sorted(copies))
+    return Membership(rows, moments, key_id(key), str(torch_dtype).removeprefix("torch."), shrinkage)
 
 
 @neutral()
@@ -123,7 +139,12 @@ def write_membership(path: Path, found: Membership) -> None:
     }
     tensors["membership.digest"] = _as_tensor([one.digest for one in found.members])
     tensors["membership.forgotten"] = _as_tensor(found.forgotten)
-    notes = {"moments": found.moments, "key": found.key_id}
+    notes = {
+        "moments": found.moments,
+        "key": found.key_id,
+        "torch_dtype": found.torch_dtype,
+        "shrinkage": found.shrinkage,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, lambda to: save_file(tensors, to, {"d3hr": json.dumps(notes)}), private=True)
 
@@ -139,21 +160,32 @@ def read_membership(path: Path) -> Membership:
         read_header(path)
         with safe_open(path, framework="pt") as file:
             notes = json.loads((file.metadata() or {})["d3hr"])
-            columns = [file.get_tensor(f"membership.{name}").tolist() for name in COLUMNS]
+            columns = [_as_integers(file.get_tensor(f"membership.{name}"), name) for name in COLUMNS]
             digests = _as_bytes(file.get_tensor("membership.digest"))
             forgotten = _as_bytes(file.get_tensor("membership.forgotten"))
         members = tuple(Member(*values) for values in zip(digests, *columns, strict=True))
-        return Membership(members, str(notes["moments"]), str(notes["key"]), forgotten)
-    except (ArtifactFormatError, OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        _check_rows([(one.digest, one.label, one.mode) for one in members], "rows")
+        _check_rows(forgotten, "forgotten digests")
+        dtype, shrinkage = _checked_notes(notes)
+        return Membership(members, str(notes["moments"]), str(notes["key"]), dtype, shrinkage, forgotten)
+    except (
+        ArtifactFormatError,
+        OSError,
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise ConfigError(
             f"{path} is no file of a membership, as `d3hr build --membership` writes: {error}"
         ) from error
 
 
 def is_membership(path: Path) -> bool:
-    """Say whether a file is a membership."""
+    """Say whether a file is a membership, or a chunk of a build that notes one."""
     try:
-        return "membership.digest" in read_header(path)
+        return bool({"membership.digest", CHUNK_DIGESTS} & {*read_header(path)})
     except D3HRError:
         return False
 
@@ -190,3 +222,30 @@ def _as_bytes(digests: torch.Tensor) -> tuple[bytes, ...]:
     if digests.dtype != torch.uint8 or digests.dim() != 2 or digests.shape[1] != 32:
         raise ValueError(f"digests are {digests.dtype} {tuple(digests.shape)}")
     return tuple(map(bytes, digests.tolist()))
+
+
+def _as_integers(values: torch.Tensor, name: str) -> list[int]:
+    least = 1 if name == "copies" else 0
+    if values.dtype != torch.int64 or values.dim() != 1:
+        raise ValueError(f"{name} is {values.dtype} {tuple(values.shape)}")
+    if len(values) and int(values.min()) < least:
+        raise ValueError(f"{name} has {int(values.min())}; accepted: at least {least}")
+    found: list[int] = values.tolist()
+    return found
+
+
+def _check_rows(rows: Sequence[object], name: str) -> None:
+    if any(not before < after for before, after in pairwise(rows)):  # type: ignore[operator]
+        raise ValueError(f"{name} are not ascending, each once")
+
+
+def _checked_notes(notes: dict[str, object]) -> tuple[str, str | float]:
+    """Return precision and rule of shrinkage."""
+    dtype, shrinkage = notes["torch_dtype"], notes["shrinkage"]
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else None
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"torch_dtype is {dtype!r:.80}")
+    is_share = isinstance(shrinkage, int | float) and not isinstance(shrinkage, bool) and 0 <= shrinkage <= 1
+    if shrinkage not in SHRINKAGE and not is_share:
+        raise ValueError(f"shrinkage is {shrinkage!r:.80}")
+    return str(dtype), shrinkage  # type: ignore[return-value]

@@ -2,7 +2,7 @@
 
     count          (K, M) int64, images of each mode of each class
     tT.sum         (K, M, C, H, W) int64 per time T, in units of 2^-32
-    tT.squares     (K, C, H, W) int64 per time T, of whole classes, in units of 2^-40
+    tT.squares     (K, C, H, W) int64 per time T, of whole classes, in units of 2^-36
 
 Merging and forgetting read them; making images does not. The statistics follow from them alone.
 """

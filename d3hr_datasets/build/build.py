@@ -29,7 +29,7 @@ from d3hr_datasets.artifact.model import check_fits
 from d3hr_datasets.build.build_settings import Shrinkage, check_shrinkage
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.clustering import find_centroids
-from d3hr_datasets.build.exact_moments import latent_sums
+from d3hr_datasets.build.exact_moments import check_room, latent_sums
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.mode_count import images_for_modes
@@ -100,7 +100,7 @@ def build_artifact(
     check_shrinkage(shrinkage)
     check_fits(model, info)
     processes, images = join_processes(), as_images(source)
-    check_images(images, info)
+    check_images(images, info, exact=sums is not None)
     work, output = expand_user(work), expand_user(output)
     key = _open_key(sums, info, output, processes)
     prefix = _open_work(work, _chunk_key(images, model, info, chunk_size, sums, key), info, processes)
@@ -117,12 +117,12 @@ def check_sizes(batch_size: int, chunk_size: int, skip_unreadable: int, num_read
         check_int(name, size, 1)
 
 
-def check_images(images: Images, info: ArtifactInfo) -> None:
+def check_images(images: Images, info: ArtifactInfo, exact: bool = False) -> None:
     """Check before hours of work what is known of the images without reading them.
 
     Raises:
         ConfigError: A label is none of the model's, or modes are asked of a stream.
-        StatisticsError: A class has fewer than two images.
+        StatisticsError: A class has fewer than two images, or more than `exact` sums have room for.
     """
     if info.num_modes > 1 and not images.has_random_access:
         raise ConfigError(
@@ -136,6 +136,8 @@ def check_images(images: Images, info: ArtifactInfo) -> None:
         if not 0 <= label < len(counts):
             raise ConfigError(f"image {index} has class label {label}; accepted: 0 to {len(counts) - 1}")
         counts[label] += 1
+    if exact:
+        check_room(counts)
     few = [label for label, count in enumerate(counts) if count < 2]
     if few:
         names = [info.classes[label] for label in few[:10]]
@@ -266,7 +268,8 @@ def _merge(build: ChunkBuilder, output: Path, shrinkage: Shrinkage, kept: KeptSu
     artifact = Artifact.save(output, described, gaussians, modes, sums)
     if kept is not None and kept.membership is not None and build.membership_key is not None:
         found = (Member(digest, *divmod(row, info.num_modes)) for digest, row in members)
-        noted = count_members(found, artifact.sha256[MOMENTS], build.membership_key)
+        how = (build.model.network.dtype, check_shrinkage(shrinkage))
+        noted = count_members(found, artifact.sha256[MOMENTS], build.membership_key, *how)
         write_membership(kept.paths[0], noted)
 
 

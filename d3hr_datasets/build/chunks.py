@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from d3hr_datasets.artifact.membership import CHUNK_DIGESTS
 from d3hr_datasets.build.exact_moments import ExactMoments
 from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.io.atomic import replace_file
@@ -98,11 +99,11 @@ def write_chunk(path: Path, chunk: Chunk) -> None:
     tensors["rows"] = chunk.rows
     if chunk.members:
         digests = bytearray(b"".join(digest for digest, _ in chunk.members))
-        tensors["members.digest"] = torch.tensor(digests, dtype=torch.uint8).view(-1, DIGEST_BYTES)
+        tensors[CHUNK_DIGESTS] = torch.tensor(digests, dtype=torch.uint8).view(-1, DIGEST_BYTES)
         tensors["members.row"] = torch.tensor([row for _, row in chunk.members], dtype=torch.int64)
     tensors["pixels"] = torch.tensor(list(chunk.pixels.to_bytes(32, "big")), dtype=torch.uint8)
     notes = {"last": chunk.last, "identity": chunk.identity, "unreadable": chunk.unreadable}
-    save_tensors(path, tensors, {"d3hr": json.dumps(notes)})
+    save_tensors(path, tensors, {"d3hr": json.dumps(notes)}, private=bool(chunk.members))
 
 
 def read_chunk(
@@ -124,7 +125,7 @@ def read_chunk(
         pixels = int.from_bytes(bytes(tensors["pixels"].tolist()), "big")
         members: list[tuple[bytes, int]] = []
         if "members.row" in tensors:
-            digests = map(bytes, tensors["members.digest"].tolist())
+            digests = map(bytes, tensors[CHUNK_DIGESTS].tolist())
             members = list(zip(digests, tensors["members.row"].tolist(), strict=True))
         return Chunk(tensors["rows"], moments, pixels, notes["last"], identity, notes["unreadable"], members)
     except (KeyError, TypeError, ValueError):
@@ -132,11 +133,15 @@ def read_chunk(
 
 
 def save_tensors(
-    path: Path, tensors: dict[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+    path: Path,
+    tensors: dict[str, torch.Tensor],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    private: bool = False,
 ) -> None:
-    """Write a safetensors file with its checksum, whole or not at all."""
+    """Write a safetensors file with its checksum, whole or not at all; a private one for its owner alone."""
     whole = {**(metadata or {}), "sha256": digest_tensors(tensors)}
-    replace_file(path, lambda temporary: save_file(tensors, temporary, whole))
+    replace_file(path, lambda temporary: save_file(tensors, temporary, whole), private=private)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:

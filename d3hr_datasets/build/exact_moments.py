@@ -6,7 +6,7 @@ float64, where the last bit depends on the order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -103,9 +103,19 @@ def latent_sums(moments: Mapping[float, ExactMoments], num_modes: int) -> Latent
     return LatentSums(count, sums, squares)
 
 
+def check_room(counts: Sequence[int]) -> None:
+    """Check that so many images of each class can be added up, before any is inverted.
+
+    Raises:
+        StatisticsError: Latents of unit variance, as inverted ones are, would get too large.
+    """
+    if max(counts, default=0) > MAX_ENERGY:
+        raise StatisticsError(f"a class has {max(counts):,} images: {_too_large()}")
+
+
 def _too_large() -> str:
     return (
         "the latents of a class are too large or too many for exact sums: their squares add up to more than "
-        f"{MAX_ENERGY:,.0f}, as four million images of unit variance do; see whether images, guidance and "
+        f"{MAX_ENERGY:,.0f}, as 67 million images of unit variance do; see whether images, guidance and "
         "model belong together, or build without moments"
     )

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from d3hr_datasets.artifact.d3hr_json import MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
-from d3hr_datasets.artifact.membership import default_key, is_membership, open_key
+from d3hr_datasets.artifact.membership import default_key, open_key, read_membership
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.io.untrusted_files import file_sha256, is_file
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class KeptSums:
         """Check that the membership can be noted, and lies outside the artifact.
 
         Raises:
-            ConfigError: It lies inside, another file has its name, or samples of posteriors are inverted,
+            ConfigError: It lies inside, another file, or the membership of another artifact, has its name,
+                or samples of posteriors are inverted,
                 which cannot be drawn again for one image.
         """
         if self.membership is None:
@@ -57,13 +60,29 @@ class KeptSums:
                     f"{path} is in the folder of the artifact, {output}, which may be published; a "
                     "membership and its key are their owner's alone: put them elsewhere"
                 )
-        path = self.paths[0]
-        if path.exists() and not is_membership(path):
-            raise ConfigError(f"membership={str(path)!r} is there, and is none; give another file")
+        self._check_replaced(output)
         if info.inversion.latent == "sample":
             raise ConfigError(
                 "membership is for forgetting images, whose latents are inverted again, and latent='sample' "
                 "draws them by the place of each image; build with latent='mean'"
+            )
+
+    def _check_replaced(self, output: Path) -> None:
+        """Check that a membership that is there is that of the artifact that this one takes the place of."""
+        path = self.paths[0]
+        if not path.exists():
+            return
+        try:
+            noted = read_membership(path).moments
+        except ConfigError as error:
+            raise ConfigError(
+                f"membership={str(path)!r} is there, and is none; give another file ({error})"
+            ) from error
+        if not is_file(output / MOMENTS) or file_sha256(output / MOMENTS) != noted:
+            raise ConfigError(
+                f"membership={str(path)!r} is there, and is that of another artifact than {output} "
+                f"(its {MOMENTS} has the SHA-256 {noted}), of which nothing could be forgotten any more "
+                "without it; give another file, or move it away"
             )
 
     def open_key(self) -> bytes | None:

@@ -248,7 +248,7 @@ def _describe(
         adapter=options.adapter is not None,
     )
     diffusion.forward_passes(info.decode)  # says before hours of work how it cannot be decoded
-    check_images(loaded.images, info)
+    check_images(loaded.images, info, exact=options.sums is not None)
     info, why = _complete(info, loaded.images, settings)
     shrinkage = shrinkage_note(loaded.images, info, settings)
     if options.sums is not None:

@@ -16,6 +16,7 @@ from d3hr_datasets.cli.adapt import adapt
 from d3hr_datasets.cli.artifact import info, verify
 from d3hr_datasets.cli.budgets import budgets
 from d3hr_datasets.cli.cache import cache_app
+from d3hr_datasets.cli.combine import forget, merge
 from d3hr_datasets.cli.curate import curate
 from d3hr_datasets.cli.dataset import export, materialize
 from d3hr_datasets.cli.evaluate import evaluate
@@ -33,7 +34,7 @@ app = command_group(
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(train_app, name="train")
-OF_ARTIFACTS = (build, curate, budgets, adapt, report, card, publish, info, verify)
+OF_ARTIFACTS = (build, curate, budgets, merge, forget, adapt, report, card, publish, info, verify)
 for command in (*OF_ARTIFACTS, materialize, export, evaluate):
     app.command()(command)
 app.command("import")(import_statistics)

@@ -87,11 +87,14 @@ def publish(
     `hf auth login` or HF_TOKEN.
     """
     from d3hr_datasets.artifact.artifact import Artifact
-    from d3hr_datasets.publish.upload import plan_artifact, publish_artifact, registry_row
+    from d3hr_datasets.publish.upload import moments_notice, plan_artifact, publish_artifact, registry_row
 
     found = Artifact.load(artifact)
     files = plan_artifact(found, with_model=with_model)
     total = sum(file.num_bytes for file in files)
+    notice = moments_notice(found)
+    if notice:
+        typer.echo(f"d3hr: {notice}", err=True)
     listed = [dataclasses.asdict(file) for file in files]
     if dry_run:
         if as_json:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
-from d3hr_datasets.artifact.d3hr_json import METADATA, file_digests
+from d3hr_datasets.artifact.d3hr_json import METADATA, MOMENTS, file_digests
 from d3hr_datasets.artifact.facts import CARD, MAX_CARD_BYTES
 from d3hr_datasets.artifact.membership import check_nothing_private
 from d3hr_datasets.errors import PublishError
@@ -95,6 +95,18 @@ def publish_artifact(
     """
     plan_artifact(artifact, with_model=with_model)
     return artifact.push_to_hub(repo_id, private=private, create_pr=create_pr, token=token)
+
+
+def moments_notice(artifact: Artifact) -> str | None:
+    """Return what is to be known where the sums behind the statistics go up, if they do."""
+    if MOMENTS not in artifact.sha256:
+        return None
+    return (
+        f"{MOMENTS} goes up, too: exact sums, by whose differences the latent of a single image can be found "
+        "if another artifact of the same images but for a few is or becomes public, as the parts of "
+        "a merged one, or one from before images were forgotten. Build without --moments where that "
+        "must not be"
+    )
 
 
 def registry_row(artifact: Artifact, published: hub.Published) -> str:

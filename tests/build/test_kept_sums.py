@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from safetensors.torch import load_file, save_file
 from d3hr_datasets import Artifact, InversionConfig
 from d3hr_datasets.artifact.d3hr_json import MOMENTS, STATISTICS, needed_files
 from d3hr_datasets.artifact.latent_sums import MAX_ENERGY, UNIT, LatentSums
-from d3hr_datasets.artifact.membership import read_membership
+from d3hr_datasets.artifact.membership import (
+    is_membership,
+    read_membership,
+)
 from d3hr_datasets.artifact.moments_file import moments_bytes
 from d3hr_datasets.build import BuildSettings, KeptSums
-from d3hr_datasets.build.exact_moments import ExactMoments, latent_sums
+from d3hr_datasets.build.exact_moments import ExactMoments, check_room, latent_sums
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError
 from tests.support.combining import Pictures, build
 from tests.support.tampering import refresh_checksum
@@ -143,7 +147,7 @@ def test_a_build_that_was_killed_keeps_sums_and_members(tmp_path: Path) -> None:
 
 def test_chunks_without_sums_are_others(tmp_path: Path) -> None:
     for number, sums in enumerate(
-        (None, KeptSums(), KeptSums(tmp_path / "noted"), KeptSums(tmp_path / "noted"))
+        (None, KeptSums(), KeptSums(tmp_path / "noted"), KeptSums(tmp_path / "other"))
     ):
         build_tiny(tiny_model(), tmp_path / str(number), info=tiny_info(), work=tmp_path / "work", sums=sums)
         assert len(list((tmp_path / "work").glob("*.json"))) == min(number + 1, 3)
@@ -221,3 +225,41 @@ def test_shapes_that_do_not_go_together_are_refused() -> None:
         LatentSums(count, {400: sums}, {400: squares[:1]})
     with pytest.raises(StatisticsError, match="no integers of 64 bits"):
         LatentSums(count, {400: sums.double()}, {400: squares})
+
+
+def test_the_membership_of_another_artifact_is_not_replaced(tmp_path: Path) -> None:
+    noted = KeptSums(tmp_path / "noted")
+    first = build(tmp_path / "first", range(30), sums=noted)
+    before = (tmp_path / "noted").read_bytes()
+    with pytest.raises(ConfigError, match="is that of another artifact"):
+        build(tmp_path / "second", range(30, 60), sums=noted)
+    assert (tmp_path / "noted").read_bytes() == before and not (tmp_path / "second" / STATISTICS).exists()
+    again = build(tmp_path / "first", range(36), sums=noted)
+    assert read_membership(tmp_path / "noted").moments == again.sha256[MOMENTS] != first.sha256[MOMENTS]
+
+
+def test_precision_and_rule_of_shrinkage_are_noted(tmp_path: Path) -> None:
+    build(tmp_path / "auto", range(30), sums=KeptSums(tmp_path / "m"), shrinkage="auto")
+    build(tmp_path / "share", range(30), sums=KeptSums(tmp_path / "n"), shrinkage=0.25)
+    found, other = read_membership(tmp_path / "m"), read_membership(tmp_path / "n")
+    assert (found.torch_dtype, found.shrinkage, other.shrinkage) == ("float32", "auto", 0.25)
+
+
+def test_chunks_that_say_which_images_they_are_of_are_private(tmp_path: Path) -> None:
+    build(tmp_path / "open", range(30), sums=KeptSums())
+    build(tmp_path / "noted", range(30), sums=KeptSums(tmp_path / "m"))
+    for name, is_private in (("open", False), ("noted", True)):
+        chunks = list((tmp_path / f"{name}.chunks").glob("*.safetensors"))
+        assert len(chunks) == 5
+        for chunk in chunks:
+            assert is_membership(chunk) == is_private
+            assert (stat.S_IMODE(chunk.stat().st_mode) == 0o600) == is_private
+
+
+def test_more_images_than_sums_have_room_for_are_refused_before_any_is_inverted() -> None:
+    check_room([2**26, 5])
+    with pytest.raises(StatisticsError, match=r"a class has 67,108,865 images: .*too large or too many"):
+        check_room([5, 2**26 + 1])
+    moments = ExactMoments(1, (1, 1, 1))
+    moments.update(torch.full((1, 1, 1, 1), 4000.0), torch.tensor([0]))  # 16 million, in units of 2^-36
+    assert float(moments.squares) == 16e6 * 2**36

@@ -87,10 +87,7 @@ def images_and_model(folder: Path) -> Iterator[Surroundings]:
     The settings files of the recipes are where they are in a clone.
     """
     save_images(folder / "images")
-    tiny_pipeline(channels=3).save_pretrained(folder / "model")
-    index = folder / "model" / "model_index.json"
-    label_map = {str(label): name for label, name in enumerate(CLASSES)}
-    index.write_text(json.dumps({**json.loads(index.read_text()), "id2label": label_map}))
+    save_labelled_model(folder / "model")
     (folder / "recipes").symlink_to(ROOT / "recipes")
     (folder / "statistics").mkdir()
     generator = torch.Generator().manual_seed(0)
@@ -111,6 +108,19 @@ def images_and_models(folder: Path) -> Iterator[Surroundings]:
 
 
 @contextmanager
+def images_of_two(folder: Path) -> Iterator[Surroundings]:
+    """Give a page OUR-IMAGES and THEIR-IMAGES of three classes, a MODEL, and WITHDRAWN ones of theirs."""
+    for seed, name in enumerate(("our-images", "their-images")):
+        save_images(folder / name, seed)
+    withdrawn = Path(CLASSES[0]) / "2.png"
+    (folder / "withdrawn" / CLASSES[0]).mkdir(parents=True)
+    shutil.copy(folder / "their-images" / withdrawn, folder / "withdrawn" / withdrawn)
+    save_labelled_model(folder / "model")
+    names = {"OUR-IMAGES": "our-images", "THEIR-IMAGES": "their-images", "WITHDRAWN": "withdrawn"}
+    yield Surroundings({**names, "MODEL": "model"})
+
+
+@contextmanager
 def local_hub(folder: Path) -> Iterator[Surroundings]:
     """Give a page an artifact in FOLDER, and a Hub on this machine, which knows no repository yet."""
     save_tiny_artifact(folder / "artifact", folder.parent / "work")
@@ -128,9 +138,17 @@ def embedded_folder(folder: Path) -> Iterator[Surroundings]:
     yield Surroundings({"ARTIFACT": str(embedded_artifact("fashion-mnist"))})
 
 
-def save_images(folder: Path) -> None:
+def save_labelled_model(folder: Path) -> None:
+    """Save the tiny model with the names of its classes."""
+    tiny_pipeline(channels=3).save_pretrained(folder)
+    index = folder / "model_index.json"
+    label_map = {str(label): name for label, name in enumerate(CLASSES)}
+    index.write_text(json.dumps({**json.loads(index.read_text()), "id2label": label_map}))
+
+
+def save_images(folder: Path, seed: int = 0) -> None:
     """Save four images of 32 x 32 noise for each of the tiny model's classes, a folder each."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     for name in CLASSES:
         (folder / name.replace("/", "_")).mkdir(parents=True)
         for number in range(4):
@@ -143,6 +161,7 @@ PUBLISHED = {"FOLDER": "artifact", "ORG/NAME": "org/name", "ORG/IMAGES": "org/im
 SETUPS: dict[str, Setup] = {
     "docs/guides/build.md": images_and_model,
     "docs/guides/diffusion-models.md": images_and_models,
+    "docs/guides/merge-and-forget.md": images_of_two,
     "docs/guides/own-photos.md": images_and_models,
     "docs/guides/publish.md": local_hub,
     "docs/guides/reference-code.md": images_and_model,

@@ -8,8 +8,11 @@ import pytest
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.membership import Member, count_members, open_key, write_membership
+from d3hr_datasets.build import KeptSums
 from d3hr_datasets.errors import PublishError
-from d3hr_datasets.publish.upload import plan_artifact, publish_artifact
+from d3hr_datasets.publish.upload import moments_notice, plan_artifact, publish_artifact
+from tests.cli.test_cli import d3hr
+from tests.support.combining import build
 from tests.support.hub_server import HubServer
 
 
@@ -33,3 +36,16 @@ def test_which_images_are_behind_an_artifact_never_goes_up(
     with pytest.raises(PublishError, match=said):
         artifact.push_to_hub("org/name")
     assert hub.requests == []
+
+
+def test_it_is_said_that_sums_go_up(tmp_path: Path) -> None:
+    kept = build(tmp_path / "kept", range(30), sums=KeptSums())
+    plain = build(tmp_path / "plain", range(30))
+    assert moments_notice(plain) is None
+    assert "latent of a single image can be found" in str(moments_notice(kept))
+    for artifact in (kept, plain):
+        (artifact.folder / "README.md").write_text("---\nlicense: mit\n---\n")
+        artifact.write_metadata()
+        result = d3hr("publish", artifact.folder, "org/name", "--with-model", "--dry-run")
+        assert result.exit_code == 0, result.output
+        assert ("moments.safetensors goes up, too" in result.stderr) == (artifact is kept)

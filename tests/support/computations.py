@@ -55,6 +55,7 @@ from d3hr_datasets.students.soft_labels import SoftLabels, images_digest
 from d3hr_datasets.students.teachers import load_teacher
 from d3hr_datasets.students.training import train_student
 from d3hr_datasets.students.views import TensorImages, normalized
+from tests.support.combining_computation import combining
 from tests.support.curated import save_separate_artifact, save_teacher
 from tests.support.tiny import CLASSES, TIMESTEPS, TinyImages, tiny_info, tiny_pipeline
 from tests.support.tiny_students import protocol
@@ -281,6 +282,7 @@ QUICK: dict[str, Callable[[Path, Path], Any]] = {"sampling": sampling, "model": 
 SLOW: dict[str, Callable[[Path, Path], Any]] = {
     "building": building,
     "curating": curating,
+    "combining": combining,
     "students": students,
     "report": report,
 }
