@@ -157,7 +157,7 @@ def test_copy_of_a_model_replaces_an_earlier_one_as_a_whole(
         patch.setattr("d3hr_datasets.build.artifact_folder.shutil.copy", _full_disk)
         copy_model(str(source), diffusion, tmp_path / "out")
     assert file_digests(tmp_path / "out") == before
-    left, written_now = (tmp_path / "out" / f".model.{name}.tmp" for name in ("0123", "4567"))
+    left, written_now = (tmp_path / "out" / f".model.{8 * name}.tmp" for name in ("0123", "4567"))
     for folder in (left, written_now):  # as a killed process leaves it, and as another one has it now
         (folder / "vae").mkdir(parents=True)
     os.utime(left, (0, 0))

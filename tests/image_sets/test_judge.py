@@ -47,11 +47,16 @@ def artifact(tmp_path: Path) -> Artifact:
 @pytest.fixture
 def images(tmp_path: Path) -> MatchedImages:
     """Return four real images of each class, larger than those of the artifact."""
-    for number, pixels in enumerate(noise(12, side=28)):
-        path = tmp_path / "images" / ("ant", "001-Bee_wasp", "cat")[number % 3] / f"{number}.png"
+    return save_images(tmp_path / "images", noise(12, side=28))
+
+
+def save_images(folder: Path, images: torch.Tensor) -> MatchedImages:
+    """Save images of the three classes in turn."""
+    for number, pixels in enumerate(images):
+        path = folder / ("ant", "001-Bee_wasp", "cat")[number % 3] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         to_pil_image(pixels).save(path)
-    return MatchedImages(tmp_path / "images", ClassList(CLASSES))
+    return MatchedImages(folder, ClassList(CLASSES))
 
 
 def noise(number: int, channels: int = 1, side: int = 14) -> torch.Tensor:
@@ -80,11 +85,12 @@ def test_a_report_shows_the_teacher_what_curation_shows_it(
 ) -> None:
     teacher = save_teacher(tmp_path / "teacher", 28)
     dataset = D3HRDataset(artifact, tmp_path / "root", 2, device="cpu")
-    found = measure_copies(dataset, images, images, teacher, progress=False)
+    held_out = save_images(tmp_path / "held-out", 255 - noise(12, side=28))
+    found = measure_copies(dataset, images, held_out, teacher, progress=False)
     judge, model = load_judge(teacher, artifact.info, CPU), dataset.model()
     pixels = images.pixels(images.numbers(), 14, "L", "bilinear")
-    numbers = [number for label in range(3) for number in images.chosen(label, 4)]
-    others = judge.features(reconstruct(model, images.pixels(numbers, 14, "L", "bilinear")))
+    numbers = [number for label in range(3) for number in held_out.chosen(label, 4)]
+    others = judge.features(reconstruct(model, held_out.pixels(numbers, 14, "L", "bilinear")))
     ours, theirs = [F.normalize(values.double()) for values in (others, judge.features(pixels))]
     expected = torch.cdist(ours, theirs).min(dim=1).values
     torch.testing.assert_close(found.others["features"].distance, expected, rtol=1e-3, atol=1e-5)
