@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from d3hr_datasets.build.build_settings import SET_BY_REFERENCE, BuildSettings, ClassOptions
-from d3hr_datasets.build.kept_sums import kept_sums
 from d3hr_datasets.build.prompt_options import PromptOptions
 from d3hr_datasets.cli_common import build_options as of_build
 from d3hr_datasets.cli_common.artifact_options import (
@@ -101,6 +100,7 @@ def build(
     work.
     """
     from d3hr_datasets.build import join_processes, plan_build
+    from d3hr_datasets.build.kept_sums import kept_sums
     from d3hr_datasets.sources.opening import SourceOptions
 
     if reference_code:

@@ -38,6 +38,7 @@ def combining(folder: Path, work: Path) -> Any:
         Artifact.save(part.folder, dataclasses.replace(part.info, shrinkage=()), gaussians, modes)
     rounded = merge_artifacts([one.folder for one in parts], work / "rounded", keep_modes=True, **quiet)
     shutil.copytree(folder / "model", work / "all" / "model")
+    sums = KeptSums(work / "noted", key)
     again = build_artifact(
         Pictures(range(30)), loaded, work / "all", info, work / "chunks", **sizes, sums=sums
     )
