@@ -4,10 +4,10 @@
 
 Draws 10, 30 and 99 images of each class of Fashion-MNIST, builds an artifact of them by the embedded model,
 with and without shrinking the variances, and trains students by DC's recipe: on those images, on as many
-distilled ones, and on 100 of each class. All students see as many images. The embedded model was trained on
-all the images of these classes, as a large model has seen many photos of whatever you photograph. So this
-says what statistics of few images are worth beside a model that knows the classes. Writes
-`hub/results/few_images.json`.
+distilled ones, and on 100 of each class. All students see as many images, in about as many steps. The
+embedded model was trained on all the images of these classes, as a large model has seen many photos of
+whatever you photograph. So this says what statistics of few images are worth beside a model that knows the
+classes. Writes `hub/results/few_images.json`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ NUMBERS = (10, 30, 99)
 MANY = 100  # distilled images per class beside as many as there are real ones
 VIEWS = 990  # of each class, a multiple of all numbers but the last
 WIDTH = 32
+BATCH_SIZE = 100  # of ten classes: about as many steps in all rows, as many as views of a class over ten
 
 
 def save_images(folder: Path, number: int) -> Path:
@@ -77,6 +78,7 @@ def rows_of(number: int, work: Path, views: int) -> list[Row]:
     }
     shared: dict[str, Any] = {
         "output": str(work / "students"),
+        "batch_size": BATCH_SIZE,
         "student_args": {"first_padding": 3, "width": WIDTH},
     }
 
@@ -111,7 +113,8 @@ def main() -> None:
     trained = train_all(rows, arguments.seeds, arguments.jobs or students_at_a_time())
     results = {row.name: summarize(row, arguments.seeds, trained) for row in rows}
     settings = {key: getattr(arguments, key) for key in ("numbers", "views", "seeds")}
-    write_results(arguments.output, {**settings, "protocol": PROTOCOL, "width": WIDTH}, results)
+    settings |= {"protocol": PROTOCOL, "width": WIDTH, "batch_size": BATCH_SIZE}
+    write_results(arguments.output, settings, results)
     for name, found in results.items():
         print(f"{name}: {format_score(found['top1'])}")
 
