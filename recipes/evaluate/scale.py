@@ -1,0 +1,117 @@
+"""Simulate builds of ImageNet-1K and ImageNet-21K on 1 to 512 workers: failures, slow workers, slow storage.
+
+    python -m recipes.evaluate.scale
+
+The chunks, the files of those that are finished and their merge are the real code; time is simulated (see
+`recipes.evaluate.simulated_build`). How many images a worker does in a second is an assumption, 40 % of an
+H100 as in `recipes/IMAGENET.md`, until `--images-per-second` says what was measured. Writes
+`hub/results/scale.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipes.common.program import program
+from recipes.common.results import write_results
+from recipes.evaluate.simulated_build import Cluster, Work, simulate
+
+ELEMENTS, MOMENTS, FLOAT64 = 4 * 32 * 32, 2, 8  # of a latent of DiT-XL/2; mean and squares; bytes
+EVALUATIONS = 31  # of each image, see `recipes/IMAGENET.md`
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A data set to plan for.
+
+    Args:
+        images: How many.
+        classes: How many.
+        image_bytes: Of a file, on average.
+        chunk_sizes: Images in a chunk, to be tried.
+    """
+
+    images: int
+    classes: int
+    image_bytes: float
+    chunk_sizes: tuple[int, ...]
+
+    def chunk_bytes(self, chunk_size: int, num_modes: int) -> float:
+        """Return the size of a chunk's file where images are sorted by class."""
+        rows = (chunk_size * self.classes / self.images + 1) * num_modes
+        found = rows * (1 - (1 - 1 / rows) ** chunk_size) if rows > 1 else 1.0
+        return found * MOMENTS * FLOAT64 * ELEMENTS
+
+
+IMAGE_SETS = {
+    "ImageNet-1K": ImageSet(1_281_167, 1000, 148e9 / 1_281_167, (2048, 512)),
+    "ImageNet-21K": ImageSet(14_197_122, 21_841, 1.3e12 / 14_197_122, (8192,)),
+}
+WAYS: dict[str, dict[str, float]] = {
+    "nothing fails": {},
+    "a failure in 2 worker-hours": {"hours_between_failures": 2},
+    "5 % of workers at half speed": {"slow_share": 0.05},
+    "storage of 1 GB/s": {"storage_bytes_per_second": 1e9},
+    "all three": {"hours_between_failures": 2, "slow_share": 0.05, "storage_bytes_per_second": 1e9},
+}
+
+
+def plan(images: ImageSet, num_modes: int, rate: float) -> dict[str, float]:
+    """Return what a build asks for: work, storage, memory."""
+    values = images.classes * ELEMENTS
+    return {
+        "images": images.images,
+        "evaluations_millions": images.images * EVALUATIONS / 1e6,
+        "worker_hours": images.images / rate / 3600,
+        "images_gigabytes": images.images * images.image_bytes / 1e9,
+        "artifact_megabytes": values * MOMENTS * 2 * (1 + num_modes * (num_modes > 1)) / 1e6,
+        "memory_of_merge_gigabytes": values * num_modes * MOMENTS * FLOAT64 / 1e9,
+        "memory_of_centroids_gigabytes": values * num_modes * 4 * (num_modes > 1) / 1e9,
+    }
+
+
+def simulated(images: ImageSet, chunk_size: int, cluster: Cluster, num_modes: int) -> dict[str, Any]:
+    """Return how one build goes on paper."""
+    work = Work(images.images, chunk_size, images.image_bytes, images.chunk_bytes(chunk_size, num_modes))
+    with tempfile.TemporaryDirectory() as folder:
+        return dataclasses.asdict(simulate(work, cluster, Path(folder)))
+
+
+@program
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images-per-second", type=float, default=52.0, help="of one worker")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 512])
+    parser.add_argument("--modes", type=int, default=50, help="per class")
+    parser.add_argument("--chunk-size", type=int, nargs="+", help="instead of those of each set")
+    parser.add_argument("--sets", nargs="+", choices=sorted(IMAGE_SETS), default=sorted(IMAGE_SETS))
+    parser.add_argument("--output", type=Path, default=Path("hub/results/scale.json"))
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {}
+    for name in arguments.sets:
+        images = IMAGE_SETS[name]
+        builds: dict[str, Any] = {}
+        for chunk_size in arguments.chunk_size or images.chunk_sizes:
+            for way, changes in WAYS.items():
+                row = builds.setdefault(f"{chunk_size} images a chunk, {way}", {})
+                for workers in arguments.workers:
+                    cluster = Cluster(workers, arguments.images_per_second, **changes)
+                    row[str(workers)] = simulated(images, chunk_size, cluster, arguments.modes)
+                    print(name, chunk_size, way, workers, row[str(workers)])
+        results[name] = {
+            "plan": plan(images, arguments.modes, arguments.images_per_second),
+            "workers": builds,
+        }
+    settings = {key: value for key, value in vars(arguments).items() if key != "output"}
+    write_results(arguments.output, settings, results)
+
+
+if __name__ == "__main__":
+    main()
