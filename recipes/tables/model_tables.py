@@ -71,3 +71,54 @@ def few_images() -> str:
         *(name.partition(", ")[2] for name in list(read("few_images"))[:4]),
     ]
     return table(header, list(rows.values()))
+
+
+def scale_plans() -> str:
+    """Return what builds of large data sets ask for."""
+    found = read("scale")
+    keys = next(iter(found.values()))["plan"]
+    rows = [[key.replace("_", " "), *(values["plan"][key] for values in found.values())] for key in keys]
+    return table(["computed", *found], rows)
+
+
+def scale_efficiency() -> str:
+    """Return what share of all workers' hours simulated builds spend on images."""
+    rows = []
+    for name, values in read("scale").items():
+        for way, row in values["workers"].items():
+            cells = [f"{100 * outcome['efficiency']:.0f} %" for outcome in row.values()]
+            rows.append([name, way, *cells])
+    return table(["images", "build", *(f"{number} workers" for number in row)], rows)
+
+
+def continual() -> str:
+    """Return what a student keeps of classes that arrive in steps, by what is stored of the earlier ones."""
+    rows = [
+        [
+            way,
+            f"{found['images_of_a_class']:.0f}",
+            f"{found['bytes_of_a_class'] / 1000:.1f} KB",
+            *(format_score(found[key]) for key in ("last", "average", "forgetting")),
+        ]
+        for way, found in read("continual").items()
+    ]
+    header = [
+        "kept of earlier classes",
+        "images of a class",
+        "bytes of a class",
+        "after all",
+        "over the steps",
+        "forgetting",
+    ]
+    return table(header, rows)
+
+
+def federated() -> str:
+    """Return what merged artifacts of many parties are worth, beside one of all their images."""
+    found = read("federated")
+    alone = found["parties alone"]
+    rows = [[f"images of the {name} artifact", format_score(found[name])] for name in ("merged", "pooled")]
+    rows += [[f"of one party's artifact, {name}", f"{alone[name]:.1f}"] for name in ("worst", "mean", "best")]
+    differences = "; ".join(f"{name}: {value:.1e}" for name, value in found["merged and pooled"].items())
+    text = table(["student trained on", "top-1 accuracy, %"], rows)
+    return f"{text}\n\nLargest difference between merged and pooled statistics: {differences}."

@@ -51,6 +51,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "training speed": model_tables.training_speed,
     "adaption": model_tables.adaption,
     "few images": model_tables.few_images,
+    "continual": model_tables.continual,
+    "federated": model_tables.federated,
+    "scale plans": model_tables.scale_plans,
+    "scale efficiency": model_tables.scale_efficiency,
 }
 BLOCK = re.compile(r"<!-- (?!end of )([a-z ]+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
 MARK = re.compile(r"<!-- (?:end of )?([a-z ]+) -->")

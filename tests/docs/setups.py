@@ -162,6 +162,7 @@ SETUPS: dict[str, Setup] = {
     "docs/guides/build.md": images_and_model,
     "docs/guides/diffusion-models.md": images_and_models,
     "docs/guides/merge-and-forget.md": images_of_two,
+    "docs/guides/continual-and-federated.md": images_of_two,
     "docs/guides/own-photos.md": images_and_models,
     "docs/guides/publish.md": local_hub,
     "docs/guides/reference-code.md": images_and_model,

@@ -25,10 +25,12 @@ DIT = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml"
 # Arguments of a recipe, and the command that it names in a folder where there is nothing.
 NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "build.fashion_mnist": [([], DIT)],
+    "evaluate.continual": [([], BUILD)],
     "evaluate.copies": [([], BUILD)],
     "evaluate.diffusion": [([], BUILD)],
     "evaluate.inversion": [([], BUILD)],
     "evaluate.inversion_methods": [([], BUILD)],
+    "evaluate.federated": [([], BUILD)],
     "evaluate.few_images": [([], BUILD)],
     "evaluate.precision": [([], VAE)],
     "evaluate.solvers": [([], BUILD)],
@@ -70,6 +72,8 @@ NEED_NOTHING = {
     "evaluate.build_memory",
     "evaluate.dataset",
     "evaluate.benchmarks",
+    "evaluate.gpu",
+    "evaluate.scale",
     "evaluate.training_speed",
     "evaluate.adaption",
     "tables.training_costs",

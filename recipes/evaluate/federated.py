@@ -1,0 +1,137 @@
+"""Merge what ten parties with skewed classes have built, and compare it with a build of all images at once.
+
+    python -m recipes.evaluate.federated
+
+Images of Fashion-MNIST are dealt out so that each party has much of few classes. Each builds an artifact with
+its moments; the artifacts are merged, without an image and without a model. Students are trained on images of
+the merged artifact, of one of all images, and of the parties' own ones. Writes
+`hub/results/federated.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Subset
+
+from d3hr_datasets import Artifact
+from d3hr_datasets.build import BuildSettings, ClassOptions, plan_build
+from d3hr_datasets.combine import merge_artifacts
+from d3hr_datasets.experiments.table_rows import Row
+from d3hr_datasets.experiments.train_table import students_at_a_time, summarize, train_all
+from d3hr_datasets.image_sets.real_images import HELD_OUT, fashion_mnist, split_indices
+from recipes.common.prerequisites import need_artifact
+from recipes.common.program import program
+from recipes.common.results import write_results
+
+MODEL = Path("hub/d3hr-fashion-mnist")
+PROTOCOL = "dc/fashion-mnist-ipc10.yaml"
+TIMESTEP, WIDTH = 400, 32
+LEAST = 2  # images of a class that each party has: fewer have no variance
+
+
+def deal(labels: torch.Tensor, parties: int, concentration: float) -> list[list[int]]:
+    """Deal images out, the shares of each class drawn from a Dirichlet distribution.
+
+    Args:
+        labels: (N,) int64, at least `LEAST` x `parties` of each.
+        parties: Among how many.
+        concentration: Of the distribution; the lower, the more a class is with one party.
+
+    Returns:
+        Numbers of images by party, ascending; each image is in one, and each party has `LEAST` of each class.
+    """
+    generator = np.random.default_rng(0)
+    dealt: list[list[int]] = [[] for _ in range(parties)]
+    for label in labels.unique().tolist():
+        members = generator.permutation((labels == label).nonzero().flatten().numpy())
+        shares = generator.dirichlet([concentration] * parties)
+        spare = len(members) - LEAST * parties
+        ends = np.floor(np.cumsum(shares) * spare).astype(int) + LEAST * np.arange(1, parties + 1)
+        ends[-1] = len(members)
+        for party, part in enumerate(np.split(members, ends[:-1])):
+            dealt[party] += part.tolist()
+    return [sorted(numbers) for numbers in dealt]
+
+
+def build(images: Any, numbers: list[int], output: Path) -> Path:
+    """Build an artifact of some of the images with its moments, unless it is there."""
+    if not output.exists():
+        settings = BuildSettings(
+            timesteps=(TIMESTEP,),
+            num_inference_steps=25,
+            method="ddim",
+            num_modes=1,
+            decode_guidance_scale=3.0,
+            image_size=28,
+            shrinkage="none",
+            moments=True,
+            name="fashion-mnist",
+        )
+        options = ClassOptions(class_list="fashion-mnist", same_order=True)
+        plan_build(Subset(images, numbers), MODEL / "model", output, settings, class_options=options).run()
+    return output
+
+
+def difference(one: Path, other: Path) -> dict[str, float]:
+    """Return how far the statistics of two artifacts differ, of the classes' standard deviations."""
+    first, second = (Artifact.load(path).gaussians(TIMESTEP) for path in (one, other))
+    spread = second.variance.sqrt()
+    return {
+        "means, of the spread": ((first.mean - second.mean).abs() / spread).max().item(),
+        "spreads, relative": ((first.variance.sqrt() - spread).abs() / spread).max().item(),
+    }
+
+
+@program
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=5000, help="in all")
+    parser.add_argument("--parties", type=int, default=10)
+    parser.add_argument("--concentration", type=float, default=0.1, help="of classes among parties")
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--jobs", type=int, help="students at a time; all cores, on a GPU 1")
+    parser.add_argument("--work", type=Path, default=Path("runs/federated"), help="artifacts and students")
+    parser.add_argument("--output", type=Path, default=Path("hub/results/federated.json"))
+    arguments = parser.parse_args()
+    need_artifact(MODEL)
+    images, work = fashion_mnist(train=True), arguments.work
+    chosen = split_indices(len(images), HELD_OUT, "train")[: arguments.images]
+    dealt = deal(images.targets[chosen], arguments.parties, arguments.concentration)
+    numbers = [chosen[part].tolist() for part in dealt]
+    parts = [build(images, part, work / f"party-{party}") for party, part in enumerate(numbers)]
+    pooled = build(images, chosen.tolist(), work / "pooled")
+    with tempfile.TemporaryDirectory() as folder:
+        merged = Path(folder) / "merged"
+        merge_artifacts(parts, merged, name="fashion-mnist")
+        results: dict[str, Any] = {"merged and pooled": difference(merged, pooled)}
+        artifacts = {"pooled": pooled, "merged": merged}
+        artifacts |= {f"party {party}": part for party, part in enumerate(parts)}
+        students = {"width": WIDTH, "first_padding": 3}
+        shared = {"output": str(work / "students"), "ipc": arguments.ipc, "epochs": arguments.epochs}
+        rows = [
+            Row(name, {**shared, "student_args": students, "artifact": str(path)}, PROTOCOL)
+            for name, path in artifacts.items()
+        ]
+        trained = train_all(rows, arguments.seeds, arguments.jobs or students_at_a_time())
+        tops = {row.name: summarize(row, arguments.seeds, trained)["top1"] for row in rows}
+    alone = [top[0] for name, top in tops.items() if name.startswith("party")]
+    results |= {"pooled": tops["pooled"], "merged": tops["merged"]}
+    results["parties alone"] = {"worst": min(alone), "mean": sum(alone) / len(alone), "best": max(alone)}
+    print(results)
+    names = ("images", "parties", "concentration", "ipc", "seeds", "epochs")
+    settings = {key: getattr(arguments, key) for key in names}
+    write_results(arguments.output, {**settings, "protocol": PROTOCOL, "width": WIDTH}, results)
+
+
+if __name__ == "__main__":
+    main()
