@@ -13,6 +13,7 @@ from d3hr_datasets.artifact.curation import describe_curation
 from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS, MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.moments_file import moments_bytes
+from d3hr_datasets.artifact.tolerance import describe_tolerance
 from d3hr_datasets.config.budgets import OF_METHOD
 from d3hr_datasets.config.decode_times import known_forward_passes
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig, InversionConfig
@@ -105,6 +106,8 @@ def _additions(artifact: Artifact) -> dict[str, str]:
             "classes share, "
             f"by {min(shares):g}" + (f" to {max(shares):g}" if min(shares) < max(shares) else "")
         )
+    if info.tolerance is not None:
+        facts["precision"] = describe_tolerance(info.tolerance, sum(info.counts), info.classes)
     if info.curation is not None:
         decoding = describe_decoding(info.curation.decode)
         facts["curated"] = f"{describe_curation(info.curation)}; {decoding}"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from d3hr_datasets.artifact.curation import Curation
 from d3hr_datasets.artifact.info_texts import MAX_TEXT, check_classes, check_name, check_wnids
+from d3hr_datasets.artifact.tolerance import Tolerance
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.budgets import MAX_BUDGETS, Budget, named_budget, read_budgets
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
@@ -25,6 +26,7 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text, check_texts
 
 MAX_MODES = 1024  # of a class
+OBJECTS = ("prompts", "curation", "tolerance")  # settings of their own, where an artifact has them
 
 ImageMode = Literal["L", "RGB"]
 StatisticsDtype = Literal["float16", "bfloat16", "float32", "int8"]
@@ -36,8 +38,7 @@ class ArtifactInfo:
 
     Args:
         name: Short name, used in folders: lower-case letters, digits, "-", "_", "."; up to 100 characters.
-        classes: Class names in the order of the model's class labels 0..K-1, each of up to 200 printable
-            characters.
+        classes: Class names in the order of the model's class labels 0..K-1, up to 200 characters each.
         image_size: Side of the images in pixels.
         image_mode: "L" or "RGB".
         padding: Black frame in pixels around the image when it is encoded, taken off after decoding.
@@ -55,13 +56,13 @@ class ArtifactInfo:
         prompts: Of a model that text describes classes to; its encoders are those of `model`.
         embeddings: Whether what the encoders made of the prompts is stored, so that they are not needed.
         adapter: Whether `adapter/` changes the weights of the model.
-        shrinkage: Share by which each class's variances were drawn towards those of all classes; none by
-            default.
+        shrinkage: Share by which each class's variances were drawn towards those of all classes, if any.
         budgets: Rules for sets of few images per class, by `max_ipc` from the smallest: the first that is
             not exceeded holds, and above the last one `decode` and `default_sampling` do. So they do for
             nested sets of all sizes, whose images must not change with the size, and in place of a rule of
             curated images for seeds other than 0 and fresh groups.
         curation: How the images of an order of each class were chosen, where the artifact has one.
+        tolerance: To what precision means were asked for, where the build stopped when they were known.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ArtifactInfo:
     shrinkage: tuple[float, ...] = ()
     budgets: tuple[Budget, ...] = ()
     curation: Curation | None = None
+    tolerance: Tolerance | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -158,6 +160,8 @@ class ArtifactInfo:
         if self.curation is not None:
             self.curation.check_fits(len(self.classes), self.num_modes)
             self.check_decode(self.curation.decode, "curation.decode.")
+        if self.tolerance is not None:
+            self.tolerance.check_fits(len(self.classes), self.counts)
 
     def _check_budgets(self) -> None:
         """Check that each rule fits what is stored, and that a later one holds for larger sets."""
@@ -193,7 +197,7 @@ class ArtifactInfo:
     def needs_format_2(self) -> bool:
         """Whether it says what readers of format 1 do not know."""
         added = self.prompts or self.adapter or self.shrinkage or self.budgets or self.curation
-        return bool(added or self.decode.added) or self.inversion.grid != "ddim"
+        return bool(added or self.tolerance or self.decode.added) or self.inversion.grid != "ddim"
 
     @property
     def default_sampling(self) -> GroupSamplingConfig:
@@ -253,15 +257,11 @@ class ArtifactInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        values = without_defaults(
-            values, prompts=None, embeddings=False, adapter=False, shrinkage=[], budgets=[], curation=None
-        )
+        unset: dict[str, Any] = dict.fromkeys(OBJECTS)
+        values = without_defaults(values, embeddings=False, adapter=False, shrinkage=[], budgets=[], **unset)
         if self.budgets:
             values["budgets"] = [rule.to_dict() for rule in self.budgets]
-        if self.prompts is not None:
-            values["prompts"] = self.prompts.to_dict()
-        if self.curation is not None:
-            values["curation"] = self.curation.to_dict()
+        values |= {name: getattr(self, name).to_dict() for name in OBJECTS if name in values}
         return {**values, "inversion": self.inversion.to_dict(), "decode": self.decode.to_dict()}
 
     @classmethod
@@ -281,9 +281,10 @@ class ArtifactInfo:
             "decode": DecodeConfig,
             "prompts": Prompts,
             "curation": Curation,
+            "tolerance": Tolerance,
         }
         for key, config in configs.items():
-            if values.get(key) is not None or (key in values and key not in {"prompts", "curation"}):
+            if values.get(key) is not None or (key in values and key not in OBJECTS):
                 values[key] = config.from_dict(values[key])
         if "budgets" in values:
             values["budgets"] = read_budgets(values["budgets"])

@@ -1,6 +1,7 @@
 from .build import build_artifact as build_artifact
 from .build_settings import BuildSettings as BuildSettings
 from .build_settings import ClassOptions as ClassOptions
+from .estimate import estimate_build as estimate_build
 from .joined_processes import PATIENCE as PATIENCE
 from .joined_processes import join_processes as join_processes
 from .kept_sums import KeptSums as KeptSums

@@ -32,7 +32,7 @@ from d3hr_datasets.cli_common.artifact_options import (
 )
 from d3hr_datasets.cli_common.command_group import command_group
 from d3hr_datasets.cli_common.error_lines import OTHER_NAMES
-from d3hr_datasets.cli_common.output import JsonOption
+from d3hr_datasets.cli_common.output import EstimateOption, JsonOption, print_estimate
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
 
 DEFAULT = BuildSettings()
@@ -89,9 +89,11 @@ def build(
     allow_bin: AllowBinOption = False,
     license_name: LicenseOption = None,
     reference_code: of_build.ReferenceOption = False,
+    tolerance: of_build.ToleranceOption = None,
     moments: of_build.KeepSumsOption = False,
     membership: of_build.MembershipOption = None,
     membership_key: of_build.MembershipKeyOption = None,
+    estimate: EstimateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build an artifact from labelled images and a diffusion model, and print its folder.
@@ -128,6 +130,7 @@ def build(
         license_name=license_name,
         reference=reference_code,
         moments=moments,
+        tolerance=tolerance,
     )
     plan = plan_build(
         source,
@@ -144,6 +147,15 @@ def build(
     processes = join_processes()
     for note in plan.notes if processes.is_main_process else ():
         typer.echo(f"d3hr: {note}", err=True)
+    if estimate:
+        from d3hr_datasets.build.estimate import estimate_build
+
+        sharing = processes.num_processes
+        found = estimate_build(plan, batch_size, chunk_size, num_readers=readers, processes=sharing)
+        if processes.is_main_process:
+            print_estimate(found, as_json)
+        processes.destroy_process_group()
+        return
     artifact = plan.run(batch_size, chunk_size, skip_unreadable=skip_unreadable, num_readers=readers)
     if processes.is_main_process:
         print_artifact(artifact, as_json)

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.membership import Member, count_members, key_id, write_membership
 from d3hr_datasets.artifact.model import check_fits
+from d3hr_datasets.artifact.tolerance import Tolerance
 from d3hr_datasets.build.build_settings import Shrinkage, check_shrinkage
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.clustering import find_centroids
+from d3hr_datasets.build.early_stop import EarlyStop, check_stoppable
 from d3hr_datasets.build.exact_moments import check_room, latent_sums
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.kept_sums import KeptSums
@@ -48,7 +51,7 @@ from d3hr_datasets.sources.user_datasets import ImageStream, TorchvisionLike, as
 
 
 @neutral()
-def build_artifact(
+def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     source: TorchvisionLike | ImageStream,
     model: LatentDiffusion,
     output: str | Path,
@@ -62,8 +65,9 @@ def build_artifact(
     num_readers: int = NUM_READERS,
     shrinkage: Shrinkage = "none",
     sums: KeptSums | None = None,
+    tolerance: float | None = None,
 ) -> Artifact:
-    """Invert every image of `source` and save the class Gaussians.
+    """Invert every image of `source`, or as many as a tolerance takes, and save the class Gaussians.
 
     Under `accelerate launch` or `torchrun` every process calls this with the same arguments (`model` on its
     own device) and makes its share of the chunks; the first one merges them.
@@ -87,11 +91,14 @@ def build_artifact(
         num_readers: Threads that read images while the model runs.
         shrinkage: How far variances are drawn towards those that all classes share, as `shrink_variances`.
         sums: Also keep the sums behind the statistics, in whole numbers; and whose they are, if it says so.
+        tolerance: Stop a class when the standard error of its means is at most this share of its spread, as
+            `early_stop.has_enough` defines them; its images are taken in a random order. By default all are.
 
     Raises:
         UnreadableImageError: More images cannot be read than may be left out.
         ConfigError: A class label or a size is out of range, not even one image at a time fits into memory,
-            modes are asked for without random access, Accelerate is not installed, or as `KeptSums.check`.
+            modes or a tolerance are asked for without random access, or a tolerance without known labels,
+            Accelerate is not installed, or as `KeptSums.check`.
         ModelFormatError: The model's latents, classes or images are not those of `info`.
         StatisticsError: A class has fewer than two images, or a latent is not finite.
         BuildError: Another process has ended before its work was done.
@@ -101,13 +108,15 @@ def build_artifact(
     check_fits(model, info)
     processes, images = join_processes(), as_images(source)
     check_images(images, info, exact=sums is not None)
+    check_stoppable(tolerance, images)
     work, output = expand_user(work), expand_user(output)
-    key = _open_key(sums, info, output, processes)
-    prefix = _open_work(work, _chunk_key(images, model, info, chunk_size, sums, key), info, processes)
+    key = None if sums is None else sums.open_key_of(info, output, processes)
+    chunk_key = _chunk_key(images, model, info, chunk_size, sums, key, tolerance)
+    prefix = _open_work(work, chunk_key, info, processes)
     centroids = _find_modes(prefix, images, model, info, batch_size, num_readers, skip_unreadable, processes)
     sizes = (batch_size, chunk_size, skip_unreadable, num_readers)
     build = ChunkBuilder(images, model, info, prefix, *sizes, centroids, sums is not None, key)
-    return _make_and_merge(build, output, processes, progress, shrinkage, sums)
+    return _make_and_merge(build, output, processes, progress, shrinkage, sums, tolerance)
 
 
 def check_sizes(batch_size: int, chunk_size: int, skip_unreadable: int, num_readers: int) -> None:
@@ -147,15 +156,6 @@ def check_images(images: Images, info: ArtifactInfo, exact: bool = False) -> Non
         )
 
 
-def _open_key(sums: KeptSums | None, info: ArtifactInfo, output: Path, processes: Any) -> bytes | None:
-    """Return the key of the membership; the first process makes it where it is missing."""
-    if sums is None:
-        return None
-    sums.check(info, output)
-    with processes.main_process_first():
-        return sums.open_key()
-
-
 def _chunk_key(
     images: Images,
     model: LatentDiffusion,
@@ -163,6 +163,7 @@ def _chunk_key(
     chunk_size: int,
     sums: KeptSums | None,
     key: bytes | None,
+    tolerance: float | None,
 ) -> str:
     """Return what names the chunks of a build: model, settings, and what is known of the images."""
     size = images.num_images if images.has_random_access else images.num_shards
@@ -177,6 +178,8 @@ def _chunk_key(
     ]
     if sums is not None:
         settings.append(["exact sums", None if key is None else key_id(key)])
+    if tolerance is not None:
+        settings.append(["tolerance", tolerance])
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -217,7 +220,7 @@ def _find_modes(
 def _make_chunks(build: ChunkBuilder, processes: Any, progress: bool) -> None:
     """Make this process's share of the chunks, and wait for the others."""
     show = progress and processes.is_main_process
-    with BuildProgress(build.count_finished, build.images.num_images, show) as progress_bar:
+    with BuildProgress(build.count_finished, build.num_images, show) as progress_bar:
         for _ in build.chunks(processes.process_index, processes.num_processes, progress_bar.advance):
             pass
         wait_for_processes(processes)
@@ -230,22 +233,34 @@ def _make_and_merge(
     progress: bool,
     shrinkage: Shrinkage,
     sums: KeptSums | None,
+    tolerance: float | None,
 ) -> Artifact:
     """Return the artifact of all chunks, of which each process makes its share."""
-    _make_chunks(build, processes, progress)
+    stop = None if tolerance is None else EarlyStop(build, tolerance, processes)
+    parts = []
+    for part in [build] if stop is None else stop.rounds():
+        _make_chunks(part, processes, progress)
+        parts.append(part)
     if processes.is_main_process:
-        _merge(build, output, shrinkage, sums)
+        _merge(parts, output, shrinkage, sums, None if stop is None else stop.found())
     wait_for_processes(processes)
     return Artifact.load(output)
 
 
-def _merge(build: ChunkBuilder, output: Path, shrinkage: Shrinkage, kept: KeptSums | None) -> None:
+def _merge(
+    parts: Sequence[ChunkBuilder],
+    output: Path,
+    shrinkage: Shrinkage,
+    kept: KeptSums | None,
+    stated: Tolerance | None,
+) -> None:
     """Merge all chunks in their order and write the artifact; a chunk that was damaged is made again."""
+    build = parts[0]
     info = build.info
     rows = len(info.classes) * info.num_modes
     total: dict[float, Any] = {t: build.moments(rows, info.latent_shape) for t in info.inversion.timesteps}
     pixels, unreadable, members = 0, [], []
-    for chunk in build.chunks(0, 1):
+    for chunk in itertools.chain.from_iterable(part.chunks(0, 1) for part in parts):
         for timestep, moments in chunk.moments.items():
             total[timestep].merge(moments, chunk.rows)
         pixels += chunk.pixels
@@ -264,7 +279,7 @@ def _merge(build: ChunkBuilder, output: Path, shrinkage: Shrinkage, kept: KeptSu
         source["unreadable"] = unreadable
     counts = tuple(gaussians[info.inversion.timesteps[0]].count.tolist())
     gaussians, shares = shrink_variances(gaussians, shrinkage)
-    described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares)
+    described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares, tolerance=stated)
     artifact = Artifact.save(output, described, gaussians, modes, sums)
     if kept is not None and kept.membership is not None and build.membership_key is not None:
         found = (Member(digest, *divmod(row, info.num_modes)) for digest, row in members)

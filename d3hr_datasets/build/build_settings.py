@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.info_texts import MAX_TEXT
+from d3hr_datasets.artifact.tolerance import check_share
 from d3hr_datasets.config.budgets import Budget, complete_budgets
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
 from d3hr_datasets.config.decode_steps import Solver, Spacing
@@ -89,6 +90,7 @@ class BuildSettings:
         reference: Invert and decode as D3HR's code does; the settings that it sets are left as they are.
         moments: Also store the sums behind the statistics, in whole numbers: artifacts that have them merge
             exactly, and images can be forgotten. They take about four times the bytes of float16 statistics.
+        tolerance: Stop a class when its means are known to this share of its spread, as `build_artifact`.
         producer: What made the artifact, as it says itself.
 
     Raises:
@@ -118,6 +120,7 @@ class BuildSettings:
     license_name: str | None = None
     reference: bool = False
     moments: bool = False
+    tolerance: float | None = None
     producer: str = f"d3hr-datasets {__version__}, d3hr build"
 
     def __post_init__(self) -> None:
@@ -135,6 +138,8 @@ class BuildSettings:
             object.__setattr__(self, "budgets", read_json_argument(self.budgets, "file of budgets"))
         if self.image_size is not None:
             check_int("image_size", self.image_size, 1)
+        if self.tolerance is not None:
+            object.__setattr__(self, "tolerance", check_share(self.tolerance))
         if not isinstance(self.moments, bool):
             raise ConfigError(f"moments must be true or false, not {self.moments!r:.80}")
         defaults = {field.name: field.default for field in dataclasses.fields(self)}

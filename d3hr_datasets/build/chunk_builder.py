@@ -5,7 +5,9 @@ Chunks are cut and named by shard and first image alone, so that any process may
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +76,7 @@ class ChunkBuilder:
         self.images = images
         # Where chunks end is known of images with random access alone: a stream ends where it ends.
         self._num_images = images.num_images if images.has_random_access else None
+        self._numbers: Sequence[int] | None = None  # of the images, where they are some of them
         self.model = model
         self.info = info
         self.prefix = prefix
@@ -85,8 +88,21 @@ class ChunkBuilder:
         self.moments: type[Moments] = ExactMoments if exact else RunningMoments
         self.membership_key = membership_key
         self._num_unreadable = 0
+        self._batch_size = batch_size
         self._invert = halve_on_out_of_memory(self._invert_records, batch_size)
         self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
+
+    def of_some(self, numbers: Sequence[int], prefix: Path) -> ChunkBuilder:
+        """Return what makes the chunks of some of the images, in this order, where there is random access."""
+        some = copy.copy(self)
+        some._numbers, some._num_images, some.prefix = numbers, len(numbers), prefix
+        some._invert = halve_on_out_of_memory(some._invert_records, self._batch_size)
+        return some
+
+    @property
+    def num_images(self) -> int | None:
+        """Number of images; None of a stream where nobody knows it."""
+        return self.images.num_images if self._numbers is None else len(self._numbers)
 
     def chunks(
         self, rank: int, num_processes: int, advance: Callable[[int], None] = lambda number: None
@@ -134,7 +150,10 @@ class ChunkBuilder:
         stop, shard_name = start + self.chunk_size, f"-{shard:05d}"
         if self._num_images is not None:
             stop, shard_name = min(stop, self._num_images), ""
-        identity = self.images.identity_of(range(start, stop)) + self._modes
+        numbers = self._image_numbers(range(start, stop))
+        identity = self.images.identity_of(numbers) + self._modes
+        if self._numbers is not None:
+            identity += hashlib.sha256(str(numbers).encode()).hexdigest()
         path = self.prefix.with_name(f"{self.prefix.name}{shard_name}-{start:09d}.safetensors")
         chunk = read_chunk(path, self.info.inversion.timesteps, identity, self.moments)
         if chunk is None and path.exists():
@@ -147,8 +166,15 @@ class ChunkBuilder:
             advance(0)
         return chunk
 
+    def _image_numbers(self, places: Sequence[int]) -> Sequence[int]:
+        """Return the number of the image at each place: the same, unless these are some of the images."""
+        return places if self._numbers is None else [self._numbers[place] for place in places]
+
     def _take(self, shard: int, start: int) -> list[ImageRecord]:
         """Return the records of a chunk. A stream is read on where it is, and not from its start again."""
+        if self._numbers is not None:
+            numbers = self._numbers[start : start + self.chunk_size]
+            return [next(self.images.records(shard, number)) for number in numbers]
         if self.images.has_random_access:
             return list(itertools.islice(self.images.records(shard, start), self.chunk_size))
         if self._position is not None and self._position[0] == shard and self._position[1] <= start:
@@ -191,7 +217,7 @@ class ChunkBuilder:
                         self._check_unreadable(len(unreadable), error)
                 if items:
                     pixels += sum(image_digest(image, label) for image, label in items)
-                    latents, rows = self._invert_batch(items, shard, numbers)
+                    latents, rows = self._invert_batch(items, shard, self._image_numbers(numbers))
                     moments.update(latents, rows)
                     members += self._members(items, rows)
                 number += len(batch)

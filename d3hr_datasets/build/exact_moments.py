@@ -72,6 +72,14 @@ class ExactMoments:
         self.sums[here] += other.sums
         self.count[here] += other.count
 
+    @neutral()
+    def deviations(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return counts (R,), means and sums of squared deviations (R, C, H, W) of some rows, in float64."""
+        count = self.count[rows].view(-1, *[1] * (self.sums.dim() - 1))
+        means = self.sums[rows].double() * UNIT / count.clamp(min=1)
+        squares = self.squares[rows].double() * SQUARE_UNIT - count * means.square()
+        return self.count[rows], means, squares.clamp(min=0)
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the three tensors, to be saved."""
         return {"count": self.count, "sums": self.sums, "squares": self.squares}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from d3hr_datasets.artifact.d3hr_json import MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
@@ -88,6 +89,12 @@ class KeptSums:
     def open_key(self) -> bytes | None:
         """Return the key, made if it is missing; None where no membership is noted."""
         return None if self.membership is None else open_key(self.paths[1], make=True)
+
+    def open_key_of(self, info: ArtifactInfo, output: Path, processes: Any) -> bytes | None:
+        """Return the key, checked as `check`; the first process makes it where it is missing."""
+        self.check(info, output)
+        with processes.main_process_first():
+            return self.open_key()
 
 
 def kept_sums(

@@ -84,6 +84,10 @@ class RunningMoments:
         moments.count, moments.mean, moments.squares = state["count"], state["mean"], state["squares"]
         return moments
 
+    def deviations(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return counts (R,), means and sums of squared deviations (R, C, H, W) of some rows, in float64."""
+        return self.count[rows], self.mean[rows], self.squares[rows]
+
     @neutral()
     def grouped(self, size: int) -> RunningMoments:
         """Return the moments of every `size` successive rows taken together."""

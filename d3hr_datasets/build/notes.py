@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.moments_file import moments_bytes
+from d3hr_datasets.artifact.tolerance import least_images
 from d3hr_datasets.build.build_settings import BuildSettings
+from d3hr_datasets.build.early_stop import expected_images
 from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.shrinkage import FEW_IMAGES
 from d3hr_datasets.diffusion.conditioning import PromptEmbeddings
@@ -68,4 +72,20 @@ def shrinkage_note(images: Images, info: ArtifactInfo, settings: BuildSettings) 
         f"{few} of {len(counts)} classes have fewer than {FEW_IMAGES} images: their variances are drawn "
         "towards those "
         f"that all classes share, by the share that errs least; {off}"
+    )
+
+
+def tolerance_note(images: Images, info: ArtifactInfo, tolerance: float | None) -> str | None:
+    """Return how many images a build to a stated precision takes, as far as labels tell."""
+    if tolerance is None or images.labels is None:
+        return None
+    least, most = expected_images(images, info, tolerance)
+    needed = least_images(tolerance)
+    small = sum(size < needed for size in Counter(images.labels).values())
+    number = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return (
+        f"{number} of {len(images.labels):,} images are inverted: the mean of a class takes {needed:,} to be "
+        f"known to {100 * tolerance:g} % of its spread"
+        + ("" if info.num_modes == 1 else ", and those of its modes take more")
+        + (f"; all images of {small:,} of {len(info.classes):,} classes are fewer than that" if small else "")
     )

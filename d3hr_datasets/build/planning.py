@@ -19,6 +19,7 @@ from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.build.artifact_folder import written_folder
 from d3hr_datasets.build.build import build_artifact, check_images, check_sizes
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, Shrinkage
+from d3hr_datasets.build.early_stop import check_stoppable
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.loaded_model import LoadedModel, check_kind, load_model
@@ -31,7 +32,7 @@ from d3hr_datasets.build.model_facts import (
     whole_name,
 )
 from d3hr_datasets.build.model_options import ModelOptions
-from d3hr_datasets.build.notes import model_notes, moments_note, shrinkage_note
+from d3hr_datasets.build.notes import model_notes, moments_note, shrinkage_note, tolerance_note
 from d3hr_datasets.build.output_folders import BuildPlaces, check_places, choose_places
 from d3hr_datasets.build.plan_options import PlanOptions
 from d3hr_datasets.build.prompt_options import PromptOptions
@@ -63,6 +64,7 @@ class BuildPlan:
         shrinkage: How far variances are drawn towards those that all classes share.
         noted: What else the artifact's `source` says: licence and kind of the model, where they are known.
         sums: That the sums behind the statistics are kept, and whose they are; None keeps none.
+        tolerance: Share of its spread to which the means of a class are wanted; None inverts all images.
     """
 
     images: Images
@@ -77,6 +79,7 @@ class BuildPlan:
     shrinkage: Shrinkage = "none"
     noted: Mapping[str, str] = field(default_factory=dict)
     sums: KeptSums | None = None
+    tolerance: float | None = None
     _model_state: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -141,6 +144,7 @@ class BuildPlan:
                 num_readers=num_readers,
                 shrinkage=self.shrinkage,
                 sums=self.sums,
+                tolerance=self.tolerance,
             )
         wait_for_processes(processes)
         return Artifact.load(self.output)
@@ -215,6 +219,7 @@ def _as_plan(
         options.settings.shrinkage_used,
         loaded.noted | ({"model_kind": loaded.diffusion.kind.name} if info.needs_format_2 else {}),
         options.sums,
+        options.settings.tolerance,
     )
 
 
@@ -249,12 +254,14 @@ def _describe(
     )
     diffusion.forward_passes(info.decode)  # says before hours of work how it cannot be decoded
     check_images(loaded.images, info, exact=options.sums is not None)
+    check_stoppable(settings.tolerance, loaded.images)
     info, why = _complete(info, loaded.images, settings)
     shrinkage = shrinkage_note(loaded.images, info, settings)
     if options.sums is not None:
         options.sums.check(info, output)
     moments = moments_note(info, options.sums)
-    return info, [disagreement, why, *model_notes(info, diffusion), shrinkage, moments]
+    tolerance = tolerance_note(loaded.images, info, settings.tolerance)
+    return info, [disagreement, why, *model_notes(info, diffusion), shrinkage, moments, tolerance]
 
 
 def _complete(info: ArtifactInfo, images: Images, settings: BuildSettings) -> tuple[ArtifactInfo, str | None]:

@@ -30,6 +30,7 @@ SHOWN = (
     "images",
     "latents",
     "shrinkage",
+    "precision",
     "sums",
     "decoding",
     "image costs",

@@ -12,7 +12,7 @@ import typer
 
 from d3hr_datasets.cli.dataset_options import SetArguments, describe, make_dataset
 from d3hr_datasets.cli.shared_options import merge_options
-from d3hr_datasets.cli_common.output import JsonOption, print_json
+from d3hr_datasets.cli_common.output import EstimateOption, JsonOption, print_estimate, print_json
 from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.dataset.options import SHARD_SIZE
 
@@ -26,6 +26,7 @@ def materialize(
     options: SetArguments,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in the model at a time.")] = BATCH_SIZE,
     compiled: CompileOption = False,
+    estimate: EstimateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate a set and print its folder.
@@ -34,6 +35,11 @@ def materialize(
     each process generates its share of the classes.
     """
     dataset = make_dataset(options)
+    if estimate:
+        from d3hr_datasets.dataset.estimate import estimate_set
+
+        print_estimate(estimate_set(dataset, batch_size, compiled), as_json)
+        return
     folder = dataset.materialize(batch_size, torch_compile=compiled)
     if as_json:
         print_json({"folder": str(folder), **describe(dataset)})

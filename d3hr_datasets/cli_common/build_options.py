@@ -134,6 +134,14 @@ ReferenceOption = Annotated[
     bool,
     typer.Option("--reference", help="Invert and decode as D3HR's code does: docs/reference-differences.md."),
 ]
+ToleranceOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Stop a class when the standard error of its means is at most this share of its spread, such as "
+        "0.03: its images are taken in random order. By default all are.",
+    ),
+]
 KeepSumsOption = Annotated[
     bool,
     typer.Option(

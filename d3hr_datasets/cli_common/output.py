@@ -8,10 +8,21 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from d3hr_datasets.runs.estimate import Estimate
+
+EstimateOption = Annotated[
+    bool,
+    typer.Option(
+        "--estimate",
+        help="Run a few batches, say what all would cost (forward passes, time, memory, disk), and write "
+        "nothing.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RootOption = Annotated[
     Path | None, typer.Option(help="Folder of the cache; in the Hugging Face assets cache by default.")
@@ -27,3 +38,14 @@ def print_json(value: Any) -> None:
 def format_bytes(number: int) -> str:
     """Return a size for people."""
     return f"{number / 1e6:.1f} MB"
+
+
+def print_estimate(estimate: Estimate, as_json: bool) -> None:
+    """Print what a run would cost."""
+    if as_json:
+        print_json(estimate.to_dict())
+        return
+    rows = estimate.rows()
+    width = max(map(len, rows))
+    for name, text in rows.items():
+        typer.echo(f"{name:<{width}} {text}")

@@ -52,6 +52,25 @@ def merged_of(part: Artifact) -> list[dict[str, Any]]:
     return found if is_list else []  # type: ignore[return-value]
 
 
+def shared_sources(parts: Sequence[Artifact]) -> list[str]:
+    """Return a sentence for each pair of parts that may have images in common, which no fingerprint tells.
+
+    That of an artifact whose build stopped early is of those images alone that it chose.
+    """
+    found = []
+    for number, part in enumerate(parts):
+        for other in parts[:number]:
+            stopped = part.info.tolerance or other.info.tolerance
+            names = [tuple(one.info.source.get(key) for key in ("name", "split")) for one in (part, other)]
+            if stopped and names[0] == names[1]:
+                found.append(
+                    f"{other.folder} and {part.folder} are of sources of one name, and not all images of "
+                    "them were used (--tolerance): those that both may have used count twice; if they are "
+                    "of the same images, keep one of them"
+                )
+    return found
+
+
 def _check_distinct(parts: Sequence[Artifact]) -> None:
     for number, part in enumerate(parts):
         for other in parts[:number]:

@@ -16,7 +16,7 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.build.build_settings import Shrinkage
-from d3hr_datasets.combine.agreement import check_agreement, merged_of
+from d3hr_datasets.combine.agreement import check_agreement, merged_of, shared_sources
 from d3hr_datasets.combine.class_union import UnitedClasses, unite_classes
 from d3hr_datasets.combine.joined_modes import add_up
 from d3hr_datasets.combine.part_sums import BITS, open_part, sums_of_part
@@ -158,6 +158,8 @@ def _entries(part: Artifact, labels: Sequence[int], num_classes: int) -> list[di
         ]
     source = part.info.source
     said: dict[str, Any] = {key: source[key] for key in SAID if key in source}
+    if part.info.tolerance is not None:
+        said["tolerance"] = part.info.tolerance.share
     return [{"artifact": part.info.name, **said, "counts": relabelled(part.info.counts)}]
 
 
@@ -190,6 +192,8 @@ def _say(parts: Sequence[Artifact], exact: Sequence[bool], notify: Notify) -> No
             "were rounded to, so what is merged is exact to the last of these, and stores no sums; build "
             "with --moments to merge exactly"
         )
+    for sentence in shared_sources(parts):
+        notify(sentence)
     for what in ("decode", "dtype", "budgets"):
         if any(getattr(part.info, what) != getattr(first.info, what) for part in parts):
             notify(f"the parts differ in {what}, of which that of the first one is taken: {first.folder}")

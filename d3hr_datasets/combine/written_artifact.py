@@ -44,7 +44,8 @@ CARRIED = (
     "adapter",
 )
 ADAPTED = ("budgets",)  # carried as far as it fits what is written
-DROPPED = ("curation",)  # candidates are other images where statistics are others
+# Candidates are other images where statistics are others; and a precision was that of other images.
+DROPPED = ("curation", "tolerance")
 MADE = ("name", "classes", "counts", "source", "producer", "wnids", "num_modes", "prompts", "shrinkage")
 REPLACED = {METADATA, STATISTICS, MOMENTS, EMBEDDINGS}
 
@@ -180,6 +181,11 @@ def say_dropped(first: Artifact, made: Artifact, notify: Notify) -> None:
         notify(
             f"the order of curated images of {first.folder} is left out, since its candidates would be other "
             "images now; `d3hr curate` makes an order of the new artifact"
+        )
+    if first.info.tolerance is not None:
+        notify(
+            f"the precision that {first.folder} was built to ({100 * first.info.tolerance.share:g} % of the "
+            "spread of a class) is not said of the new artifact, which is of other images"
         )
     gone = [str(rule.max_ipc) for rule in first.info.budgets if rule not in made.info.budgets]
     if gone:

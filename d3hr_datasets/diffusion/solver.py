@@ -239,3 +239,23 @@ def forward_passes(denoiser: Denoiser, config: DecodeConfig) -> int:
     check_guidance(denoiser, config)
     times = decode_times(denoiser.schedule, config)[:-1]
     return count_forward_passes(config, times, denoiser.kind.embeds_guidance(denoiser.network))
+
+
+def inversion_passes(denoiser: Denoiser, config: InversionConfig) -> int:
+    """Return how often the network runs to invert an image, as `invert_latents` does; guidance takes two.
+
+    Raises:
+        ConfigError: As `invert_latents`.
+    """
+    evaluations, on_the_way = 0, set()
+    for highest in sorted(config.timesteps, reverse=True):
+        if highest in on_the_way:
+            continue
+        path = denoiser.schedule.path(highest, config.num_inference_steps, config.grid, config.first_timestep)
+        on_the_way |= {*path}
+        if config.method == "fixed_point":  # which asks before its first step, be there one or not
+            evaluations += max(1, config.evaluations_per_step * (len(path) - 1))
+        else:
+            evaluations += len(path) - 1
+    doubled = config.guidance_scale != 1 and not denoiser.kind.embeds_guidance(denoiser.network)
+    return evaluations * (2 if doubled else 1)

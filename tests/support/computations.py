@@ -31,6 +31,7 @@ from d3hr_datasets import (
 from d3hr_datasets.artifact.d3hr_json import CURATION
 from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
+from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.model_options import ModelOptions
 from d3hr_datasets.build.planning import plan_build
 from d3hr_datasets.build.reference_import import TIMESTEPS as IMPORTED
@@ -55,6 +56,7 @@ from d3hr_datasets.students.soft_labels import SoftLabels, images_digest
 from d3hr_datasets.students.teachers import load_teacher
 from d3hr_datasets.students.training import train_student
 from d3hr_datasets.students.views import TensorImages, normalized
+from tests.support.combining import Pictures
 from tests.support.combining_computation import combining
 from tests.support.curated import save_separate_artifact, save_teacher
 from tests.support.tiny import CLASSES, TIMESTEPS, TinyImages, tiny_info, tiny_pipeline
@@ -200,6 +202,19 @@ def building(folder: Path, work: Path) -> Any:
         class_options=ClassOptions(same_order=True),
         model_options=ModelOptions("cpu"),
     )
+    stopped = [
+        build_artifact(
+            Pictures(range(12)),
+            loaded,
+            Path(shutil.copytree(folder / "model", work / name / "model")).parent,
+            info,
+            work / f"{name}.chunks",
+            progress=False,
+            sums=sums,
+            tolerance=0.75,
+        )
+        for name, sums in (("stopped", None), ("exact", KeptSums()))
+    ]
     dataset = D3HRDataset(built, work / "cache", ipc=3, device="cpu")
     imported = tiny_info(
         classes=("ant", "bee", "cat"), inversion=InversionConfig((500, 600)), decode=DecodeConfig(500)
@@ -211,6 +226,7 @@ def building(folder: Path, work: Path) -> Any:
     Artifact.save(work / "int8", dataclasses.replace(info, dtype="int8"), gaussians, modes)
     return [
         (work / "artifact" / "statistics.safetensors").read_bytes(),
+        [(one.folder / "statistics.safetensors").read_bytes() for one in stopped],
         [dataset.sample_latents(label) for label in range(3)],
         dataset.weights,
         artifact.gaussians(500),

@@ -1,0 +1,75 @@
+"""What a run would cost: how batches are measured, and what is said of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import pytest
+import torch
+
+from d3hr_datasets.runs.estimate import Estimate
+from d3hr_datasets.runs.measured_cost import MeasuredCost, measure_cost
+
+CPU = torch.device("cpu")
+
+
+def test_batches_grow_to_that_of_the_work() -> None:
+    sizes: list[int] = []
+    found = measure_cost(sizes.append, 11, CPU)
+    assert sizes == [1, 1, 2, 4, 8, 11, 11, 11]
+    assert (found.batch_size, found.largest_batch, found.device) == (11, 11, "cpu")
+    assert found.process_bytes is None or found.process_bytes > 1e7
+    assert found.gpu_bytes is None and found.gpu_total_bytes is None
+
+
+def test_slow_work_is_measured_on_few_images() -> None:
+    sizes: list[int] = []
+    found = measure_cost(sizes.append, 256, CPU, patience=0.0)
+    assert sizes == [1, 1]
+    assert (found.batch_size, found.largest_batch) == (1, 256)
+
+
+def test_time_is_that_of_an_image_in_a_large_batch() -> None:
+    found = measure_cost(lambda size: time.sleep(0.02), 4, CPU)
+    assert 0.004 < found.seconds_per_image < 0.02
+
+
+def test_batches_that_do_not_fit_are_not_waited_for() -> None:
+    def work(size: int) -> None:
+        if size > 4:
+            raise torch.OutOfMemoryError("no room")
+
+    assert measure_cost(work, 64, CPU).largest_batch == 4
+    with pytest.raises(torch.OutOfMemoryError):
+        measure_cost(lambda size: work(5), 64, CPU)
+
+
+MEASURED = MeasuredCost(8, 256, 0.5, "cuda:0", 2_000_000_000, 3_000_000_000, 8_000_000_000)
+ESTIMATE = Estimate(
+    "inverted", 60_000, 11_120, 60_000, 11, MEASURED, 2, 0.6, 60.0, 500_000_000, {"statistics": 4_000_000}
+)
+
+
+def test_all_is_said_with_its_unit() -> None:
+    rows = ESTIMATE.rows()
+    assert rows["images"] == "11,120 to 60,000 of 60,000 are inverted"
+    assert rows["forward passes"] == "11 per image, 122,320 to 660,000 in all"
+    assert rows["time"] == (
+        "0.9 to 5.0 hours by 2 processes; 600.0 ms per image, measured in batches of 8 on cuda:0"
+    )
+    assert rows["memory"] == "2.5 GB of the process at its peak, with batches of 256"
+    assert rows["GPU memory"] == "3.0 GB of 8.0 GB at its peak, with batches of 256"
+    assert rows["disk"] == "4.0 MB: 4.0 MB statistics"
+    values = ESTIMATE.to_dict()
+    assert values["forward_passes"] == [122_320, 660_000] and values["process_bytes"] == 2_500_000_000
+    assert values["hours"] == pytest.approx([(60 + 0.3 * 11_120) / 3600, (60 + 0.3 * 60_000) / 3600])
+
+
+def test_one_number_is_said_once() -> None:
+    measured = dataclasses.replace(MEASURED, process_bytes=None, gpu_bytes=9_000_000_000)
+    rows = dataclasses.replace(ESTIMATE, measured=measured, least_images=60_000, processes=1).rows()
+    assert rows["images"] == "60,000 of 60,000 are inverted"
+    assert rows["time"].startswith("10.0 hours by 1 process;")
+    assert rows["memory"] == "not known on this system"
+    assert "that is more than there is: give a smaller --batch-size" in rows["GPU memory"]
