@@ -91,46 +91,46 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
         num_readers: Threads that read images while the model runs.
         shrinkage: How far variances are drawn towards those that all classes share, as `shrink_variances`.
         sums: Also keep the sums behind the statistics, in whole numbers; and whose they are, if it says so.
-        tolerance: Stop a class when the standard error of its means is at most this share of its spread, as
-            `early_stop.has_enough` defines them; its images are taken in a random order. By default all are.
+        tolerance: Stop a class when its means are known to this share of its spread: `early_stop.has_enough`.
 
     Raises:
         UnreadableImageError: More images cannot be read than may be left out.
-        ConfigError: A class label or a size is out of range, not even one image at a time fits into memory,
-            modes or a tolerance are asked for without random access, or a tolerance without known labels,
-            Accelerate is not installed, or as `KeptSums.check`.
+        ConfigError: A class label or a size is out of range, not one image fits into memory, modes are asked
+            for without random access, Accelerate is not installed, or as `check_stoppable`, `KeptSums.check`.
         ModelFormatError: The model's latents, classes or images are not those of `info`.
         StatisticsError: A class has fewer than two images, or a latent is not finite.
         BuildError: Another process has ended before its work was done.
     """
-    check_sizes(batch_size, chunk_size, skip_unreadable, num_readers)
-    check_shrinkage(shrinkage)
+    sizes = check_sizes(batch_size, chunk_size, skip_unreadable, num_readers, shrinkage)
     check_fits(model, info)
     processes, images = join_processes(), as_images(source)
-    check_images(images, info, exact=sums is not None)
-    check_stoppable(tolerance, images)
+    check_images(images, info, exact=sums is not None, tolerance=tolerance)
     work, output = expand_user(work), expand_user(output)
     key = None if sums is None else sums.open_key_of(info, output, processes)
-    chunk_key = _chunk_key(images, model, info, chunk_size, sums, key, tolerance)
-    prefix = _open_work(work, chunk_key, info, processes)
+    prefix = _open_work(work, _chunk_key(images, model, info, chunk_size, sums, key), info, processes)
     centroids = _find_modes(prefix, images, model, info, batch_size, num_readers, skip_unreadable, processes)
-    sizes = (batch_size, chunk_size, skip_unreadable, num_readers)
     build = ChunkBuilder(images, model, info, prefix, *sizes, centroids, sums is not None, key)
     return _make_and_merge(build, output, processes, progress, shrinkage, sums, tolerance)
 
 
-def check_sizes(batch_size: int, chunk_size: int, skip_unreadable: int, num_readers: int) -> None:
-    """Check how a build is to run; arguments and errors as of `build_artifact`."""
+def check_sizes(
+    batch_size: int, chunk_size: int, skip_unreadable: int, num_readers: int, shrinkage: Shrinkage = "none"
+) -> tuple[int, int, int, int]:
+    """Return the sizes if a build can run so; arguments and errors as of `build_artifact`."""
+    check_shrinkage(shrinkage)
     check_int("skip_unreadable", skip_unreadable, 0)
     for name, size in (("batch_size", batch_size), ("chunk_size", chunk_size), ("num_readers", num_readers)):
         check_int(name, size, 1)
+    return batch_size, chunk_size, skip_unreadable, num_readers
 
 
-def check_images(images: Images, info: ArtifactInfo, exact: bool = False) -> None:
+def check_images(
+    images: Images, info: ArtifactInfo, exact: bool = False, tolerance: float | None = None
+) -> None:
     """Check before hours of work what is known of the images without reading them.
 
     Raises:
-        ConfigError: A label is none of the model's, or modes are asked of a stream.
+        ConfigError: A label is none of the model's, or modes are asked of a stream; or as `check_stoppable`.
         StatisticsError: A class has fewer than two images, or more than `exact` sums have room for.
     """
     if info.num_modes > 1 and not images.has_random_access:
@@ -138,6 +138,7 @@ def check_images(images: Images, info: ArtifactInfo, exact: bool = False) -> Non
             f"num_modes={info.num_modes} needs images in random order, which a stream cannot give; build "
             "from a copy on disk (without --streaming), or with num_modes=1"
         )
+    check_stoppable(tolerance, images)
     if images.labels is None:
         return
     counts = [0] * len(info.classes)
@@ -163,7 +164,6 @@ def _chunk_key(
     chunk_size: int,
     sums: KeptSums | None,
     key: bytes | None,
-    tolerance: float | None,
 ) -> str:
     """Return what names the chunks of a build: model, settings, and what is known of the images."""
     size = images.num_images if images.has_random_access else images.num_shards
@@ -178,8 +178,6 @@ def _chunk_key(
     ]
     if sums is not None:
         settings.append(["exact sums", None if key is None else key_id(key)])
-    if tolerance is not None:
-        settings.append(["tolerance", tolerance])
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -89,7 +89,8 @@ class EarlyStop:
             rows = len(info.classes) * info.num_modes
             moments = {t: build.moments(rows, info.latent_shape) for t in info.inversion.timesteps}
         for number, numbers in enumerate(iter(self._next_round, [])):
-            part = build.of_some(numbers, build.prefix.with_name(f"{build.prefix.name}-round{number:02d}"))
+            name = f"{build.prefix.name}.tolerance-{self._tolerance}.round-{number:02d}"
+            part = build.of_some(numbers, build.prefix.with_name(name))
             yield part
             self._decide(part, moments)
 

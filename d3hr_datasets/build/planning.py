@@ -19,7 +19,6 @@ from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.build.artifact_folder import written_folder
 from d3hr_datasets.build.build import build_artifact, check_images, check_sizes
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, Shrinkage
-from d3hr_datasets.build.early_stop import check_stoppable
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.loaded_model import LoadedModel, check_kind, load_model
@@ -253,8 +252,7 @@ def _describe(
         adapter=options.adapter is not None,
     )
     diffusion.forward_passes(info.decode)  # says before hours of work how it cannot be decoded
-    check_images(loaded.images, info, exact=options.sums is not None)
-    check_stoppable(settings.tolerance, loaded.images)
+    check_images(loaded.images, info, exact=options.sums is not None, tolerance=settings.tolerance)
     info, why = _complete(info, loaded.images, settings)
     shrinkage = shrinkage_note(loaded.images, info, settings)
     if options.sums is not None:

@@ -142,7 +142,7 @@ MODES: dict[str, Any] = {"info": {"num_modes": 3}, "tolerance": 0.4}
 @pytest.mark.parametrize("rounds", [0, 1])
 def test_a_killed_build_goes_on_in_its_round(rounds: int, tmp_path: Path) -> None:
     expected = _build(tmp_path / "whole", Pictures(range(60)), **MODES)
-    names = {path.name.split("-round")[1][:2] for path in (tmp_path / "whole.chunks").glob("*-round*")}
+    names = {path.name.split(".round-")[1][:2] for path in (tmp_path / "whole.chunks").glob("*.round-*")}
     assert len(names) >= 3
     source = Pictures(range(60))
     fatal = _chosen(source, 99, num_modes=3)[[2, 8][rounds]]  # of the first class
@@ -155,6 +155,15 @@ def test_a_killed_build_goes_on_in_its_round(rounds: int, tmp_path: Path) -> Non
     third = CountingPictures(range(60))
     _build(tmp_path / "a", third, **MODES)
     assert third.read == set()
+
+
+def test_chunks_of_one_tolerance_are_not_those_of_another(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    for tolerance in (0.35, None, 0.4, 0.35):
+        source = CountingPictures(range(60))
+        artifact = _build(tmp_path / f"{tolerance}", source, work, tolerance=tolerance)
+        assert artifact.info.counts == {0.35: (9, 9, 9), None: (20, 20, 20), 0.4: (7, 7, 7)}[tolerance]
+    assert source.read == set()
 
 
 class _Killed(CountingPictures):

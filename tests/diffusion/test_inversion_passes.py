@@ -22,7 +22,7 @@ FIXED: dict[str, Any] = {"method": "fixed_point"}
         ((400,), FIXED),
         ((200, 400), {**FIXED, "evaluations_per_step": 3}),
         ((-1,), FIXED),
-        ((-1, 400), {"first_timestep": 0}),
+        ((200, 400), {"first_timestep": 0}),
     ],
 )
 def test_passes_are_those_that_are_made(timesteps: tuple[int, ...], options: dict[str, Any]) -> None:

@@ -202,19 +202,11 @@ def building(folder: Path, work: Path) -> Any:
         class_options=ClassOptions(same_order=True),
         model_options=ModelOptions("cpu"),
     )
-    stopped = [
-        build_artifact(
-            Pictures(range(12)),
-            loaded,
-            Path(shutil.copytree(folder / "model", work / name / "model")).parent,
-            info,
-            work / f"{name}.chunks",
-            progress=False,
-            sums=sums,
-            tolerance=0.75,
-        )
-        for name, sums in (("stopped", None), ("exact", KeptSums()))
-    ]
+    stopped = {work / "stopped": None, work / "exact": KeptSums()}
+    for place, sums in stopped.items():
+        shutil.copytree(folder / "model", place / "model")
+        options: dict[str, Any] = {"progress": False, "sums": sums, "tolerance": 0.75}
+        build_artifact(Pictures(range(12)), loaded, place, info, work / "stopped.chunks", **options)
     dataset = D3HRDataset(built, work / "cache", ipc=3, device="cpu")
     imported = tiny_info(
         classes=("ant", "bee", "cat"), inversion=InversionConfig((500, 600)), decode=DecodeConfig(500)
@@ -226,7 +218,7 @@ def building(folder: Path, work: Path) -> Any:
     Artifact.save(work / "int8", dataclasses.replace(info, dtype="int8"), gaussians, modes)
     return [
         (work / "artifact" / "statistics.safetensors").read_bytes(),
-        [(one.folder / "statistics.safetensors").read_bytes() for one in stopped],
+        [(place / "statistics.safetensors").read_bytes() for place in stopped],
         [dataset.sample_latents(label) for label in range(3)],
         dataset.weights,
         artifact.gaussians(500),
