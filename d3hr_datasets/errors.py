@@ -48,7 +48,7 @@ class ModelFormatError(D3HRError, ValueError):
 
 
 class BuildError(D3HRError, RuntimeError):
-    """A build cannot go on, because another of its processes has ended."""
+    """A build cannot go on: another of its processes has ended, or one of its files was damaged meanwhile."""
 
 
 class StatisticsError(D3HRError, ValueError):

@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import MOMENTS
 from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
@@ -30,12 +28,12 @@ from d3hr_datasets.artifact.model import check_fits
 from d3hr_datasets.artifact.tolerance import Tolerance
 from d3hr_datasets.build.build_settings import Shrinkage, check_shrinkage
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
-from d3hr_datasets.build.clustering import find_centroids
 from d3hr_datasets.build.early_stop import EarlyStop, check_stoppable
 from d3hr_datasets.build.exact_moments import check_room, latent_sums
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.kept_sums import KeptSums
-from d3hr_datasets.build.mode_count import images_for_modes
+from d3hr_datasets.build.mode_latents import ModeLatents
+from d3hr_datasets.build.mode_search import find_modes
 from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.build.progress import BuildProgress
 from d3hr_datasets.build.shrinkage import shrink_variances
@@ -95,11 +93,11 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
 
     Raises:
         UnreadableImageError: More images cannot be read than may be left out.
-        ConfigError: A class label or a size is out of range, not one image fits into memory, modes are asked
-            for without random access, Accelerate is not installed, or as `check_stoppable`, `KeptSums.check`.
+        ConfigError: A class label or a size is out of range, not one image fits into memory, Accelerate is
+            not installed, or as `check_stoppable`, `KeptSums.check`.
         ModelFormatError: The model's latents, classes or images are not those of `info`.
-        StatisticsError: A class has fewer than two images, or a latent is not finite.
-        BuildError: Another process has ended before its work was done.
+        StatisticsError: A class has fewer than two images, or fewer than modes, or a latent is not finite.
+        BuildError: Another process has ended before its work was done, or a file was damaged meanwhile.
     """
     sizes = check_sizes(batch_size, chunk_size, skip_unreadable, num_readers, shrinkage)
     check_fits(model, info)
@@ -108,7 +106,10 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     work, output = expand_user(work), expand_user(output)
     key = None if sums is None else sums.open_key_of(info, output, processes)
     prefix = _open_work(work, _chunk_key(images, model, info, chunk_size, sums, key), info, processes)
-    centroids = _find_modes(prefix, images, model, info, batch_size, num_readers, skip_unreadable, processes)
+    centroids = None
+    if info.num_modes > 1:
+        how = (batch_size, chunk_size, num_readers, skip_unreadable > 0)
+        centroids = find_modes(ModeLatents(images, model, info, prefix, *how), processes)
     build = ChunkBuilder(images, model, info, prefix, *sizes, centroids, sums is not None, key)
     return _make_and_merge(build, output, processes, progress, shrinkage, sums, tolerance)
 
@@ -130,14 +131,9 @@ def check_images(
     """Check before hours of work what is known of the images without reading them.
 
     Raises:
-        ConfigError: A label is none of the model's, or modes are asked of a stream; or as `check_stoppable`.
+        ConfigError: A label is none of the model's; or as `check_stoppable`.
         StatisticsError: A class has fewer than two images, or more than `exact` sums have room for.
     """
-    if info.num_modes > 1 and not images.has_random_access:
-        raise ConfigError(
-            f"num_modes={info.num_modes} needs images in random order, which a stream cannot give; build "
-            "from a copy on disk (without --streaming), or with num_modes=1"
-        )
     check_stoppable(tolerance, images)
     if images.labels is None:
         return
@@ -194,25 +190,6 @@ def _open_work(work: Path, key: str, info: ArtifactInfo, processes: Any) -> Path
     if not description.is_file():
         raise ConfigError(f"{work} is not the folder of the first process; give one that all machines share")
     return work / key
-
-
-def _find_modes(
-    prefix: Path,
-    images: Images,
-    model: LatentDiffusion,
-    info: ArtifactInfo,
-    batch_size: int,
-    num_readers: int,
-    skip_unreadable: int,
-    processes: Any,
-) -> torch.Tensor | None:
-    """Return the centroids of the modes of every class, sought in a random part of the images, if any."""
-    if info.num_modes == 1 or images.num_images is None:
-        return None
-    chosen = images_for_modes(images.num_images, len(info.classes), info.inversion.seed)
-    path = prefix.with_name(f"{prefix.name}-modes.safetensors")
-    with processes.main_process_first():  # the others read what it finds
-        return find_centroids(path, images, chosen, model, info, batch_size, num_readers, skip_unreadable > 0)
 
 
 def _make_chunks(build: ChunkBuilder, processes: Any, progress: bool) -> None:

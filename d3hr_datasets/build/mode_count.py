@@ -1,4 +1,4 @@
-"""How many modes a class is given where nobody says: images -> a number that fits them, and why.
+"""How many modes a class is given where nobody says, and in which images they are sought.
 
 Groups are spread over modes where an artifact stores them, which is what trains the best students; so a build
 stores some wherever they can be found.
@@ -14,8 +14,10 @@ from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.sources.records import Images
 
-# Images per class, on average, in which modes are sought.
+# Images of a class in which modes are sought, and of each of its modes: the mean of n images is 1/n of their
+# variance off, so that k-means of so many is within a hundredth of k-means of all.
 IMAGES_FOR_MODES = 1000
+IMAGES_PER_CENTROID = 200
 # As many modes as the embedded artifact has, and fewer for classes of few images, so that each mode stands
 # for some; none where a class has too few for five.
 MOST_MODES = 50
@@ -26,9 +28,6 @@ FEWEST_IMAGES = 5 * IMAGES_PER_MODE
 def choose_num_modes(images: Images, info: ArtifactInfo) -> tuple[int, str]:
     """Return the modes per class that fit images: a twentieth of the smallest class, at most fifty.
 
-    At least ten images for each mode must be among those in which modes are sought, which are fewer than all
-    where classes are of very different sizes.
-
     Args:
         images: What is built from, with the model's class labels.
         info: What is built; its `num_modes` plays no part.
@@ -36,43 +35,59 @@ def choose_num_modes(images: Images, info: ArtifactInfo) -> tuple[int, str]:
     Returns:
         The number, 1 where none are stored, and a sentence that says why.
     """
-    if not images.has_random_access:
-        return 1, (
-            "no modes are stored: a stream is not read in random order, which finding them takes; build from "
-            "a copy on disk (without --streaming) to have some"
-        )
     if images.labels is None:
         return 1, (
             f"no modes are stored: labels are known only when images are read, and {FEWEST_IMAGES} images of "
             "each class are wanted; --modes 10 stores ten all the same"
         )
-    labels, num_classes = torch.tensor(images.labels), len(info.classes)
-    counts = labels.bincount(minlength=num_classes)
+    counts = torch.tensor(images.labels).bincount(minlength=len(info.classes))
     label = int(counts.argmin())
     smallest = f"the smallest class, {info.classes[label]!r}, has {int(counts[label]):,} images"
-    chosen = images_for_modes(len(labels), num_classes, info.inversion.seed)
-    fewest_chosen = int(labels[chosen].bincount(minlength=num_classes).min())
-    modes = min(MOST_MODES, int(counts[label]) // IMAGES_PER_MODE, fewest_chosen // (IMAGES_PER_MODE // 2))
-    if counts[label] < FEWEST_IMAGES or modes < 2:
+    modes = min(MOST_MODES, int(counts[label]) // IMAGES_PER_MODE)
+    if counts[label] < FEWEST_IMAGES:
         return 1, (
-            f"no modes are stored: {smallest}, {fewest_chosen:,} of them among the {len(chosen):,} images in "
-            f"which modes are sought, and {FEWEST_IMAGES} are wanted; --modes 2 stores two all the same"
+            f"no modes are stored: {smallest}, and {FEWEST_IMAGES} are wanted; --modes 2 stores two all the "
+            "same"
         )
     elements = math.prod(info.latent_shape)
+    sought = int(counts.clamp(max=images_of_class(modes)).sum())
     megabytes = [
-        4 * elements * len(chosen) / 1e6,
-        2 * elements * num_classes * (modes + 1) * len(info.inversion.timesteps) / 1e6,
+        4 * elements * sought / 1e6,
+        2 * elements * len(counts) * (modes + 1) * len(info.inversion.timesteps) / 1e6,
     ]
     return modes, (
-        f"{modes} modes per class are stored: {smallest}. To find them takes the latents of {len(chosen):,} "
-        f"images, {megabytes[0]:,.1f} MB of memory, and storing them {megabytes[1]:,.1f} MB; --modes 1 "
-        "stores none"
+        f"{modes} modes per class are stored: {smallest}. To find them takes the latents of {sought:,} "
+        f"images, {megabytes[0]:,.1f} MB on the disk meanwhile, and storing them {megabytes[1]:,.1f} MB; "
+        "--modes 1 stores none"
     )
 
 
-def images_for_modes(num_images: int, num_classes: int, seed: int) -> list[int]:
-    """Return the numbers of the random images in which modes are sought, ascending."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "modes"))
-    order = torch.randperm(num_images, generator=generator)
-    chosen: list[int] = order[: IMAGES_FOR_MODES * num_classes].sort().values.tolist()
-    return chosen
+def images_of_class(num_modes: int) -> int:
+    """Return in how many images of a class modes are sought, where it has as many."""
+    return max(IMAGES_FOR_MODES, IMAGES_PER_CENTROID * num_modes)
+
+
+def images_for_modes(images: Images, info: ArtifactInfo) -> list[int]:
+    """Return the numbers of the random images in which modes are sought, ascending.
+
+    Args:
+        images: With random access. Where labels are not known, a class has as many as are wanted on average.
+        info: What is built.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(info.inversion.seed, "modes"))
+    order = torch.randperm(images.num_images or 0, generator=generator)
+    wanted = images_of_class(info.num_modes)
+    if images.labels is None:
+        chosen = order[: wanted * len(info.classes)]
+    else:
+        labels = torch.tensor(images.labels)[order]
+        chosen = torch.cat([order[labels == label][:wanted] for label in range(len(info.classes))])
+    numbers: list[int] = chosen.sort().values.tolist()
+    return numbers
+
+
+def share_for_modes(images: Images, info: ArtifactInfo) -> float:
+    """Return the share of the images of a stream in which modes are sought: all where nobody knows them."""
+    if not images.num_images:
+        return 1.0
+    return min(1.0, images_of_class(info.num_modes) * len(info.classes) / images.num_images)

@@ -95,7 +95,7 @@ def test_build_that_was_killed_keeps_its_modes(
 
     with pytest.raises(KeyboardInterrupt, match="killed"):
         build(Fatal())
-    monkeypatch.setattr("d3hr_datasets.build.clustering.fit_centroids", None)  # not sought again
+    monkeypatch.setattr("d3hr_datasets.build.mode_search.ModePoints", None)  # not sought again
     statistics = (build(Bright()).folder / STATISTICS).read_bytes()
     assert statistics == (artifact.folder / STATISTICS).read_bytes()
 
@@ -124,7 +124,7 @@ def test_modes_of_replaced_images_are_sought_again(tmp_path: Path, monkeypatch: 
             write(name, number, level)
     before = build("work")
     with monkeypatch.context() as patch:
-        patch.setattr("d3hr_datasets.build.clustering.fit_centroids", None)
+        patch.setattr("d3hr_datasets.build.mode_search.ModePoints", None)
         assert build("work") == before  # they are not sought again in the same images
     # The images of the second chunk, which are those that they were, had a mode each and share one now.
     for number in (0, 1):

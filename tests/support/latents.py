@@ -25,7 +25,8 @@ from d3hr_datasets import (
     sample_group,
     sample_modes,
 )
-from d3hr_datasets.build.clustering import fit_centroids, nearest_mode
+from d3hr_datasets.build.clustering import nearest_mode
+from d3hr_datasets.build.mode_points import ModePoints
 from d3hr_datasets.sampling.nested_sampling import sample_nested
 from d3hr_datasets.students.selection import herding, k_center
 
@@ -79,7 +80,10 @@ def large_sums() -> dict[str, str]:
         moments.update(latents[part : part + 20], labels[part : part + 20])
     gaussians = moments.gaussians()
     points = torch.randn(2000, 4, 4, 4, generator=generator)
-    centroids = fit_centroids(points, torch.arange(2000) % 2, 2, 8)
+    joined = [ModePoints(8, points[0].numel()) for _ in range(2)]
+    for label, one in enumerate(joined):
+        one.update(points[label::2])
+    centroids = torch.stack([one.centroids() for one in joined]).view(2, 8, *points.shape[1:])
     found = {
         "mean": gaussians.mean,
         "variance": gaussians.variance,

@@ -1,0 +1,209 @@
+"""The latents in which modes are sought: images -> VAE latents, on the disk, a file for each run of images.
+
+The files are cut by shard and image alone, so that any process may make any of them; one that is damaged
+counts as missing. They go when the modes are found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.build.chunks import load_tensors, save_tensors
+from d3hr_datasets.build.mode_count import images_for_modes, share_for_modes
+from d3hr_datasets.build.reading_ahead import halve_on_out_of_memory, read_ahead
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.errors import BuildError, UnreadableImageError
+from d3hr_datasets.numerics.seeds import derive_seed
+from d3hr_datasets.sources.records import ImageRecord, Images
+
+logger = logging.getLogger(__name__)
+SEEDS = 2**32  # numbers that `derive_seed` returns
+
+
+class ModeLatents:
+    """Makes and reads the latents of the images in which modes are sought.
+
+    Of images with random access these are `images_for_modes`, of a stream each one by its number, with the
+    chance of `share_for_modes`.
+
+    Args:
+        images: Where the images come from.
+        model: The diffusion model; its VAE is what runs.
+        info: Image size, classes, modes.
+        prefix: Folder and first part of the names of the files.
+        batch_size: Images per batch; halved as often as memory runs out.
+        chunk_size: Images per file.
+        num_readers: Threads that read.
+        skip_unreadable: Leave out images that cannot be read.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        model: LatentDiffusion,
+        info: ArtifactInfo,
+        prefix: Path,
+        batch_size: int,
+        chunk_size: int,
+        num_readers: int,
+        skip_unreadable: bool,
+    ) -> None:
+        self.images = images
+        self.model = model
+        self.info = info
+        self.prefix = prefix
+        self._chunk_size = chunk_size
+        self._num_readers = num_readers
+        self._skip_unreadable = skip_unreadable
+        self._chosen = images_for_modes(images, info) if images.has_random_access else None
+        self._share = 1.0 if images.has_random_access else share_for_modes(images, info)
+        self._encode = halve_on_out_of_memory(self._encode_records, batch_size)
+        self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
+        self.identity = self._identity(self._chosen or ())
+
+    def make(self, rank: int, num_processes: int) -> None:
+        """Make the files of one of several processes that are missing.
+
+        Args:
+            rank: 0 to `num_processes` - 1.
+            num_processes: How many share the work.
+
+        Raises:
+            UnreadableImageError: An image cannot be read, and none may be left out.
+        """
+        many = self.images.num_shards >= num_processes
+        for shard in range(self.images.num_shards):
+            if many and shard % num_processes != rank:
+                continue
+            for number in itertools.count():
+                if self._chosen is not None and number * self._chunk_size >= len(self._chosen):
+                    break
+                if not many and (shard + number) % num_processes != rank:
+                    continue
+                if self._make(shard, number * self._chunk_size):
+                    break
+
+    def files(self) -> list[Path]:
+        """Return the files there are, in the order of the images."""
+        return sorted(self.prefix.parent.glob(f"{self.prefix.name}-*.latents.safetensors"))
+
+    def remove(self) -> None:
+        """Remove the files."""
+        for path in self.files():
+            path.unlink(missing_ok=True)
+
+    def _make(self, shard: int, start: int) -> bool:
+        """Make a file where it is missing; return whether no image comes after its own."""
+        path = self.prefix.with_name(f"{self.prefix.name}-{shard:05d}-{start:012d}.latents.safetensors")
+        stop = start + self._chunk_size
+        chosen = None if self._chosen is None else self._chosen[start:stop]
+        identity = self._identity(chosen or ())
+        loaded = load_tensors(path)
+        if loaded is not None and loaded[1].get("identity") == identity:
+            return loaded[1].get("last") == "true"
+        if path.exists():
+            logger.warning("%s is damaged or of files that have changed since: it is made anew", path)
+        if chosen is None:
+            taken = self._take(shard, start)
+            records = [record for number, record in taken if self._is_chosen(shard, number)]
+            last = len(taken) < self._chunk_size
+        else:
+            records = [next(self.images.records(0, number)) for number in chosen]
+            last = stop >= len(self._chosen or ())
+        latents, labels = self._encode(records)
+        order = labels.argsort(stable=True)  # so that those of a class are read in one piece
+        notes = {"identity": identity, "last": json.dumps(last)}
+        save_tensors(path, {"latents": latents[order], "labels": labels[order]}, notes)
+        return last
+
+    def _identity(self, chosen: Sequence[int]) -> str:
+        """Return what tells images from others: which they are, and what the source says of them."""
+        numbers = hashlib.sha256(json.dumps(list(chosen)).encode()).hexdigest()
+        return f"{numbers} {self._share} {self.images.identity_of(chosen)}"
+
+    def _is_chosen(self, shard: int, number: int) -> bool:
+        seed = derive_seed(self.info.inversion.seed, shard, number, "modes")
+        return seed < self._share * SEEDS
+
+    def _take(self, shard: int, start: int) -> list[tuple[int, ImageRecord]]:
+        """Return a run of a stream with its numbers. It is read on where it is, not from its start again."""
+        if self._position is not None and self._position[0] == shard and self._position[1] <= start:
+            records = self._position[2]
+            for _ in itertools.islice(records, start - self._position[1]):
+                pass
+        else:
+            records = self.images.records(shard, start)
+        taken = list(itertools.islice(records, self._chunk_size))
+        self._position = (shard, start + len(taken), records)
+        return list(enumerate(taken, start))
+
+    def _encode_records(
+        self, batch_size: int, records: Sequence[ImageRecord]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return latents (N, C, H, W) float32, and labels (N,) int64, of the images that can be read."""
+        latents, labels = [torch.empty(0, *self.info.latent_shape)], []
+        with ThreadPoolExecutor(self._num_readers) as pool:
+            for batch in read_ahead(pool, records, batch_size, self.info):
+                items = []
+                for _, future in batch:
+                    try:
+                        items.append(future.result())
+                    except UnreadableImageError:
+                        if not self._skip_unreadable:
+                            raise
+                if items:
+                    latents.append(self.model.encode(torch.stack([image for image, _ in items])).cpu())
+                    labels += [label for _, label in items]
+        return torch.cat(latents), torch.tensor(labels, dtype=torch.int64)
+
+
+def read_labels(path: Path) -> torch.Tensor:
+    """Return the labels (N,) int64, ascending, of a file of latents.
+
+    Raises:
+        BuildError: The file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            labels: torch.Tensor = file.get_tensor("labels")
+    except (OSError, SafetensorError) as error:
+        raise damaged(path, error) from error
+    return labels
+
+
+def read_latents(path: Path, class_labels: Sequence[int]) -> dict[int, torch.Tensor]:
+    """Return the latents (N, C, H, W) float32 of some classes in a file, those that have any, by label.
+
+    Raises:
+        BuildError: The file is damaged.
+    """
+    found = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            labels, latents = file.get_tensor("labels"), file.get_slice("latents")
+            wanted = torch.tensor(class_labels)
+            first = torch.searchsorted(labels, wanted).tolist()
+            last = torch.searchsorted(labels, wanted, right=True).tolist()
+            for label, begin, end in zip(class_labels, first, last, strict=True):
+                if end > begin:
+                    found[label] = latents[begin:end]
+    except (OSError, SafetensorError) as error:
+        raise damaged(path, error) from error
+    return found
+
+
+def damaged(path: Path, reason: object = "it is not as it was written") -> BuildError:
+    """Return the error of a file of the search that was damaged since a process of this run checked it."""
+    return BuildError(
+        f"{path} was damaged while modes were sought ({reason}); run the build again: it is made anew"
+    )

@@ -1,0 +1,140 @@
+"""The search for the modes of all classes, by any number of processes: images -> centroids.
+
+1. Each process encodes its share of the images; latents go to the disk (`mode_latents`). In memory are those
+   of one chunk: `chunk_size` x D x 4 bytes, twice.
+2. Each process takes its share of the classes, some at a time, reads what the files have of them in the order
+   of the images, and clusters them (`mode_points`). The centroids of a class are a file, too. A class holds
+   HELD_PER_MODE x M x D x 4 bytes at most, as many classes are held at a time as fit into GROUP_BYTES (at
+   least one), and clustering one takes four times its own bytes besides.
+3. The first process puts the centroids of all classes into one file, K x M x D x 4 bytes (twice
+   while it writes them), which all hold while they build.
+
+So memory grows with modes and not with images. For K = 1,000 classes of M = 50 modes, D = 4,096 elements of a
+latent and chunks of 2,048 images that is 0.07 GB, then 0.5 + 0.3 GB, then 1.6 GB, besides the model. No step
+depends on the number of processes: centroids are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from d3hr_datasets.build.chunks import load_tensors, save_tensors
+from d3hr_datasets.build.joined_processes import wait_for_processes
+from d3hr_datasets.build.mode_latents import ModeLatents, damaged, read_labels, read_latents
+from d3hr_datasets.build.mode_points import HELD_PER_MODE, ModePoints
+from d3hr_datasets.errors import StatisticsError
+from d3hr_datasets.numerics.torch_settings import neutral
+
+GROUP_BYTES = 512 * 2**20  # of the latents of the classes that are clustered one after the other
+
+
+@neutral()
+def find_modes(latents: ModeLatents, processes: Any) -> torch.Tensor:
+    """Find the centroids of the modes of every class, or read those an earlier run found in the same images.
+
+    Every process of a build calls this, and each does its share.
+
+    Args:
+        latents: In which modes are sought.
+        processes: As of `join_processes`.
+
+    Returns:
+        (K, M, C, H, W) float32.
+
+    Raises:
+        StatisticsError: A class has fewer images than modes.
+        UnreadableImageError: An image cannot be read, and none may be left out.
+        MissingExtraError: scikit-learn is not installed.
+        BuildError: Another process has ended, or files were damaged meanwhile.
+    """
+    path = latents.prefix.with_name(f"{latents.prefix.name}-modes.safetensors")
+    centroids = _read(path, latents.identity)
+    wait_for_processes(processes)  # what one of them has found all have: nobody writes before
+    if centroids is None:
+        latents.make(processes.process_index, processes.num_processes)
+        wait_for_processes(processes)
+        _check_counts(latents)
+        _cluster(latents, processes.process_index, processes.num_processes)
+        wait_for_processes(processes)
+        if processes.is_main_process:
+            _collect(path, latents)
+        wait_for_processes(processes)
+        centroids = _read(path, latents.identity)
+    if centroids is None:
+        raise damaged(path)
+    if processes.is_main_process:
+        latents.remove()  # also what a run left that was killed
+        for one in latents.prefix.parent.glob(f"{latents.prefix.name}-*.centroids.safetensors"):
+            one.unlink(missing_ok=True)
+    return centroids
+
+
+def _read(path: Path, identity: str) -> torch.Tensor | None:
+    """Return centroids that were found in the same images; None where there are none."""
+    loaded = load_tensors(path)
+    if loaded is None or loaded[1].get("identity") != identity:
+        return None
+    return loaded[0].get("centroids")
+
+
+def _check_counts(latents: ModeLatents) -> None:
+    """Check in every process, so that none waits for another, that there are enough images of each class.
+
+    Raises:
+        StatisticsError: A class has fewer images than modes.
+    """
+    info = latents.info
+    counts = torch.zeros(len(info.classes), dtype=torch.int64)
+    for path in latents.files():
+        counts += read_labels(path).bincount(minlength=len(counts))
+    label = int(counts.argmin())
+    if counts[label] < info.num_modes:
+        raise StatisticsError(
+            f"class label {label} has {int(counts[label])} images to find {info.num_modes} modes in; add "
+            "images, or build with fewer modes (num_modes=1 stores none)"
+        )
+
+
+def _cluster(latents: ModeLatents, rank: int, num_processes: int) -> None:
+    """Find the centroids of every so manieth class that are missing, and write them."""
+    info = latents.info
+    size = math.prod(info.latent_shape)
+    labels = [
+        label
+        for label in range(rank, len(info.classes), num_processes)
+        if _read(_class_path(latents, label), latents.identity) is None
+    ]
+    at_once = max(1, GROUP_BYTES // (4 * HELD_PER_MODE * info.num_modes * size))
+    for first in range(0, len(labels), at_once):
+        points = {label: ModePoints(info.num_modes, size) for label in labels[first : first + at_once]}
+        for path in latents.files():
+            for label, found in read_latents(path, list(points)).items():
+                points[label].update(found)
+        for label in list(points):
+            centroids = points.pop(label).centroids().view(info.num_modes, *info.latent_shape)
+            notes = {"identity": latents.identity}
+            save_tensors(_class_path(latents, label), {"centroids": centroids}, notes)
+
+
+def _collect(path: Path, latents: ModeLatents) -> None:
+    """Write the centroids of all classes into one file.
+
+    Raises:
+        BuildError: Those of a class were damaged.
+    """
+    info = latents.info
+    centroids = torch.empty(len(info.classes), info.num_modes, *info.latent_shape)
+    for label in range(len(info.classes)):
+        one = _read(_class_path(latents, label), latents.identity)
+        if one is None:
+            raise damaged(_class_path(latents, label))
+        centroids[label] = one
+    save_tensors(path, {"centroids": centroids}, {"identity": latents.identity})
+
+
+def _class_path(latents: ModeLatents, label: int) -> Path:
+    return latents.prefix.with_name(f"{latents.prefix.name}-{label:05d}.centroids.safetensors")
