@@ -15,26 +15,26 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import MOMENTS
-from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.membership import Member, count_members, key_id, write_membership
 from d3hr_datasets.artifact.model import check_fits
 from d3hr_datasets.artifact.tolerance import Tolerance
 from d3hr_datasets.build.build_settings import Shrinkage, check_shrinkage
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
+from d3hr_datasets.build.chunks import Chunk
 from d3hr_datasets.build.early_stop import EarlyStop, check_stoppable
 from d3hr_datasets.build.exact_moments import check_room, latent_sums
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.kept_sums import KeptSums
+from d3hr_datasets.build.merged_moments import MergedMoments
 from d3hr_datasets.build.mode_latents import ModeLatents
 from d3hr_datasets.build.mode_search import find_modes
-from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.build.progress import BuildProgress
 from d3hr_datasets.build.shrinkage import shrink_variances
 from d3hr_datasets.config.checks import check_int
@@ -106,11 +106,9 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     work, output = expand_user(work), expand_user(output)
     key = None if sums is None else sums.open_key_of(info, output, processes)
     prefix = _open_work(work, _chunk_key(images, model, info, chunk_size, sums, key), info, processes)
-    centroids = None
-    if info.num_modes > 1:
-        how = (batch_size, chunk_size, num_readers, skip_unreadable > 0)
-        centroids = find_modes(ModeLatents(images, model, info, prefix, *how), processes)
-    build = ChunkBuilder(images, model, info, prefix, *sizes, centroids, sums is not None, key)
+    parts = (images, model, info, prefix, *sizes)
+    centroids = find_modes(ModeLatents(*parts), processes) if info.num_modes > 1 else None
+    build = ChunkBuilder(*parts, centroids, sums is not None, key)
     return _make_and_merge(build, output, processes, progress, shrinkage, sums, tolerance)
 
 
@@ -232,12 +230,13 @@ def _merge(
     """Merge all chunks in their order and write the artifact; a chunk that was damaged is made again."""
     build = parts[0]
     info = build.info
-    rows = len(info.classes) * info.num_modes
-    total: dict[float, Any] = {t: build.moments(rows, info.latent_shape) for t in info.inversion.timesteps}
+
+    def chunks() -> Iterator[Chunk]:
+        return itertools.chain.from_iterable(part.chunks(0, 1) for part in parts)
+
+    merged = MergedMoments(chunks, info, build.moments)
     pixels, unreadable, members = 0, [], []
-    for chunk in itertools.chain.from_iterable(part.chunks(0, 1) for part in parts):
-        for timestep, moments in chunk.moments.items():
-            total[timestep].merge(moments, chunk.rows)
+    for chunk in merged:
         pixels += chunk.pixels
         unreadable += chunk.unreadable
         members += chunk.members
@@ -247,8 +246,8 @@ def _merge(
             f"({unreadable[0]['reason']}); at most {build.skip_unreadable} may be left out: mend them and "
             "run the build again, or raise --skip-unreadable"
         )
-    sums = None if kept is None else latent_sums(total, info.num_modes)
-    gaussians, modes = _statistics(total, info.num_modes) if sums is None else sums.statistics()
+    sums = None if kept is None else latent_sums(merged.total, info.num_modes)
+    gaussians, modes = merged.statistics() if sums is None else sums.statistics()
     source = {**info.source, "fingerprint": f"{pixels % 2**256:064x}"}
     if unreadable:
         source["unreadable"] = unreadable
@@ -261,11 +260,3 @@ def _merge(
         how = (build.model.network.dtype, check_shrinkage(shrinkage))
         noted = count_members(found, artifact.sha256[MOMENTS], build.membership_key, *how)
         write_membership(kept.paths[0], noted)
-
-
-def _statistics(
-    total: Mapping[float, RunningMoments], num_modes: int
-) -> tuple[dict[float, ClassGaussians], dict[float, ClassModes]]:
-    """Return the Gaussians and the modes of rows of modes, the latter empty where a class is one row."""
-    gaussians = {t: moments.grouped(num_modes).gaussians() for t, moments in total.items()}
-    return gaussians, {t: moments.modes(num_modes) for t, moments in total.items() if num_modes > 1}

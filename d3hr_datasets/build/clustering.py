@@ -98,6 +98,6 @@ def _k_means(points: torch.Tensor, number: int, seed: int, weights: torch.Tensor
 @neutral()
 def nearest_mode(latents: torch.Tensor, class_labels: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
     """Return the mode (B,) of latents (B, C, H, W): the nearest centroid of the own class, or the first."""
-    own = centroids[class_labels]
-    distances = [squared_norm(latents - own[:, mode], latents.dim() - 1) for mode in range(own.shape[1])]
+    dims, modes = latents.dim() - 1, range(centroids.shape[1])
+    distances = [squared_norm(latents - centroids[class_labels, mode], dims) for mode in modes]
     return torch.stack(distances, dim=1).argmin(dim=1)

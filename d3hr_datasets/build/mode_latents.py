@@ -6,6 +6,7 @@ counts as missing. They go when the modes are found.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -13,6 +14,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +25,7 @@ from d3hr_datasets.build.mode_count import images_for_modes, share_for_modes
 from d3hr_datasets.build.reading_ahead import halve_on_out_of_memory, read_ahead
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import BuildError, UnreadableImageError
+from d3hr_datasets.io.untrusted_files import check_file
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.sources.records import ImageRecord, Images
 
@@ -43,8 +46,8 @@ class ModeLatents:
         prefix: Folder and first part of the names of the files.
         batch_size: Images per batch; halved as often as memory runs out.
         chunk_size: Images per file.
+        skip_unreadable: Images that may be left out; all that cannot be read are, unless it is 0.
         num_readers: Threads that read.
-        skip_unreadable: Leave out images that cannot be read.
     """
 
     def __init__(
@@ -55,8 +58,8 @@ class ModeLatents:
         prefix: Path,
         batch_size: int,
         chunk_size: int,
+        skip_unreadable: int,
         num_readers: int,
-        skip_unreadable: bool,
     ) -> None:
         self.images = images
         self.model = model
@@ -173,11 +176,8 @@ def read_labels(path: Path) -> torch.Tensor:
     Raises:
         BuildError: The file is damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            labels: torch.Tensor = file.get_tensor("labels")
-    except (OSError, SafetensorError) as error:
-        raise damaged(path, error) from error
+    with _opened(path) as file:
+        labels: torch.Tensor = file.get_tensor("labels")
     return labels
 
 
@@ -187,19 +187,25 @@ def read_latents(path: Path, class_labels: Sequence[int]) -> dict[int, torch.Ten
     Raises:
         BuildError: The file is damaged.
     """
-    found = {}
+    found, wanted = {}, torch.tensor(class_labels)
+    with _opened(path) as file:
+        labels, latents = file.get_tensor("labels"), file.get_slice("latents")
+        first = torch.searchsorted(labels, wanted).tolist()
+        last = torch.searchsorted(labels, wanted, right=True).tolist()
+        for label, begin, end in zip(class_labels, first, last, strict=True):
+            if end > begin:
+                found[label] = latents[begin:end]
+    return found
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
+        check_file(path)
         with safe_open(path, framework="pt") as file:
-            labels, latents = file.get_tensor("labels"), file.get_slice("latents")
-            wanted = torch.tensor(class_labels)
-            first = torch.searchsorted(labels, wanted).tolist()
-            last = torch.searchsorted(labels, wanted, right=True).tolist()
-            for label, begin, end in zip(class_labels, first, last, strict=True):
-                if end > begin:
-                    found[label] = latents[begin:end]
+            yield file
     except (OSError, SafetensorError) as error:
         raise damaged(path, error) from error
-    return found
 
 
 def damaged(path: Path, reason: object = "it is not as it was written") -> BuildError:

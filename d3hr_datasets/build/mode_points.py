@@ -32,6 +32,7 @@ class ModePoints:
         size: Elements of a latent, D.
     """
 
+    @neutral()
     def __init__(self, num_modes: int, size: int) -> None:
         self.num_modes = num_modes
         self.capacity = HELD_PER_MODE * num_modes

@@ -86,12 +86,12 @@ class Process:
 
 
 def latents_of(
-    folder: Path, source: Any = None, encoder: Any = None, num_modes: int = 3, skip: bool = False
+    folder: Path, source: Any = None, encoder: Any = None, num_modes: int = 3, skip: int = 0
 ) -> ModeLatents:
     folder.mkdir(exist_ok=True)
     images = as_images(Pictures() if source is None else source)
     info = tiny_info(num_modes=num_modes)
-    return ModeLatents(images, encoder or Encoder(), info, folder / "key", 3, 4, 2, skip)
+    return ModeLatents(images, encoder or Encoder(), info, folder / "key", 3, 4, skip, 2)
 
 
 def search(folder: Path, *options: Any, processes: int = 1, **more: Any) -> torch.Tensor:
@@ -189,7 +189,7 @@ def test_images_that_cannot_be_read_are_left_out_where_they_may_be(tmp_path: Pat
     with pytest.raises(UnreadableImageError, match="broken"):
         search(tmp_path / "none", Stream(unreadable=True))
     encoder = Encoder()
-    search(tmp_path / "some", Stream(unreadable=True), encoder, skip=True)
+    search(tmp_path / "some", Stream(unreadable=True), encoder, skip=1)
     assert encoder.encoded == NUMBER - 1
 
 

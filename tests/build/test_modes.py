@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ from d3hr_datasets import (
     sample_modes,
 )
 from d3hr_datasets.artifact.d3hr_json import STATISTICS
+from d3hr_datasets.build import merged_moments
 from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError
+from d3hr_datasets.sources.records import ImageRecord
 from tests.support.tampering import change_statistics
 from tests.support.tiny import TIMESTEPS, TinyImages, tiny_info, tiny_model, tiny_pipeline
 
@@ -98,6 +102,47 @@ def test_build_that_was_killed_keeps_its_modes(
     monkeypatch.setattr("d3hr_datasets.build.mode_search.ModePoints", None)  # not sought again
     statistics = (build(Bright()).folder / STATISTICS).read_bytes()
     assert statistics == (artifact.folder / STATISTICS).read_bytes()
+
+
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_stream_of_the_same_images_has_the_same_modes(
+    num_shards: int, artifact: Artifact, tmp_path: Path
+) -> None:
+    class Stream:
+        def __init__(self) -> None:
+            self.num_shards = num_shards
+            self.num_images = None
+
+        def records(self, shard: int, start: int) -> Iterator[ImageRecord]:
+            size = 12 // num_shards
+            for index in range(size * shard + start, size * (shard + 1)):
+                yield ImageRecord(str(index), str(index), partial(Bright().__getitem__, index))
+
+    tiny_pipeline().save_pretrained(tmp_path / "artifact" / "model")
+    info = tiny_info(num_modes=2, dtype="float32")
+    sizes: dict[str, Any] = {"batch_size": 5, "chunk_size": 7, "progress": False}
+    built = build_artifact(Stream(), tiny_model(), tmp_path / "artifact", info, tmp_path / "work", **sizes)
+    for timestep in TIMESTEPS:
+        found, expected = built.modes(timestep), artifact.modes(timestep)
+        assert torch.equal(found.count, expected.count)
+        torch.testing.assert_close(found.mean, expected.mean, rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.variance, expected.variance, rtol=0, atol=1e-5)
+
+
+def test_classes_are_added_up_in_groups_where_memory_is_short(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[list[int]] = []
+    empty = merged_moments.MergedMoments._empty
+    noted = lambda self, group: (groups.append(list(group)), empty(self, group))[1]  # noqa: E731
+    monkeypatch.setattr(merged_moments.MergedMoments, "_empty", noted)
+    monkeypatch.setattr(merged_moments, "MERGE_BYTES", 2 * 16 * 2 * 48 * len(TIMESTEPS))
+    tiny_pipeline().save_pretrained(tmp_path / "artifact" / "model")
+    info = tiny_info(num_modes=2, dtype="float32")
+    sizes: dict[str, Any] = {"batch_size": 5, "chunk_size": 7, "progress": False}
+    built = build_artifact(Bright(), tiny_model(), tmp_path / "artifact", info, tmp_path / "work", **sizes)
+    assert (built.folder / STATISTICS).read_bytes() == (artifact.folder / STATISTICS).read_bytes()
+    assert groups == [[0, 1], [2]]
 
 
 def test_modes_of_replaced_images_are_sought_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ ALLOWED = {
     ("artifact.moments_file", "safe_open", "read_moments"): ASKED,
     ("diffusion.adapters", "load_file", "apply_adapter"): ASKED,
     ("build.chunks", "safe_open", "load_tensors"): ASKED,
+    ("build.mode_latents", "safe_open", "_opened"): ASKED,
     (
         "image_sets.tensor_files",
         "load",

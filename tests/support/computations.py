@@ -32,6 +32,7 @@ from d3hr_datasets.artifact.d3hr_json import CURATION
 from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
 from d3hr_datasets.build.kept_sums import KeptSums
+from d3hr_datasets.build.mode_points import ModePoints
 from d3hr_datasets.build.model_options import ModelOptions
 from d3hr_datasets.build.planning import plan_build
 from d3hr_datasets.build.reference_import import TIMESTEPS as IMPORTED
@@ -69,6 +70,7 @@ MEAN, VARIANCE = torch.randn(3, 4, 4, generator=GENERATOR), torch.rand(3, 4, 4, 
 GAUSSIAN, NUMBERS = ClassGaussians(MEAN[None], VARIANCE[None], torch.tensor([4])), torch.tensor([3, 0])
 PIXELS = (255 * torch.rand(12, 3, 12, 12, generator=GENERATOR)).to(torch.uint8)
 VIEWS = PIXELS / 255
+MANY = torch.randn(100, 3, generator=GENERATOR)  # more points than a mode holds
 EACH = torch.arange(12)
 TRAINING = TensorImages(PIXELS, EACH % 3, list(CLASSES))
 WEIGHTS = (1 + EACH) / 6.5
@@ -216,7 +218,11 @@ def building(folder: Path, work: Path) -> Any:
     shutil.copytree(folder / "model", work / "int8" / "model")
     gaussians, modes = {t: built.gaussians(t) for t in TIMESTEPS}, {t: built.modes(t) for t in TIMESTEPS}
     Artifact.save(work / "int8", dataclasses.replace(info, dtype="int8"), gaussians, modes)
+    points, others = ModePoints(1, 3), ModePoints(1, 3)
+    points.update(MANY)
+    others.merge(points)
     return [
+        [others.points, others.weights, others.centroids()],
         (work / "artifact" / "statistics.safetensors").read_bytes(),
         [(place / "statistics.safetensors").read_bytes() for place in stopped],
         [dataset.sample_latents(label) for label in range(3)],
