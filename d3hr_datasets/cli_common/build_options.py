@@ -66,7 +66,8 @@ ModesOption = Annotated[
     typer.Option(
         min=1,
         help="Modes per class; 1 stores none. By default a twentieth of the images of the smallest "
-        "class, at most 50; none of a stream, or where a class has fewer than 100 images.",
+        "class, at most 50; none where a class has fewer than 100 images, or where labels are known only "
+        "when images are read, as of a stream: say how many then.",
     ),
 ]
 PromptOption = Annotated[

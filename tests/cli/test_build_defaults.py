@@ -139,7 +139,7 @@ def test_a_class_of_few_images_stores_none_and_it_is_said(scene: Path, tmp_path:
     assert "no modes are stored: the smallest class, 'ant', has 99 images" in result.stderr
 
 
-def test_a_stream_stores_none_and_it_is_said(scene: Path, tmp_path: Path) -> None:
+def test_a_stream_stores_those_that_are_asked_for(scene: Path, tmp_path: Path) -> None:
     import datasets
 
     labels = datasets.ClassLabel(names=["ant", "bee", "cat"])
@@ -155,9 +155,11 @@ def test_a_stream_stores_none_and_it_is_said(scene: Path, tmp_path: Path) -> Non
     command[1] = f"datasets:{tmp_path / 'images.parquet'}"
     result = d3hr(*command)
     assert result.exit_code == 0 and Artifact.load(tmp_path / "out").info.num_modes == 1, result.output
-    assert "no modes are stored: a stream is not read in random order" in result.stderr
+    assert "no modes are stored: labels are known only when images are read" in result.stderr
+    result = d3hr(*command[:5], tmp_path / "two", *command[6:], "--modes", 2)
+    assert result.exit_code == 0 and Artifact.load(tmp_path / "two").info.num_modes == 2, result.output
     line = fail(1, *command[:5], tmp_path / "other", *command[6:], "--modes", 5)
-    assert "--modes 5 needs images in random order" in line and "with --modes 1" in line
+    assert "class label 0 has 4 images to find 5 modes in" in line and "(--modes 1 stores none)" in line
 
 
 class Labelled:
@@ -185,8 +187,7 @@ class Labelled:
         ((1000, 1000, 1000), 50),
         ((999, 1000, 1000), 49),
         ((100, 100, 100), 5),
-        ((100, 5000, 5000), 2),  # thirty of the smallest are among those in which modes are sought
-        ((100, 100_000, 100_000), 1),
+        ((100, 100_000, 100_000), 5),
         ((99, 1000, 1000), 1),
         ((1000, 1000, 0), 1),
         (None, 1),

@@ -231,7 +231,7 @@ def test_torchrun_restarts_a_killed_worker_and_gives_the_same_bits(scene: Path, 
 
 
 def test_processes_of_accelerate_launch_give_the_bits_of_one(scene: Path, tmp_path: Path) -> None:
-    succeed(*_arguments(scene, tmp_path / "alone", "--class-order", "same"))
+    succeed(*_arguments(scene, tmp_path / "alone", "--class-order", "same", "--modes", 2))
     command = [
         "accelerate",
         "launch",
@@ -240,7 +240,7 @@ def test_processes_of_accelerate_launch_give_the_bits_of_one(scene: Path, tmp_pa
         "2",
         "-m",
         "d3hr_datasets.build",
-        *_arguments(scene, tmp_path / "together", "--class-order", "same", "--json")[1:],
+        *_arguments(scene, tmp_path / "together", "--class-order", "same", "--modes", 2, "--json")[1:],
     ]
     paths = (str(REPOSITORY), str(Path(sys.executable).parent), os.environ["PATH"])
     environment = {

@@ -32,6 +32,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "evaluate.inversion_methods": [([], BUILD)],
     "evaluate.federated": [([], BUILD)],
     "evaluate.few_images": [([], BUILD)],
+    "evaluate.modes": [([], BUILD)],
     "evaluate.precision": [([], VAE)],
     "evaluate.solvers": [([], BUILD)],
     "evaluate.storage": [([], BUILD)],
