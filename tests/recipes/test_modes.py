@@ -26,5 +26,5 @@ def test_modes_are_sought_in_a_process_of_their_own(tmp_path: Path, monkeypatch:
     assert set(results) == {"100 images, their number known", "100 images, their number unknown"}
     for values in results.values():
         assert values["images"] == 100 and 0 < values["before_mib"] <= values["peak_mib"]
-        assert values["objective_ratio"] == pytest.approx(1, abs=1e-3)  # so few are all looked at
+        assert values["objective_ratio"] == pytest.approx(1, abs=0.1)  # all are looked at, in another order
         assert values["largest_of_a_class"] >= values["objective_ratio"]
