@@ -87,13 +87,14 @@ def measure(path: Path, number: int, known: bool, folder: Path, num_modes: int =
     """Seek modes in latents; return the peak of this process before and after in MiB, and the time."""
     torch.set_num_threads(1)
     latents = JitteredLatents(path)
+    channels, height, width = latents.latents.shape[1:]
     info = ArtifactInfo(
         name="modes",
         classes=tuple(map(str, range(int(latents.labels.max()) + 1))),
         image_size=2,
         image_mode="L",
         padding=0,
-        latent_shape=tuple(latents.latents.shape[1:]),
+        latent_shape=(channels, height, width),
         model=ModelReference(path="model"),
         inversion=InversionConfig((200,), num_inference_steps=5),
         decode=DecodeConfig(200, 5),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -89,9 +89,9 @@ def latents_of(
     folder: Path, source: Any = None, encoder: Any = None, num_modes: int = 3, skip: int = 0
 ) -> ModeLatents:
     folder.mkdir(exist_ok=True)
-    images = as_images(Pictures() if source is None else source)
+    images, model = as_images(Pictures() if source is None else source), cast(Any, encoder or Encoder())
     info = tiny_info(num_modes=num_modes)
-    return ModeLatents(images, encoder or Encoder(), info, folder / "key", 3, 4, skip, 2)
+    return ModeLatents(images, model, info, folder / "key", 3, 4, skip, 2)
 
 
 def search(folder: Path, *options: Any, processes: int = 1, **more: Any) -> torch.Tensor:
@@ -138,7 +138,12 @@ def test_killed_search_goes_on(source: Any, tmp_path: Path, monkeypatch: pytest.
             search(tmp_path / "killed", source, encoder)
     assert encoder.encoded == NUMBER - 12
     again, fitted = Encoder(), []
-    monkeypatch.setattr(ModePoints, "centroids", lambda self: (fitted.append(1), made(self))[1])
+
+    def noted(self: ModePoints) -> torch.Tensor:
+        fitted.append(1)
+        return made(self)
+
+    monkeypatch.setattr(ModePoints, "centroids", noted)
     assert torch.equal(search(tmp_path / "killed", source, again), expected)
     assert (again.encoded, len(fitted)) == (0, 2)
     assert torch.equal(search(tmp_path / "killed", source, again), expected)

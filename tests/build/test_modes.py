@@ -134,7 +134,11 @@ def test_classes_are_added_up_in_groups_where_memory_is_short(
 ) -> None:
     groups: list[list[int]] = []
     empty = merged_moments.MergedMoments._empty
-    noted = lambda self, group: (groups.append(list(group)), empty(self, group))[1]  # noqa: E731
+
+    def noted(self: Any, group: range) -> Any:
+        groups.append(list(group))
+        return empty(self, group)
+
     monkeypatch.setattr(merged_moments.MergedMoments, "_empty", noted)
     monkeypatch.setattr(merged_moments, "MERGE_BYTES", 2 * 16 * 2 * 48 * len(TIMESTEPS))
     tiny_pipeline().save_pretrained(tmp_path / "artifact" / "model")
