@@ -17,7 +17,10 @@ import torch
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.moments_file import moments_bytes
 from d3hr_datasets.build.early_stop import expected_images
-from d3hr_datasets.build.mode_count import images_for_modes
+from d3hr_datasets.build.merged_moments import MERGE_BYTES
+from d3hr_datasets.build.mode_count import images_for_modes, share_for_modes
+from d3hr_datasets.build.mode_points import HELD_PER_MODE
+from d3hr_datasets.build.mode_search import GROUP_BYTES
 from d3hr_datasets.build.model_facts import model_reference
 from d3hr_datasets.build.planning import BuildPlan
 from d3hr_datasets.build.reading_ahead import Item, read_record
@@ -83,7 +86,7 @@ def estimate_build(
         ) from error
     chosen = 0
     if info.num_modes > 1:
-        chosen = len(images_for_modes(total, len(info.classes), info.inversion.seed))
+        chosen = _looked_at(plan.images, info)
     return Estimate(
         "inverted",
         total,
@@ -94,8 +97,8 @@ def estimate_build(
         processes,
         max(measured.seconds_per_image, reading / min(num_readers, os.cpu_count() or 1)),
         chosen * encoding[-1],
-        max(_merged_bytes(info), _modes_bytes(info, chosen)),
-        _disk_bytes(plan, most, chunk_size),
+        max(_merged_bytes(info, plan.sums is not None), _modes_bytes(info, chosen)),
+        _disk_bytes(plan, most, chunk_size, chosen),
     )
 
 
@@ -139,17 +142,41 @@ def _elements(info: ArtifactInfo) -> int:
     return len(info.inversion.timesteps) * len(info.classes) * math.prod(info.latent_shape)
 
 
-def _merged_bytes(info: ArtifactInfo) -> int:
-    """Return the memory that merging takes: two numbers of 8 bytes, and one more when they are saved."""
-    return 24 * _elements(info) * info.num_modes + (32 * _elements(info) if info.num_modes > 1 else 0)
+def _looked_at(images: Images, info: ArtifactInfo) -> int:
+    """Return in how many images modes are sought."""
+    if images.has_random_access:
+        return len(images_for_modes(images, info))
+    return math.ceil(share_for_modes(images, info) * (images.num_images or 0))
+
+
+def _merged_bytes(info: ArtifactInfo, exact: bool) -> int:
+    """Return the memory that merging takes: two numbers of 8 bytes, and one more when they are saved.
+
+    Of many modes some classes are merged at a time, unless exact sums are stored. What is found of them, and
+    where they were sought, is held besides.
+    """
+    merged = 24 * _elements(info) * info.num_modes
+    if info.num_modes == 1:
+        return merged
+    if not exact:
+        merged = min(merged, max(3 * MERGE_BYTES // 2, merged // len(info.classes)))
+    stored = BYTES[info.dtype] * _elements(info) * info.num_modes
+    return merged + stored + _centroid_bytes(info) + 32 * _elements(info)
+
+
+def _centroid_bytes(info: ArtifactInfo) -> int:
+    return 4 * len(info.classes) * info.num_modes * math.prod(info.latent_shape)
 
 
 def _modes_bytes(info: ArtifactInfo, chosen: int) -> int:
-    """Return the memory that the latents take in which modes are sought, while they are put together."""
-    return 2 * 4 * math.prod(info.latent_shape) * chosen
+    """Return the memory that the search for modes takes, see `mode_search`."""
+    latent = 4 * math.prod(info.latent_shape)
+    of_class = min(HELD_PER_MODE * info.num_modes, -(-chosen // len(info.classes))) * latent
+    clustered = min(chosen * latent, max(GROUP_BYTES, of_class)) + 4 * of_class
+    return max(clustered, 2 * _centroid_bytes(info)) if info.num_modes > 1 else 0
 
 
-def _disk_bytes(plan: BuildPlan, images: int, chunk_size: int) -> dict[str, int]:
+def _disk_bytes(plan: BuildPlan, images: int, chunk_size: int, for_modes: int) -> dict[str, int]:
     """Return what is written, by what it is."""
     info, elements = plan.info, _elements(plan.info)
     tensors = 2 + (info.num_modes + 1 if info.num_modes > 1 else 0)
@@ -160,6 +187,8 @@ def _disk_bytes(plan: BuildPlan, images: int, chunk_size: int) -> dict[str, int]
         found["copy of the adapter"] = _folder_bytes(plan.adapter)
     if plan.sums is not None:
         found["sums"] = moments_bytes(info)
+    if for_modes:
+        found["latents to seek modes in, meanwhile"] = 4 * math.prod(info.latent_shape) * for_modes
     chunks = math.ceil(images / chunk_size)
     rows = min(chunk_size, len(info.classes) * info.num_modes)
     found["finished chunks at most"] = chunks * rows * 16 * elements // len(info.classes)

@@ -6,12 +6,10 @@ Inputs are made when this is imported, in plain settings; what they are made int
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
-from unittest import mock
 
 import torch
 
@@ -48,7 +46,6 @@ from d3hr_datasets.curation.ordering import OrderMethod
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.noise_schedule import NoiseLevel
 from d3hr_datasets.diffusion.solver import step
-from d3hr_datasets.report import figures, write_report
 from d3hr_datasets.sampling.group_loss import skewness
 from d3hr_datasets.students.evaluation import evaluate, teacher_outputs
 from d3hr_datasets.students.models import create_student
@@ -60,6 +57,7 @@ from d3hr_datasets.students.views import TensorImages, normalized
 from tests.support.combining import Pictures
 from tests.support.combining_computation import combining
 from tests.support.curated import save_separate_artifact, save_teacher
+from tests.support.report_computation import report
 from tests.support.tiny import CLASSES, TIMESTEPS, TinyImages, tiny_info, tiny_pipeline
 from tests.support.tiny_students import protocol
 
@@ -282,14 +280,6 @@ def students(folder: Path, work: Path) -> Any:
         [list(student.state_dict().values()) for student in trained],
         [evaluate(normalized(plain, student), plain, TRAINING) for student in trained],
     ]
-
-
-def report(folder: Path, work: Path) -> Any:
-    """Write a report and return its numbers."""
-    dataset = D3HRDataset(folder / "int8", work / "cache", ipc=2, device="cpu")
-    with mock.patch.object(figures, "projection_figure", return_value=b""):  # t-SNE takes seconds
-        write_report(dataset, work / "report", folder / "photos", 4, progress=False)
-    return json.loads((work / "report" / "report.json").read_text())
 
 
 QUICK: dict[str, Callable[[Path, Path], Any]] = {"sampling": sampling, "model": model, "images": images}
