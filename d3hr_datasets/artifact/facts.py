@@ -13,6 +13,7 @@ from d3hr_datasets.artifact.curation import describe_curation
 from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS, MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.moments_file import moments_bytes
+from d3hr_datasets.artifact.privacy import describe_privacy
 from d3hr_datasets.artifact.tolerance import describe_tolerance
 from d3hr_datasets.config.budgets import OF_METHOD
 from d3hr_datasets.config.decode_times import known_forward_passes
@@ -58,7 +59,7 @@ def artifact_facts(artifact: Artifact) -> dict[str, str]:
         "fingerprint": artifact.fingerprint,
         "source": ", ".join(source) or "not given",
         "classes": f"{len(info.classes)} ({shown})",
-        "built from": f"{sum(info.counts):,} images",
+        "built from": f"{'about ' if info.privacy else ''}{sum(info.counts):,} images",
         "images per class": " to ".join(f"{count:,}" for count in per_class),
         "images": f"{info.image_size} x {info.image_size}, {info.image_mode}",
         "frame": f"{info.padding} black pixels, while it is encoded" if info.padding else "none",
@@ -82,7 +83,7 @@ def artifact_facts(artifact: Artifact) -> dict[str, str]:
 
 
 def _additions(artifact: Artifact) -> dict[str, str]:
-    """Return what an artifact says of adapter, prompts, sums, variances and order, where it has such."""
+    """Return what an artifact says of adapter, prompts, sums, variances, privacy and order, if it does."""
     info, facts = artifact.info, {}
     if info.adapter:
         facts["adapter"] = _adapter_fact(artifact.folder / ADAPTER)
@@ -108,6 +109,8 @@ def _additions(artifact: Artifact) -> dict[str, str]:
         )
     if info.tolerance is not None:
         facts["precision"] = describe_tolerance(info.tolerance, sum(info.counts), info.classes)
+    if info.privacy is not None:
+        facts["privacy"] = describe_privacy(info.privacy)
     if info.curation is not None:
         decoding = describe_decoding(info.curation.decode)
         facts["curated"] = f"{describe_curation(info.curation)}; {decoding}"

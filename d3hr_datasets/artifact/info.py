@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from d3hr_datasets.artifact.curation import Curation
-from d3hr_datasets.artifact.info_texts import MAX_TEXT, check_classes, check_name, check_wnids
+from d3hr_datasets.artifact.info_texts import ADDED, MAX_TEXT, check_classes, check_name, check_wnids
+from d3hr_datasets.artifact.privacy import Privacy
 from d3hr_datasets.artifact.tolerance import Tolerance
 from d3hr_datasets.classes.class_list import ClassList
-from d3hr_datasets.config.budgets import MAX_BUDGETS, Budget, named_budget, read_budgets
+from d3hr_datasets.config.budgets import Budget, check_order, named_budget, read_budgets
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
 from d3hr_datasets.config.json_settings import without_defaults
 from d3hr_datasets.config.prompts import Prompts
@@ -26,7 +27,6 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text, check_texts
 
 MAX_MODES = 1024  # of a class
-OBJECTS = ("prompts", "curation", "tolerance")  # settings of their own, where an artifact has them
 
 ImageMode = Literal["L", "RGB"]
 StatisticsDtype = Literal["float16", "bfloat16", "float32", "int8"]
@@ -63,6 +63,7 @@ class ArtifactInfo:
             curated images for seeds other than 0 and fresh groups.
         curation: How the images of an order of each class were chosen, where the artifact has one.
         tolerance: To what precision means were asked for, where the build stopped when they were known.
+        privacy: What is promised to the images, where statistics and counts have noise.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ArtifactInfo:
     budgets: tuple[Budget, ...] = ()
     curation: Curation | None = None
     tolerance: Tolerance | None = None
+    privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -162,21 +164,13 @@ class ArtifactInfo:
             self.check_decode(self.curation.decode, "curation.decode.")
         if self.tolerance is not None:
             self.tolerance.check_fits(len(self.classes), self.counts)
+        if self.privacy is not None:
+            self.privacy.check_fits(self.num_modes, self.inversion, self.curation)
 
     def _check_budgets(self) -> None:
         """Check that each rule fits what is stored, and that a later one holds for larger sets."""
-        if not isinstance(self.budgets, tuple) or not all(isinstance(rule, Budget) for rule in self.budgets):
-            raise ConfigError(f"budgets must be a tuple of Budget, not {self.budgets!r:.80}")
-        if len(self.budgets) > MAX_BUDGETS:
-            raise ConfigError(f"budgets has {len(self.budgets):,} rules; accepted: at most {MAX_BUDGETS}")
-        before = 0
+        check_order(self.budgets)
         for index, rule in enumerate(self.budgets):
-            if rule.max_ipc <= before:
-                raise ConfigError(
-                    f"budgets[{index}].max_ipc is {rule.max_ipc}, and that of the rule before it {before}; "
-                    "each must be larger than the one before"
-                )
-            before = rule.max_ipc
             if rule.decode is not None:
                 with named_budget(index, "decode"):
                     self.check_decode(rule.decode)
@@ -196,8 +190,8 @@ class ArtifactInfo:
     @property
     def needs_format_2(self) -> bool:
         """Whether it says what readers of format 1 do not know."""
-        added = self.prompts or self.adapter or self.shrinkage or self.budgets or self.curation
-        return bool(added or self.tolerance or self.decode.added) or self.inversion.grid != "ddim"
+        added = (self.prompts, self.adapter, self.shrinkage, self.budgets, self.curation, self.tolerance)
+        return any(added) or bool(self.privacy or self.decode.added) or self.inversion.grid != "ddim"
 
     @property
     def default_sampling(self) -> GroupSamplingConfig:
@@ -257,12 +251,12 @@ class ArtifactInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        unset: dict[str, Any] = dict.fromkeys(OBJECTS)
-        values = without_defaults(values, embeddings=False, adapter=False, shrinkage=[], budgets=[], **unset)
+        values = without_defaults(values, **ADDED)
         if self.budgets:
             values["budgets"] = [rule.to_dict() for rule in self.budgets]
-        values |= {name: getattr(self, name).to_dict() for name in OBJECTS if name in values}
-        return {**values, "inversion": self.inversion.to_dict(), "decode": self.decode.to_dict()}
+        names = ("prompts", "curation", "tolerance", "inversion", "decode")
+        parts = {name: part for name in names if (part := getattr(self, name)) is not None}
+        return {**values, **{name: part.to_dict() for name, part in parts.items()}}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ArtifactInfo:
@@ -282,9 +276,10 @@ class ArtifactInfo:
             "prompts": Prompts,
             "curation": Curation,
             "tolerance": Tolerance,
+            "privacy": Privacy,
         }
         for key, config in configs.items():
-            if values.get(key) is not None or (key in values and key not in OBJECTS):
+            if values.get(key) is not None or (key in values and key not in ADDED):
                 values[key] = config.from_dict(values[key])
         if "budgets" in values:
             values["budgets"] = read_budgets(values["budgets"])

@@ -1,4 +1,4 @@
-"""What an artifact calls itself and its classes: checks of the texts that folders are named by."""
+"""What an artifact calls itself, its classes and fields: checks of the texts that folders are named by."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from d3hr_datasets.io.text import check_text
 
 MAX_NAME, MAX_CLASS_NAME, MAX_TEXT = 100, 200, 1000  # characters; folders are named by the first two
 MAX_CLASSES = 65_536
+# What later versions have added to a description, which is not written where it is so.
+ADDED: dict[str, Any] = {
+    "prompts": None,
+    "embeddings": False,
+    "adapter": False,
+    "shrinkage": [],
+    "budgets": [],
+    "curation": None,
+    "tolerance": None,
+    "privacy": None,
+}
 _OF_NAMES = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 

@@ -93,6 +93,8 @@ def build(
     moments: of_build.KeepSumsOption = False,
     membership: of_build.MembershipOption = None,
     membership_key: of_build.MembershipKeyOption = None,
+    epsilon: of_build.EpsilonOption = None,
+    delta: of_build.DeltaOption = None,
     estimate: EstimateOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -103,6 +105,7 @@ def build(
     """
     from d3hr_datasets.build import join_processes, plan_build
     from d3hr_datasets.build.kept_sums import kept_sums
+    from d3hr_datasets.privacy.settings import privacy_settings
     from d3hr_datasets.sources.opening import SourceOptions
 
     if reference_code:
@@ -143,6 +146,7 @@ def build(
         model_options=_model_options(device, dtype, allow_bin, compiled, adapter),
         prompt_options=PromptOptions(prompt, prompts, negative_prompt, store_embeddings),
         sums=kept_sums(moments, membership, membership_key),
+        privacy=privacy_settings(epsilon, delta),
     )
     processes = join_processes()
     for note in plan.notes if processes.is_main_process else ():

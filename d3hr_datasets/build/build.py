@@ -35,6 +35,7 @@ from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.merged_moments import MergedMoments
 from d3hr_datasets.build.mode_latents import ModeLatents
 from d3hr_datasets.build.mode_search import find_modes
+from d3hr_datasets.build.private_build import bounds_of, check_private, save_private
 from d3hr_datasets.build.progress import BuildProgress
 from d3hr_datasets.build.shrinkage import shrink_variances
 from d3hr_datasets.config.checks import check_int
@@ -78,7 +79,8 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
         source: Images with class labels 0..K-1, in a fixed order: see `sources.user_datasets`.
         model: The diffusion model; the same one that `info.model` refers to.
         output: Folder of the artifact. A model inside it must be there already.
-        info: What to write; `counts`, and in `source` `fingerprint` and `unreadable`, are those found.
+        info: What to write; `counts`, and in `source` `fingerprint` and `unreadable`, are those found. With
+            `privacy`, counts are noisy, and the other two are left out.
             `source` must tell the images from other ones: finished chunks are looked up by it, by labels
             and identity where the images have them, and by the model's weights.
         work: Folder for finished chunks, from which another build goes on; all machines must share it.
@@ -94,7 +96,7 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     Raises:
         UnreadableImageError: More images cannot be read than may be left out.
         ConfigError: A class label or a size is out of range, not one image fits into memory, Accelerate is
-            not installed, or as `check_stoppable`, `KeptSums.check`.
+            not installed, or as `check_stoppable`, `KeptSums.check` and `check_private`.
         ModelFormatError: The model's latents, classes or images are not those of `info`.
         StatisticsError: A class has fewer than two images, or fewer than modes, or a latent is not finite.
         BuildError: Another process has ended before its work was done, or a file was damaged meanwhile.
@@ -104,6 +106,7 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     processes, images = join_processes(), as_images(source)
     check_images(images, info, exact=sums is not None, tolerance=tolerance)
     work, output = expand_user(work), expand_user(output)
+    check_private(info, output, shrinkage, sums, tolerance)
     key = None if sums is None else sums.open_key_of(info, output, processes)
     prefix = _open_work(work, _chunk_key(images, model, info, chunk_size, sums, key), info, processes)
     parts = (images, model, info, prefix, *sizes)
@@ -140,9 +143,10 @@ def check_images(
         if not 0 <= label < len(counts):
             raise ConfigError(f"image {index} has class label {label}; accepted: 0 to {len(counts) - 1}")
         counts[label] += 1
-    if exact:
+    if exact or info.privacy:
         check_room(counts)
-    few = [label for label, count in enumerate(counts) if count < 2]
+    # With privacy, that a class has none must make no difference.
+    few = [] if info.privacy else [label for label, count in enumerate(counts) if count < 2]
     if few:
         names = [info.classes[label] for label in few[:10]]
         raise StatisticsError(
@@ -172,6 +176,8 @@ def _chunk_key(
     ]
     if sums is not None:
         settings.append(["exact sums", None if key is None else key_id(key)])
+    if info.privacy is not None:
+        settings.append(["clipped", *bounds_of(info.privacy)])
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -246,6 +252,9 @@ def _merge(
             f"({unreadable[0]['reason']}); at most {build.skip_unreadable} may be left out: mend them and "
             "run the build again, or raise --skip-unreadable"
         )
+    if info.privacy is not None:
+        save_private(output, info, latent_sums(merged.total, 1), shrinkage)
+        return
     sums = None if kept is None else latent_sums(merged.total, info.num_modes)
     gaussians, modes = merged.statistics() if sums is None else sums.statistics()
     source = {**info.source, "fingerprint": f"{pixels % 2**256:064x}"}

@@ -36,6 +36,7 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import UnreadableImageError
 from d3hr_datasets.io.text import printable
 from d3hr_datasets.numerics.seeds import derive_seed
+from d3hr_datasets.privacy.clipping import clip_latents
 from d3hr_datasets.sources.records import ImageRecord, Images
 from d3hr_datasets.sources.resizing import reason_of
 
@@ -48,7 +49,7 @@ class ChunkBuilder:
     Args:
         images: Where the images come from.
         model: The diffusion model.
-        info: Image size, classes, inversion, modes.
+        info: Image size, classes, inversion, modes; with privacy, latents are clipped and added up exactly.
         prefix: Folder and first part of the names of the chunks' files.
         batch_size: Images per batch; halved as often as memory runs out.
         chunk_size: Images per chunk.
@@ -85,6 +86,7 @@ class ChunkBuilder:
         self._num_readers = num_readers
         self._centroids = centroids
         self._modes = "" if centroids is None else digest_tensors({"centroids": centroids})
+        exact |= info.privacy is not None
         self.moments: type[Moments] = ExactMoments if exact else RunningMoments
         self.membership_key = membership_key
         self._num_unreadable = 0
@@ -162,7 +164,7 @@ class ChunkBuilder:
             records = self._take(shard, start)
             made = self._invert(records, shard, start, advance)
             chunk = dataclasses.replace(made, last=len(records) < self.chunk_size, identity=identity)
-            write_chunk(path, chunk)
+            write_chunk(path, chunk, private=self.info.privacy is not None)
             advance(0)
         return chunk
 
@@ -247,7 +249,10 @@ class ChunkBuilder:
         rows = labels * info.num_modes
         if self._centroids is not None:
             rows = rows + nearest_mode(latents.cpu(), labels, self._centroids)
-        return self.model.invert(latents, labels, info.inversion), rows
+        inverted = self.model.invert(latents, labels, info.inversion)
+        if info.privacy is not None:
+            inverted = {time: clip_latents(values, info.privacy) for time, values in inverted.items()}
+        return inverted, rows
 
     def _check_unreadable(self, number: int, error: UnreadableImageError) -> None:
         if self._num_unreadable + number <= self.skip_unreadable:

@@ -89,8 +89,8 @@ class ChunkMoments:
         return rows, moments
 
 
-def write_chunk(path: Path, chunk: Chunk) -> None:
-    """Write a chunk."""
+def write_chunk(path: Path, chunk: Chunk, private: bool = False) -> None:
+    """Write a chunk; a private one, as one that notes members, for its owner alone."""
     tensors = {
         f"{timestep}.{name}": tensor
         for timestep, moments in chunk.moments.items()
@@ -103,7 +103,7 @@ def write_chunk(path: Path, chunk: Chunk) -> None:
         tensors["members.row"] = torch.tensor([row for _, row in chunk.members], dtype=torch.int64)
     tensors["pixels"] = torch.tensor(list(chunk.pixels.to_bytes(32, "big")), dtype=torch.uint8)
     notes = {"last": chunk.last, "identity": chunk.identity, "unreadable": chunk.unreadable}
-    save_tensors(path, tensors, {"d3hr": json.dumps(notes)}, private=bool(chunk.members))
+    save_tensors(path, tensors, {"d3hr": json.dumps(notes)}, private=private or bool(chunk.members))
 
 
 def read_chunk(

@@ -53,7 +53,7 @@ def moments_note(info: ArtifactInfo, sums: KeptSums | None) -> str | None:
 
 def shrinkage_note(images: Images, info: ArtifactInfo, settings: BuildSettings) -> str | None:
     """Return which variances are drawn towards shared ones where nobody said so, if any are."""
-    if settings.shrinkage_used != "auto":
+    if settings.shrinkage_used != "auto" or info.privacy is not None:
         return None
     off = "--shrinkage none leaves variances as they are"
     if images.labels is None:

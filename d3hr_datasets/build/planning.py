@@ -34,6 +34,7 @@ from d3hr_datasets.build.model_options import ModelOptions
 from d3hr_datasets.build.notes import model_notes, moments_note, shrinkage_note, tolerance_note
 from d3hr_datasets.build.output_folders import BuildPlaces, check_places, choose_places
 from d3hr_datasets.build.plan_options import PlanOptions
+from d3hr_datasets.build.private_build import check_private, private_notes, with_privacy
 from d3hr_datasets.build.prompt_options import PromptOptions
 from d3hr_datasets.build.reference_import import as_reference
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
@@ -41,6 +42,7 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text
 from d3hr_datasets.numerics.torch_settings import neutral
+from d3hr_datasets.privacy.settings import PrivacySettings
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source
 from d3hr_datasets.sources.records import Images
 from d3hr_datasets.sources.user_datasets import ImageStream, TorchvisionLike, told_apart
@@ -162,6 +164,7 @@ def plan_build(
     model_options: ModelOptions | None = None,
     prompt_options: PromptOptions | None = None,
     sums: KeptSums | None = None,
+    privacy: PrivacySettings | None = None,
 ) -> BuildPlan:
     """Open images and model, fit them to each other, and return what `d3hr build` would build of them.
 
@@ -179,6 +182,7 @@ def plan_build(
         model_options: How the model is loaded and run, and with which adapter.
         prompt_options: What a model of prompts is told of each class. Its classes are those of the source.
         sums: Keep the sums behind the statistics, as `settings.moments` does, and note whose they are.
+        privacy: Promise the images so much; without modes, sums, or more than one timestep.
 
     Raises:
         ConfigError: A value is not accepted, folders lie in each other, or classes or prompts do not match.
@@ -191,7 +195,8 @@ def plan_build(
         >>> print(plan.info.inversion, *plan.notes)
         >>> artifact = plan.run()
     """
-    options = PlanOptions(settings, source_options, class_options, model_options, prompt_options, sums)
+    given = (settings, source_options, class_options, model_options, prompt_options, sums, privacy)
+    options = PlanOptions(*given)
     model = whole_name(model)  # before anything is opened
     named = str(source) if isinstance(source, str | Path) else None
     places = choose_places(named, output, work, model, options.adapter)
@@ -204,7 +209,7 @@ def plan_build(
 def _as_plan(
     model: str, loaded: LoadedModel, opened: OpenedSource, options: PlanOptions, places: BuildPlaces
 ) -> BuildPlan:
-    info, notes = _describe(model, loaded, opened, options, places.output)
+    info, notes = _describe(model, loaded, opened, options, places)
     return BuildPlan(
         loaded.images,
         model,
@@ -231,10 +236,10 @@ def _open(source: str | Path | TorchvisionLike | ImageStream, options: SourceOpt
 
 
 def _describe(
-    model: str, loaded: LoadedModel, opened: OpenedSource, options: PlanOptions, output: Path
+    model: str, loaded: LoadedModel, opened: OpenedSource, options: PlanOptions, places: BuildPlaces
 ) -> tuple[ArtifactInfo, list[str | None]]:
     """Return the description of the artifact, and what to tell the user of it."""
-    diffusion, settings = loaded.diffusion, options.settings
+    diffusion, settings, output = loaded.diffusion, options.settings, places.output
     padding, disagreement = image_frame(model, diffusion.sample_size, settings.image_size)
     inversion = settings.inversion(diffusion.schedule)
     info = describe_artifact(
@@ -251,21 +256,27 @@ def _describe(
         embeddings=options.prompts.store_embeddings,
         adapter=options.adapter is not None,
     )
+    info = with_privacy(info, options.privacy, settings.num_modes, diffusion.schedule)
     diffusion.forward_passes(info.decode)  # says before hours of work how it cannot be decoded
     check_images(loaded.images, info, exact=options.sums is not None, tolerance=settings.tolerance)
     info, why = _complete(info, loaded.images, settings)
+    check_private(info, output, settings.shrinkage_used, options.sums, settings.tolerance)
     shrinkage = shrinkage_note(loaded.images, info, settings)
     if options.sums is not None:
         options.sums.check(info, output)
     moments = moments_note(info, options.sums)
     tolerance = tolerance_note(loaded.images, info, settings.tolerance)
-    return info, [disagreement, why, *model_notes(info, diffusion), shrinkage, moments, tolerance]
+    private = private_notes(info, loaded.images, places.work)
+    notes = [disagreement, why, *model_notes(info, diffusion), shrinkage, moments, tolerance]
+    return info, [*notes, *private]
 
 
 def _complete(info: ArtifactInfo, images: Images, settings: BuildSettings) -> tuple[ArtifactInfo, str | None]:
     """Return the description with modes and budgets, and why there are so many modes where nobody said."""
     if settings.reference:
         return as_reference(info), None
+    if info.privacy is not None:
+        return settings.with_budgets(info), None
     num_modes, why = (
         choose_num_modes(images, info) if settings.num_modes is None else (settings.num_modes, None)
     )

@@ -32,6 +32,7 @@ SHOWN = (
     "shrinkage",
     "precision",
     "sums",
+    "privacy",
     "decoding",
     "image costs",
     "budgets",

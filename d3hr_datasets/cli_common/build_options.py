@@ -162,6 +162,20 @@ MembershipKeyOption = Annotated[
     typer.Option(help="File of its secret key, made if it is missing. [membership.key beside the file]"),
 ]
 
+EpsilonOption = Annotated[
+    float | None,
+    typer.Option(
+        help="With --delta: private statistics. By how much one image may change the odds of anything, "
+        "as exp(epsilon). Each build of the same images spends it anew."
+    ),
+]
+DeltaOption = Annotated[
+    float | None,
+    typer.Option(
+        help="With --epsilon: the probability of more; far less than one in the number of images, as 1e-6."
+    ),
+]
+
 
 def parse_shrinkage(text: str) -> Any:
     """Return a share as a number; what is none is said where the settings are checked."""

@@ -31,12 +31,24 @@ BITS = {"float32": 24, "float16": 11, "bfloat16": 8, "int8": 7}
 
 
 def open_part(part: str | Path | Artifact) -> Artifact:
-    """Return an artifact with its sums, where it has any."""
+    """Return an artifact with its sums, where it has any.
+
+    Raises:
+        CombineError: Privacy was promised to its images.
+    """
     if isinstance(part, Artifact) and part.repo_id is None:
-        return part
-    if isinstance(part, Artifact):
-        return Artifact.from_pretrained(str(part.repo_id), revision=part.revision, with_moments=True)
-    return Artifact.from_pretrained(part, with_moments=True)
+        opened = part
+    elif isinstance(part, Artifact):
+        opened = Artifact.from_pretrained(str(part.repo_id), revision=part.revision, with_moments=True)
+    else:
+        opened = Artifact.from_pretrained(part, with_moments=True)
+    if opened.info.privacy is not None:
+        raise CombineError(
+            f"{opened.folder} is a private artifact, of noisy statistics: it is not merged with others, and "
+            "no image is forgotten of it; build one anew of the images that are wanted, which spends its own "
+            "budget"
+        )
+    return opened
 
 
 def sums_of_part(artifact: Artifact) -> tuple[LatentSums, bool]:

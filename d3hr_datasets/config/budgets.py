@@ -208,3 +208,19 @@ def _check_of_method(method: GroupSamplingMethod, names: set[str]) -> None:
         raise ConfigError(
             f"method {method!r} does not take {others}; accepted: {list(OF_METHOD[method]) or 'nothing else'}"
         )
+
+
+def check_order(budgets: Any) -> None:
+    """Raise `ConfigError` unless it is a tuple of rules, each of which holds for larger sets than the last."""
+    if not isinstance(budgets, tuple) or not all(isinstance(rule, Budget) for rule in budgets):
+        raise ConfigError(f"budgets must be a tuple of Budget, not {budgets!r:.80}")
+    if len(budgets) > MAX_BUDGETS:
+        raise ConfigError(f"budgets has {len(budgets):,} rules; accepted: at most {MAX_BUDGETS}")
+    before = 0
+    for index, rule in enumerate(budgets):
+        if rule.max_ipc <= before:
+            raise ConfigError(
+                f"budgets[{index}].max_ipc is {rule.max_ipc}, and that of the rule before it {before}; each "
+                "must be larger than the one before"
+            )
+        before = rule.max_ipc

@@ -140,6 +140,8 @@ def curation_notes(info: ArtifactInfo) -> list[str]:
 
 def _real_images(images: str | Path | TorchvisionLike, info: ArtifactInfo) -> MatchedImages:
     """Return real images, of which every class has some: what lacks is said before anything is made."""
+    if info.privacy is not None:
+        info.privacy.check_no_images("an order of curated images that stands for real images")
     real = MatchedImages(images, info.class_list)
     for label in range(len(info.classes)):
         real.records(label, 1)

@@ -120,7 +120,8 @@ def card_text(
         card_head(artifact, title, "preview/*.parquet", list(info.classes), preview)
         + f"\n\n# {markdown(title)}",
         "A distilled image data set: one Gaussian per class over inverted latents of a diffusion model, "
-        f"of {sum(info.counts):,} images of {len(info.classes)} classes. From it, any number of images per "
+        f"of {'about ' if info.privacy else ''}{sum(info.counts):,} images of {len(info.classes)} classes. "
+        "From it, any number of images per "
         "class is made on your machine, once, and cached "
         "(D³HR, [arXiv 2505.18399](https://arxiv.org/abs/2505.18399)).",
         f"![one class a row]({SHEET})",

@@ -71,6 +71,8 @@ def reported_copies(path: Path, artifact: Artifact) -> str:
         ConfigError: The file is no report, is on another artifact or on curated images in another order, or
             was written without real images.
     """
+    if artifact.info.privacy is not None:
+        artifact.info.privacy.check_no_images("a report with real images on the card")
     numbers = read_json_argument(path, "report")
     try:
         of, order = str(numbers["fingerprint"]), numbers["order"]

@@ -164,6 +164,7 @@ SETUPS: dict[str, Setup] = {
     "docs/guides/merge-and-forget.md": images_of_two,
     "docs/guides/continual-and-federated.md": images_of_two,
     "docs/guides/own-photos.md": images_and_models,
+    "docs/guides/private-artifacts.md": images_and_model,
     "docs/guides/publish.md": local_hub,
     "docs/guides/reference-code.md": images_and_model,
     "docs/guides/scale-out.md": images_and_model,

@@ -92,4 +92,6 @@ def test_the_extras_that_messages_name_exist() -> None:
     named = {
         line.split('"')[1] for text in sources for line in text.split("\n") if "with needs_extra(" in line
     }
-    assert named == {"adapt", "build", "export", "report", "text", "train"} and named <= set(extras)
+    assert named == {"adapt", "build", "export", "private", "report", "text", "train"} and named <= set(
+        extras
+    )

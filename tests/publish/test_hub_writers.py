@@ -120,6 +120,7 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("evaluate.training_speed", [], _no_processes),
     ("evaluate.adaption", ["--work", "work"], _no_digits),
     ("evaluate.few_images", ["--work", "work"], _nothing),
+    ("evaluate.privacy", ["--work", "work"], _nothing),
     ("tables.trainings", [], _nothing),
     ("tables.write_cards", [], _remove("hub/results/tables/hard-labels.md")),
     ("tables.write_cards", [], _remove(TRANSFORMER)),

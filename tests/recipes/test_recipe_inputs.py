@@ -34,6 +34,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "evaluate.few_images": [([], BUILD)],
     "evaluate.modes": [([], BUILD)],
     "evaluate.precision": [([], VAE)],
+    "evaluate.privacy": [([], "python -m recipes.evaluate.privacy --do images")],
     "evaluate.solvers": [([], BUILD)],
     "evaluate.storage": [([], BUILD)],
     "tables.students": [

@@ -1,0 +1,130 @@
+"""Private builds: what a build may say where privacy is promised, and the artifact that it writes.
+
+In: settings of a budget, and exact sums of clipped latents. Out: an artifact of which counts, means and
+variances have noise, and nothing else comes from the images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.artifact.d3hr_json import ADAPTER
+from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.latent_sums import LatentSums
+from d3hr_datasets.artifact.privacy import Privacy
+from d3hr_datasets.build.build_settings import Shrinkage
+from d3hr_datasets.build.kept_sums import KeptSums
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.numerics.torch_settings import neutral
+from d3hr_datasets.privacy.release import add_noise, check_promise, estimate
+from d3hr_datasets.privacy.settings import PrivacySettings
+from d3hr_datasets.sources.records import Images
+
+if TYPE_CHECKING:
+    from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule
+
+PUBLIC = {"model", ADAPTER}  # what the folder of a private artifact may hold before it is built
+OF_IMAGES = ("fingerprint", "unreadable")  # what `source` says of the images behind other artifacts
+
+
+def with_privacy(
+    info: ArtifactInfo, settings: PrivacySettings | None, num_modes: int | None, schedule: NoiseSchedule
+) -> ArtifactInfo:
+    """Return the description of an artifact with what is promised, if anything is.
+
+    Raises:
+        ConfigError: What is built goes without promises only.
+        MissingExtraError: dp-accounting is not installed.
+    """
+    if settings is None:
+        return info
+    level = schedule.level(info.inversion.timesteps[0])
+    spread = level.signal**2 + level.noise**2
+    privacy = settings.mechanism(math.prod(info.latent_shape), spread)
+    privacy.check_fits(num_modes or 1, info.inversion, info.curation)
+    return dataclasses.replace(info, privacy=privacy)
+
+
+def check_private(
+    info: ArtifactInfo, output: Path, shrinkage: Shrinkage, sums: KeptSums | None, tolerance: float | None
+) -> None:
+    """Check that a build keeps what it promises, where it promises privacy.
+
+    Raises:
+        ConfigError: The noise is too little, exact sums are to be kept, a share of shrinkage or a tolerance
+            is given, or `output` holds what would become part of the artifact.
+        MissingExtraError: dp-accounting is not installed.
+    """
+    if info.privacy is None:
+        return
+    check_promise(info.privacy, math.prod(info.latent_shape))
+    if sums is not None:
+        raise ConfigError(
+            "moments=True does not go with privacy: they are the exact sums, and a membership says which "
+            "images are behind them; leave them out"
+        )
+    if shrinkage not in ("auto", "none"):
+        raise ConfigError(
+            f"shrinkage={shrinkage!r} does not go with privacy, where the noise decides it; give 'auto' or "
+            "'none'"
+        )
+    if tolerance is not None:
+        raise ConfigError(
+            f"tolerance={tolerance!r} does not go with privacy: when a class stops depends on its images; "
+            "leave it out, and give the build as many images as you want it to use"
+        )
+    found = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+    others = [name for name in found if name not in PUBLIC and not name.startswith(".")]
+    if others:
+        raise ConfigError(
+            f"{output} holds {others[:5]}, which may say of images what no budget covers, and a private "
+            "artifact takes the place of none: another build of the same images spends the budget again; "
+            "give a new --output"
+        )
+
+
+def bounds_of(privacy: Privacy) -> tuple[float, float, float]:
+    """Return what decides clipped latents: chunks are named by it, and not by the noise."""
+    return privacy.clip_norm, privacy.clip_squares, privacy.spread
+
+
+@neutral()
+def save_private(output: Path, info: ArtifactInfo, sums: LatentSums, shrinkage: Shrinkage) -> Artifact:
+    """Add noise to exact sums, and write the artifact of what is left.
+
+    Raises:
+        ConfigError: `info` promises nothing, or more than its noise keeps.
+    """
+    if info.privacy is None:
+        raise ConfigError("info.privacy is missing; give PrivacySettings(...).mechanism(...)")
+    gaussians, shares = estimate(add_noise(sums, info.privacy), info.privacy, shrinkage == "auto")
+    source = {key: value for key, value in info.source.items() if key not in OF_IMAGES}
+    counts = tuple(gaussians.count.tolist())
+    described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares)
+    return Artifact.save(output, described, {info.inversion.timesteps[0]: gaussians})
+
+
+def private_notes(info: ArtifactInfo, images: Images, work: Path) -> list[str]:
+    """Return what is to be known before a private build runs."""
+    privacy = info.privacy
+    if privacy is None:
+        return []
+    trained = "the model and its adapter" if info.adapter else "the model"
+    notes = [
+        f"this build spends epsilon {privacy.epsilon:g} and delta {privacy.delta:g} for each image, once; "
+        "every further build that sees some of these images, also with the same settings, spends its own on "
+        "top, and so do settings that are chosen by looking at what comes out",
+        f"the promise is for images that {trained} were not trained on, and nothing here checks that",
+        f"exact sums lie in {work}: keep the folder to yourself, or remove it when the artifact is finished",
+    ]
+    number = None if images.labels is None else len(images.labels)
+    if number and privacy.delta >= 1 / number:
+        notes.append(
+            f"delta {privacy.delta:g} is one in the number of images or more, which promises next to "
+            f"nothing; give less than {1 / number:.1g}, by far"
+        )
+    return notes

@@ -1,0 +1,3 @@
+from .attack import AttackResult as AttackResult
+from .attack import membership_advantage as membership_advantage
+from .settings import PrivacySettings as PrivacySettings

@@ -1,0 +1,100 @@
+"""What is asked of privacy, and what it takes: a budget and the size of a latent -> bounds and noise.
+
+In: epsilon and delta. Out: a `Privacy`, which names all that the mechanism needs. Nothing here knows images.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from d3hr_datasets.artifact.latent_sums import SQUARE_UNIT, UNIT
+from d3hr_datasets.artifact.privacy import Privacy, check_budget
+from d3hr_datasets.config.checks import check_number
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.privacy.accounting import accountant_name, largest_rho
+
+# How much of the budget, as rho, goes to sums, squares and counts. A count is one number that scales a mean,
+# so little is enough for it.
+SHARES = (0.63, 0.32, 0.05)
+
+
+@dataclass(frozen=True)
+class PrivacySettings:
+    """A budget of privacy: statistics change little, whoever's image is added or removed.
+
+    Args:
+        epsilon: How much the odds of anything may change, as exp(epsilon). 1 is strong, 10 is weak.
+        delta: With what probability they may change more; choose far less than one in the number of images.
+        clip_norm: Largest norm of an inverted latent: longer ones are scaled down. By default that of a
+            latent whose images are of unit variance, sqrt(D * spread). A number that was chosen by looking
+            at the private images is no longer covered.
+        clip_squares: The same of the squares of its elements, less their expected value; by default that of
+            a Gaussian latent, sqrt(2 D) * spread.
+
+    Raises:
+        ConfigError: A value is not accepted.
+    """
+
+    epsilon: float
+    delta: float
+    clip_norm: float | None = None
+    clip_squares: float | None = None
+
+    def __post_init__(self) -> None:
+        check_budget(self.epsilon, self.delta)
+        for name in ("clip_norm", "clip_squares"):
+            value = getattr(self, name)
+            if value is not None and check_number(name, value, 0.0) == 0:
+                raise ConfigError(f"{name} must be above 0: with 0 nothing of the images is left")
+
+    def mechanism(self, num_elements: int, spread: float) -> Privacy:
+        """Return bounds and noise for latents of so many elements, D, of this expected variance.
+
+        Raises:
+            ConfigError: `clip_squares` is so small that no latent fits.
+            MissingExtraError: dp-accounting is not installed.
+        """
+        least = math.sqrt(num_elements) * spread
+        norm = math.sqrt(num_elements * spread) if self.clip_norm is None else float(self.clip_norm)
+        squares = math.sqrt(2) * least if self.clip_squares is None else float(self.clip_squares)
+        if squares < least:
+            raise ConfigError(
+                f"clip_squares={squares:g} is less than {least:g}, that of a latent of zeros; give more, or "
+                "leave it out"
+            )
+        rho = largest_rho(self.epsilon, self.delta)
+        bounds = whole_bounds(norm, squares, num_elements)
+        scales = (UNIT, SQUARE_UNIT, 1.0)
+        # Whole numbers of the unit, rounded up: so much noise or more.
+        noise = [
+            math.ceil(bound / math.sqrt(2 * share * rho)) * scale
+            for bound, share, scale in zip(bounds, SHARES, scales, strict=True)
+        ]
+        return Privacy(self.epsilon, self.delta, norm, squares, spread, *noise, accountant_name())
+
+
+def privacy_settings(epsilon: float | None, delta: float | None) -> PrivacySettings | None:
+    """Return a budget, None where none is given.
+
+    Raises:
+        ConfigError: One of the two is missing.
+    """
+    if epsilon is None and delta is None:
+        return None
+    if epsilon is None or delta is None:
+        raise ConfigError(
+            f"epsilon={epsilon} goes with delta={delta}, and both with privacy alone: give both, such as "
+            "epsilon=3 and delta=1e-6, or neither"
+        )
+    return PrivacySettings(epsilon, delta)
+
+
+def whole_bounds(clip_norm: float, clip_squares: float, num_elements: int) -> tuple[int, int, int]:
+    """Return how much one image changes sums, squares and counts at most, as norms in whole units.
+
+    An element is rounded to its unit, and so is the spread; two units an element make up for both, and for
+    the last bit of norms in float64.
+    """
+    slack = 2 * math.sqrt(num_elements)
+    return math.ceil(clip_norm / UNIT + slack), math.ceil(clip_squares / SQUARE_UNIT + slack), 1

@@ -1,0 +1,74 @@
+"""The attack on membership: what it finds out without privacy, and that the bound holds with it."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import pytest
+import torch
+
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.privacy import PrivacySettings, membership_advantage
+from d3hr_datasets.privacy.attack import Others, memberships
+
+CLASSES = 3
+PER_CLASS = 24
+# Latents of three tiny classes around means of their own.
+LATENTS = torch.randn(CLASSES, PER_CLASS, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+LATENTS = 0.8 * LATENTS + 0.3 * torch.arange(CLASSES).view(-1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("label", range(CLASSES))
+def test_without_privacy_members_of_small_classes_are_found(label: int) -> None:
+    found = membership_advantage(LATENTS[label], None)
+    assert (found.bound, found.num_in, found.num_out) == (1.0, 64 * PER_CLASS // 2, 64 * PER_CLASS // 2)
+    assert found.advantage > 0.9 and found.error < 0.1
+    known = membership_advantage(LATENTS[label], None, others="known")
+    assert known.advantage == 1.0
+
+
+@pytest.mark.parametrize("others", ["unknown", "known"])
+@pytest.mark.parametrize("epsilon", [0.1, 1.0])
+def test_with_privacy_the_bound_holds(epsilon: float, others: Others) -> None:
+    privacy = PrivacySettings(epsilon, 1e-5).mechanism(48, 1.0)
+    for label in range(CLASSES):
+        found = membership_advantage(LATENTS[label], privacy, others=others, source=Random(label))
+        assert found.bound == pytest.approx((math.exp(epsilon) - 1 + 2e-5) / (math.exp(epsilon) + 1))
+        assert found.advantage <= found.bound + found.error
+        assert found.advantage < 0.3  # far from what is found without
+
+
+def test_the_attack_sees_what_a_weak_promise_lets_through() -> None:
+    """So that the bound does not hold because the attack is blind."""
+    privacy = PrivacySettings(30.0, 1e-5).mechanism(48, 1.0)
+    found = membership_advantage(LATENTS[0], privacy, others="known", source=Random(0))
+    assert 0.7 < found.advantage <= 1.0
+
+
+def test_latents_of_a_class_that_is_nothing_but_noise_tell_nothing() -> None:
+    """Latents that add next to nothing: guesses are guesses, and the error says so."""
+    found = membership_advantage(
+        1e-9 * LATENTS[0],
+        PrivacySettings(0.01, 1e-6).mechanism(48, 1.0),
+        source=Random(3),
+    )
+    assert found.advantage <= found.bound + found.error
+
+
+def test_every_latent_is_in_half_of_the_builds_by_chance() -> None:
+    inside = memberships(128, 10, 0)
+    assert (
+        inside.shape == (128, 10) and inside[:64].sum(0).tolist() == inside[64:].sum(0).tolist() == [32] * 10
+    )
+    assert len({tuple(row) for row in inside.tolist()}) > 100
+    assert (inside == memberships(128, 10, 0)).all() and (inside != memberships(128, 10, 1)).any()
+
+
+def test_few_builds_and_few_latents_are_refused() -> None:
+    with pytest.raises(ConfigError, match="num_shadows must be at least 64"):
+        membership_advantage(LATENTS[0], None, num_shadows=63)
+    with pytest.raises(ConfigError, match="num_tests must be at least 64"):
+        membership_advantage(LATENTS[0], None, num_tests=8)
+    with pytest.raises(ConfigError, match="3 latents are given"):
+        membership_advantage(LATENTS[0, :3], None)
