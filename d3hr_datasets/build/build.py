@@ -79,10 +79,9 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
         source: Images with class labels 0..K-1, in a fixed order: see `sources.user_datasets`.
         model: The diffusion model; the same one that `info.model` refers to.
         output: Folder of the artifact. A model inside it must be there already.
-        info: What to write; `counts`, and in `source` `fingerprint` and `unreadable`, are those found. With
-            `privacy`, counts are noisy, and the other two are left out.
-            `source` must tell the images from other ones: finished chunks are looked up by it, by labels
-            and identity where the images have them, and by the model's weights.
+        info: What to write; `counts`, and in `source` `fingerprint` and `unreadable`, are those found, with
+            `privacy` noisy, and left out. `source` must tell the images from other ones: finished chunks
+            are looked up by it, by labels and identity where there are such, and by the model's weights.
         work: Folder for finished chunks, from which another build goes on; all machines must share it.
         batch_size: Images per batch; halved as often as memory runs out.
         chunk_size: Images per chunk, the most that a killed process loses.

@@ -64,14 +64,22 @@ class PrivacySettings:
                 "leave it out"
             )
         rho = largest_rho(self.epsilon, self.delta)
-        bounds = whole_bounds(norm, squares, num_elements)
-        scales = (UNIT, SQUARE_UNIT, 1.0)
         # Whole numbers of the unit, rounded up: so much noise or more.
-        noise = [
-            math.ceil(bound / math.sqrt(2 * share * rho)) * scale
-            for bound, share, scale in zip(bounds, SHARES, scales, strict=True)
-        ]
-        return Privacy(self.epsilon, self.delta, norm, squares, spread, *noise, accountant_name())
+        of_sums, of_squares, of_count = (
+            math.ceil(bound / math.sqrt(2 * share * rho))
+            for bound, share in zip(whole_bounds(norm, squares, num_elements), SHARES, strict=True)
+        )
+        return Privacy(
+            epsilon=self.epsilon,
+            delta=self.delta,
+            clip_norm=norm,
+            clip_squares=squares,
+            spread=spread,
+            noise_sums=of_sums * UNIT,
+            noise_squares=of_squares * SQUARE_UNIT,
+            noise_count=float(of_count),
+            accountant=accountant_name(),
+        )
 
 
 def privacy_settings(epsilon: float | None, delta: float | None) -> PrivacySettings | None:
