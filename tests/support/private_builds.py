@@ -17,6 +17,7 @@ from d3hr_datasets.privacy import PrivacySettings, membership_advantage
 from tests.support.tiny import TinyImages, tiny_info
 
 SPENDING = PrivacySettings(5.0, 1e-5)
+LATENTS = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
 def private_info(privacy: PrivacySettings = SPENDING, **changes: Any) -> ArtifactInfo:
@@ -41,6 +42,5 @@ def privacy(folder: Path, work: Path) -> Any:
     model = LatentDiffusion.from_pretrained(work / "artifact" / "model", device="cpu")
     with mock.patch("d3hr_datasets.privacy.release.SystemBits", lambda: Random(0)):
         built = build_private(model, work / "artifact")
-    latents = torch.randn(8, 3, 4, 4, generator=torch.Generator(device="cpu").manual_seed(0), device="cpu")
-    attacked = membership_advantage(latents.float(), built.info.privacy, source=Random(0))
+    attacked = membership_advantage(LATENTS, built.info.privacy, source=Random(0))
     return [(built.folder / "statistics.safetensors").read_bytes(), built.info.to_dict(), vars(attacked)]
