@@ -36,6 +36,7 @@ from d3hr_datasets.experiments.train_table import students_at_a_time, summarize,
 from d3hr_datasets.image_sets.real_images import fashion_mnist
 from d3hr_datasets.io.markdown import format_score
 from d3hr_datasets.privacy import PrivacySettings, membership_advantage
+from d3hr_datasets.privacy.attack import Others
 from recipes.common.prerequisites import need
 from recipes.common.program import program
 from recipes.common.results import write_results
@@ -44,7 +45,7 @@ from recipes.common.tensor_cache import cached_tensors
 PUBLIC = 3000  # images of each class; the others are private
 PROTOCOL = "dc/fashion-mnist-ipc{ipc}.yaml"
 BATCH = 100
-OTHERS = ("unknown", "known")
+OTHERS: tuple[Others, ...] = ("unknown", "known")
 COMMAND = "python -m recipes.evaluate.privacy"
 STEPS = ("images", "attack", "students")
 
