@@ -79,9 +79,8 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
         source: Images with class labels 0..K-1, in a fixed order: see `sources.user_datasets`.
         model: The diffusion model; the same one that `info.model` refers to.
         output: Folder of the artifact. A model inside it must be there already.
-        info: What to write; `counts`, and in `source` `fingerprint` and `unreadable`, are those found, with
-            `privacy` noisy, and left out. `source` must tell the images from other ones: finished chunks
-            are looked up by it, by labels and identity where there are such, and by the model's weights.
+        info: What to write; `counts`, with `source`'s `fingerprint` and `unreadable`, are as found. `source`
+            must tell the images from others: chunks are found by it, by labels, identity and model weights.
         work: Folder for finished chunks, from which another build goes on; all machines must share it.
         batch_size: Images per batch; halved as often as memory runs out.
         chunk_size: Images per chunk, the most that a killed process loses.
@@ -94,8 +93,7 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
 
     Raises:
         UnreadableImageError: More images cannot be read than may be left out.
-        ConfigError: A class label or a size is out of range, not one image fits into memory, Accelerate is
-            not installed, or as `check_stoppable`, `KeptSums.check` and `check_private`.
+        ConfigError: An option is not accepted, not one image fits into memory, or Accelerate is missing.
         ModelFormatError: The model's latents, classes or images are not those of `info`.
         StatisticsError: A class has fewer than two images, or fewer than modes, or a latent is not finite.
         BuildError: Another process has ended before its work was done, or a file was damaged meanwhile.

@@ -211,7 +211,7 @@ def _check_of_method(method: GroupSamplingMethod, names: set[str]) -> None:
 
 
 def check_order(budgets: Any) -> None:
-    """Raise `ConfigError` unless it is a tuple of rules, each of which holds for larger sets than the last."""
+    """Raise `ConfigError` unless it is a tuple of rules, each of larger sets than the one before."""
     if not isinstance(budgets, tuple) or not all(isinstance(rule, Budget) for rule in budgets):
         raise ConfigError(f"budgets must be a tuple of Budget, not {budgets!r:.80}")
     if len(budgets) > MAX_BUDGETS:

@@ -125,6 +125,7 @@ def test_builds_that_would_keep_or_say_more_are_refused(
     for options, said in (
         ({"sums": KeptSums()}, "moments=True does not go with privacy"),
         ({"shrinkage": 0.5}, "shrinkage=0.5 does not go with privacy"),
+        ({"tolerance": 0.5}, "tolerance=0.5 does not go with privacy"),
         ({"info": dataclasses.replace(private_info(), name="x", privacy=_weaker())}, "and 1 is promised"),
     ):
         with pytest.raises(ConfigError, match=said):
@@ -183,6 +184,7 @@ def test_a_plan_says_what_is_spent_and_stores_no_modes(saved: Path, tmp_path: Pa
         ({"moments": True}, "moments=True does not go"),
         ({"num_modes": 3}, "num_modes=3 does not go"),
         ({"latent": "sample"}, "latent='sample' does not go"),
+        ({"tolerance": 0.5}, "tolerance=0.5 does not go"),
     ):
         with pytest.raises(ConfigError, match=said):
             plan_build(
