@@ -14,6 +14,7 @@ from accelerate import PartialState
 from torch import nn
 
 from d3hr_datasets import D3HRDataset, InversionConfig, RunningMoments, processes
+from d3hr_datasets.dataset.batches import BatchSize
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import CacheMissError
 from d3hr_datasets.processes import check_may_generate, generation_device
@@ -97,7 +98,10 @@ def test_images_are_the_same_without_float64(tiny_artifact: Path, tmp_path: Path
     dataset = D3HRDataset(tiny_artifact, tmp_path, 2, device="cpu")
     with WithoutFloat64():
         here, there = models()
-        made = [dataset._generator.generate(model, [0, 2], 4, tmp_path) for model in (here, there)]
+        made = [
+            dict(dataset._generator.generate(model, [0, 2], BatchSize(4, model.device), tmp_path))
+            for model in (here, there)
+        ]
     assert {next(there.network.parameters()).device, there.device} == {DEVICE}
     for label in (0, 2):
         arrays = [[np.asarray(image).astype(int) for image in group[label]] for group in made]

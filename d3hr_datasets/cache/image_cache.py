@@ -19,7 +19,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from d3hr_datasets.cache.files import (
     replace_own,
     write_error,
 )
+from d3hr_datasets.cache.filling import WRITERS, Made, fill
 from d3hr_datasets.cache.leftovers import remove_dead_partials
 from d3hr_datasets.cache.locks import LOCK_TIMEOUT, LOCKS, PARTIAL, Hold, group_lock, new_partial
 from d3hr_datasets.cache.set_json import read_settings, settings_bytes
@@ -49,9 +50,6 @@ from d3hr_datasets.io.atomic import sync, write_synced
 
 # A file this old that changes has another time of change; clocks of file systems are coarse.
 CLOCK_SECONDS = 2.0
-
-# Files that are synced at a time: a disk needs for several hardly longer than for one.
-WRITERS = 4
 
 ATTEMPTS = 3  # to write a group while another process removes the folder it goes to
 
@@ -168,33 +166,26 @@ class ImageCache:
             CacheError: The group is not complete and the folder cannot be written, or the set is of another
                 format, or a folder of the cache is a link.
         """
-        self.ensure_together([label], lambda missing: {missing[0]: make()})
+        for _ in self.ensure_each([label], lambda missing: ((label, make()) for label in missing)):
+            pass
 
-    def ensure_together(
-        self,
-        labels: Sequence[int],
-        make: Callable[[list[int]], Mapping[int, Sequence[Image.Image]]],
-    ) -> None:
-        """Have the groups of several classes on disk: all that are missing are made by one call.
+    def ensure_each(
+        self, labels: Iterable[int], make: Callable[[Iterator[int]], Made]
+    ) -> Generator[int, None, None]:
+        """Have the groups of several classes on disk, each written while others are made.
 
         Args:
             labels: The classes, in any order.
-            make: Takes the labels that are missing, whose locks are held, and returns the images of each.
+            make: Takes the labels that are missing, each of which is locked when it is asked for, and yields
+                (label, images) of them, in any order.
+
+        Yields:
+            Each label when its group is there. Nothing is done before it is asked for.
 
         Raises:
             CacheError: As of `ensure`.
         """
-        with contextlib.ExitStack() as locks:
-            # In one order, so that no two processes wait for each other.
-            holds = ((label, locks.enter_context(self._claim(label))) for label in sorted(set(labels)))
-            claimed = {label: hold for label, hold in holds if hold is not None}
-            images = make(list(claimed)) if claimed else {}
-            for label in claimed:
-                made = len(images.get(label, ()))
-                if made != self.ipc:
-                    raise CacheError(f"{made} images were made of class {label}, a group has {self.ipc}")
-            for label, hold in claimed.items():
-                self._write(label, images[label], hold)
+        return fill(labels, self._claim, make, self._write, self.ipc)
 
     @contextlib.contextmanager
     def _claim(self, label: int) -> Iterator[Hold | None]:

@@ -24,15 +24,19 @@ CompileOption = Annotated[
 @merge_options
 def materialize(
     options: SetArguments,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images in the model at a time.")] = BATCH_SIZE,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Images in the model at a time; {BATCH_SIZE}, on CUDA what memory holds."),
+    ] = None,
     compiled: CompileOption = False,
     estimate: EstimateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate a set and print its folder.
 
-    Images that are cached and sound are kept, so that it goes on where it was interrupted. Under `torchrun`
-    each process generates its share of the classes.
+    Images that are cached and sound are kept, so that it goes on where it was interrupted. Says on stderr how
+    many images are made, how many a second, and how long the rest takes. Under `torchrun` each process
+    generates its share of the classes.
     """
     dataset = make_dataset(options)
     if estimate:

@@ -117,10 +117,10 @@ class _Background:
         if job is None:
             return
         torch.set_num_threads(job.threads)
-        for labels in job.images.batches(job.images.missing(job.labels), job.batch_size):
-            if number != self._received:
-                return
-            job.images.make(labels, job.batch_size, lambda: self._loaded(job))
+        missing = job.images.missing(job.labels)
+        with contextlib.closing(job.images.make(missing, job.batch_size, lambda: self._loaded(job))) as made:
+            while number == self._received and next(made, None) is not None:
+                pass
 
     def _loaded(self, job: Job) -> LatentDiffusion:
         from d3hr_datasets.artifact.model import load_model

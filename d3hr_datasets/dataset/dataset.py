@@ -6,10 +6,11 @@ In: an artifact. Out: a torchvision data set of (PIL image, int).
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+import torch
 from PIL import Image
 from torchvision.datasets import DatasetFolder, VisionDataset
 
@@ -18,6 +19,7 @@ from d3hr_datasets.dataset.export import to_hf_dataset
 from d3hr_datasets.dataset.fresh_groups import FreshGroups
 from d3hr_datasets.dataset.images_to_hub import publish_images
 from d3hr_datasets.dataset.options import SetOptions, check_options
+from d3hr_datasets.dataset.tensor_images import transform_batch
 
 if TYPE_CHECKING:
     import datasets
@@ -62,11 +64,13 @@ class D3HRDataset(FreshGroups, DatasetFolder):
         torch_dtype: Precision of the diffusion model. Of float32, products are float32, whatever TF32 or
             bfloat16 the caller allows.
         nested: Have the first k images of each class be those of the set with `ipc` = k, so that a set can
-            grow: what is cached of another size is copied. The price: moments are matched by tens, no
-            longer over the whole group, and `materialize` cannot batch across classes. The artifact's
-            budgets do not hold, whatever the size.
+            grow: what is cached of another size is copied. Sets that are made apart agree to one grey level.
+            The price: moments are matched by tens, no longer over the whole group. The artifact's budgets do
+            not hold, whatever the size.
         in_memory: Keep images decoded once they were read. Every process keeps its own: with workers, use
-            `persistent_workers=True`.
+            `persistent_workers=True`. "tensor" keeps all of them as one uint8 tensor, read when the first is
+            asked for: items are tensors (C, H, W), and `transform` takes a batch, uint8 (B, C, H, W), and
+            returns a tensor (B, ...). What it draws at random it draws once for a batch.
         resample: "epoch" to have another group of each class in every epoch, by `set_epoch`; "never" to have
             the same images for ever.
         keep_epochs: Of `resample="epoch"`, how many epochs' images may lie on disk, at least 1, beside those
@@ -134,20 +138,43 @@ class D3HRDataset(FreshGroups, DatasetFolder):
             TypeError: `index` is no integer.
             CacheMissError: The image is not cached, and this is a forked worker, which cannot use a GPU.
         """
-        given, size = operator.index(index), len(self)
-        if not -size <= given < size:
-            raise IndexError(
-                f"index {given} is out of range; the data set has {size} images, 0 to {size - 1}, or "
-                f"{-size} to -1 from the end"
-            )
-        index = given % size
-        image: Any = self._image(index)
-        target: Any = int(self.targets[index])
-        if self.transform is not None:
-            image = self.transform(image)
+        return self._items([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, Any]]:
+        """Return the items of a batch, as PyTorch's loaders ask for them.
+
+        With `in_memory="tensor"` the transform is applied to the batch as a whole, uint8 (B, C, H, W).
+
+        Raises:
+            IndexError: As `dataset[index]`, like all others.
+            ConfigError: The transform does not return a tensor (B, ...), with `in_memory="tensor"`.
+        """
+        if type(self).__getitem__ is not D3HRDataset.__getitem__:  # a subclass, or torchvision's wrapper
+            return [self[index] for index in indices]
+        return self._items(indices)
+
+    def _items(self, indices: Sequence[int]) -> list[tuple[Any, Any]]:
+        size = len(self)
+        places = [operator.index(index) for index in indices]
+        for given in places:
+            if not -size <= given < size:
+                raise IndexError(
+                    f"index {given} is out of range; the data set has {size} images, 0 to {size - 1}, or "
+                    f"{-size} to -1 from the end"
+                )
+        places = [place % size for place in places]
+        images: Iterable[Any]
+        if self.in_memory == "tensor":
+            chosen = self._all_images()[torch.tensor(places, device="cpu")]
+            images = transform_batch(chosen, self.transform).unbind()
+        else:
+            images = map(self._image, places)
+            if self.transform is not None:
+                images = map(self.transform, images)
+        targets: Iterable[Any] = [int(self.targets[place]) for place in places]
         if self.target_transform is not None:
-            target = self.target_transform(target)
-        return image, target
+            targets = map(self.target_transform, targets)
+        return list(zip(images, targets, strict=True))
 
     def extra_repr(self) -> str:
         """Return the lines that `repr` adds to VisionDataset's."""

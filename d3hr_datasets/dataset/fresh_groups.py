@@ -152,7 +152,7 @@ class FreshGroups(ImagesOnDemand):
 
     def _current(self) -> GeneratedSet:
         if self._epoch is not None and (epoch := int(self._epoch)) != self._set.generator.epoch:
-            self._set, self._images = self._set.at(epoch), {}
+            self._set, self._images, self._tensor = self._set.at(epoch), {}, None
         return self._set
 
     def _use(self, images: GeneratedSet) -> None:

@@ -6,7 +6,8 @@ In: what pixels depend on, and the root of a cache. Out: the classes that are mi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +16,11 @@ import torch
 from PIL import Image
 
 from d3hr_datasets.cache.image_cache import ImageCache
+from d3hr_datasets.dataset.batches import BatchSize
 from d3hr_datasets.dataset.image_generator import ImageGenerator
 
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-
-MAX_LOCKS = 64  # classes that are generated together, each of which holds a lock
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,28 +54,29 @@ class GeneratedSet:
         self.cache.check(share)
         return [label for label in share if not self.cache.is_complete(label)]
 
-    def batches(self, labels: list[int], batch_size: int) -> Iterator[list[int]]:
-        """Yield the labels that are generated together, of which each holds a lock meanwhile."""
-        generator = self.generator
-        step = 1 if generator.nested else max(1, min(batch_size // generator.ipc, MAX_LOCKS))
-        for start in range(0, len(labels), step):
-            yield labels[start : start + step]
+    def make(
+        self, labels: list[int], batch_size: int | None, model: Callable[[], LatentDiffusion]
+    ) -> Generator[int, None, None]:
+        """Have the groups of labels on disk, and yield each label when its group is there.
 
-    def make(self, labels: list[int], batch_size: int, model: Callable[[], LatentDiffusion]) -> None:
-        """Have the groups of labels on disk; those that another process makes meanwhile are waited for.
+        Groups are written while the model makes the next ones. Those that another process makes meanwhile
+        are waited for. Run it in `neutral` settings, and close it if not everything is asked for.
 
         Args:
             labels: The labels.
-            batch_size: Images in the model at a time.
+            batch_size: Images in the model at a time; None to have it found (`BatchSize`).
             model: Returns the model; not called if nothing is missing.
 
         Raises:
             CacheError: The cache cannot be written.
         """
 
-        def generate(missing: list[int]) -> dict[int, list[Image.Image]]:
-            with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator
-                loaded = model()  # says what does not fit before the statistics do
-                return self.generator.generate(loaded, missing, batch_size, self.cache.root)
+        def generate(missing: Iterator[int]) -> Generator[tuple[int, list[Image.Image]], None, None]:
+            for first in missing:
+                with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator
+                    loaded = model()  # says what does not fit before the statistics do
+                size = BatchSize(batch_size, loaded.device)
+                those = itertools.chain([first], missing)
+                yield from self.generator.generate(loaded, those, size, self.cache.root)
 
-        self.cache.ensure_together(labels, generate)
+        return self.cache.ensure_each(labels, generate)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from d3hr_datasets.cache.epoch_sets import MARK
 from d3hr_datasets.cache.image_cache import ImageCache
 from d3hr_datasets.cache.nested_sets import cached_images
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.dataset.batches import BatchSize, UnfinishedGroup, in_batches
 from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK
@@ -123,44 +124,43 @@ class ImageGenerator:
         labels = self.class_labels.tolist()
         return torch.cat([group_weights(self.artifact, label, *settings) for label in labels])
 
-    def generate(
-        self, model: LatentDiffusion, labels: list[int], batch_size: int, root: Path
-    ) -> dict[int, list[Image.Image]]:
-        """Return the images of labels.
+    def group(self, label: int, root: Path) -> UnfinishedGroup:
+        """Return the images of a label that are there, of a nested set, and latents of those that are not.
 
         Args:
-            model: The artifact's diffusion model.
-            labels: The labels.
-            batch_size: Images in the model at a time; blocks of a nested set are batches of their own.
-            root: Where a nested set looks for images that it has at other sizes.
+            label: The label.
+            root: Where a nested set looks for images that it has at other sizes. Of the block that they end
+                in all latents are returned, so that it is denoised whole.
         """
-        if self.nested:
-            return {label: self._generate_nested(model, label, root) for label in labels}
-        latents = torch.cat([self.latents(label) for label in labels])
-        images = self._decode(
-            model, latents, self.class_labels[labels].repeat_interleave(self.ipc), batch_size
-        )
-        starts = range(0, len(images), self.ipc)
-        return {label: images[i : i + self.ipc] for label, i in zip(labels, starts, strict=True)}
-
-    def _generate_nested(self, model: LatentDiffusion, label: int, root: Path) -> list[Image.Image]:
-        """Return the images of a label: those cached in a set of another size, then new ones.
-
-        Blocks are batches of their own, so that an image is the same in sets of all sizes.
-        """
-        images = cached_images(self._other_sizes(root), label, self.ipc)
+        images = cached_images(self._other_sizes(root), label, self.ipc) if self.nested else []
+        latents = torch.empty(0)
         whole = len(images) // NESTED_BLOCK * NESTED_BLOCK
         if len(images) < self.ipc:
             latents = self.latents(label)[whole:]
-            made = self._decode(model, latents, self.class_labels[label].repeat(len(latents)), NESTED_BLOCK)
-            images += made[len(images) - whole :]
-        return images[: self.ipc]
+        return UnfinishedGroup(label, int(self.class_labels[label]), latents, images, len(images) - whole)
 
-    def _decode(
-        self, model: LatentDiffusion, latents: torch.Tensor, class_labels: torch.Tensor, batch_size: int
-    ) -> list[Image.Image]:
-        clean = model.denoise(latents, class_labels, self.decode, batch_size)
-        return to_pil(model.decode(clean, batch_size), self.artifact.info.padding)
+    def generate(
+        self, model: LatentDiffusion, labels: Iterable[int], size: BatchSize, root: Path
+    ) -> Generator[tuple[int, list[Image.Image]], None, None]:
+        """Yield (label, images) of labels, in their order, as soon as they are made.
+
+        Batches go across classes, and across blocks of a nested set. Run it in `neutral` settings.
+
+        Args:
+            model: The artifact's diffusion model.
+            labels: The labels; each is asked for when there is room for its latents in a batch.
+            size: Images in the model at a time.
+            root: Where a nested set looks for images that it has at other sizes.
+        """
+
+        def decode(latents: torch.Tensor, class_labels: torch.Tensor) -> list[Image.Image]:
+            with torch.random.fork_rng(devices=[]):  # compiling must not move the user's generator
+                clean = model.denoise(latents, class_labels, self.decode, len(latents))
+                return to_pil(model.decode(clean, len(latents)), self.artifact.info.padding)
+
+        groups = (self.group(label, root) for label in labels)
+        for group in in_batches(groups, decode, size):
+            yield group.label, group.images[: self.ipc]
 
     def _other_sizes(self, root: Path) -> Iterator[ImageCache]:
         """Yield the caches of this nested set at other sizes."""

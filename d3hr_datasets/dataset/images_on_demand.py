@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.model import load_model
@@ -24,11 +23,14 @@ from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.config.settings import MAX_IPC, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.generated_set import GeneratedSet
+from d3hr_datasets.dataset.generation_progress import GenerationProgress
 from d3hr_datasets.dataset.generation_settings import resolve_settings
 from d3hr_datasets.dataset.image_generator import ImageGenerator
-from d3hr_datasets.dataset.options import Resample
+from d3hr_datasets.dataset.options import InMemory, Resample, check_in_memory
+from d3hr_datasets.dataset.tensor_images import stack_images
 from d3hr_datasets.errors import CacheError
 from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.numerics.allocator import kept_memory
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.processes import check_may_generate, process_share, wait_for_other_processes
 
@@ -56,7 +58,7 @@ class ImagesOnDemand:
         device: torch.device | str | None = None,
         torch_dtype: torch.dtype = torch.float32,
         nested: bool = False,
-        in_memory: bool = False,
+        in_memory: InMemory = False,
     ) -> None:
         self.ipc = check_int("ipc", ipc, 1, MAX_IPC)
         self.seed = check_int("seed", seed, 0)
@@ -73,8 +75,9 @@ class ImagesOnDemand:
         self.device = device
         self.torch_dtype = torch_dtype
         self.nested = nested
-        self.in_memory = in_memory
+        self.in_memory = check_in_memory(in_memory)
         self._images: dict[int, Image.Image] = {}
+        self._tensor: torch.Tensor | None = None
         self._model: LatentDiffusion | None = None
         generator = ImageGenerator(
             artifact, self.class_labels, self.ipc, self.sampling, self.decode, nested, torch_dtype
@@ -120,6 +123,12 @@ class ImagesOnDemand:
         current = self._current()
         if index in self._images:
             return self._images[index].copy()
+        image = self._read(current, index)
+        if self.in_memory:
+            self._images[index] = image.copy()
+        return image
+
+    def _read(self, current: GeneratedSet, index: int) -> Image.Image:
         label, position = divmod(index, self.ipc)
         image = current.cache.read(label, position)
         if image is None:
@@ -129,29 +138,42 @@ class ImagesOnDemand:
             raise CacheError(
                 f"{current.cache.path(label, position)} was removed or changed just after it was written"
             )
-        if self.in_memory:
-            self._images[index] = image.copy()
         return image
 
+    def _all_images(self) -> torch.Tensor:
+        """Return every image, (N, C, H, W) uint8, read when it is first asked for; missing ones are made."""
+        current = self._current()
+        if self._tensor is None:
+            labels, read = range(len(self.classes)), current.cache.read
+            if missing := [label for label in labels if read(label, 0) is None]:
+                self._make(current, missing, BATCH_SIZE)
+            self._tensor = stack_images(
+                lambda index: read(*divmod(index, self.ipc)),
+                lambda index: self._read(current, index),
+                len(labels) * self.ipc,
+            )
+        return self._tensor
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_model": None, "_images": {}}
+        return {**self.__dict__, "_model": None, "_images": {}, "_tensor": None}
 
     @neutral()
     def materialize(
-        self, batch_size: int = BATCH_SIZE, progress: bool = True, torch_compile: bool = False
+        self, batch_size: int | None = None, progress: bool = True, torch_compile: bool = False
     ) -> Path:
-        """Generate every class that is not cached and undamaged, several classes at a time.
+        """Generate every class that is not cached and undamaged; batches go across classes.
 
-        A run that was stopped goes on where it was. With `torch.distributed`, or RANK and WORLD_SIZE in the
-        environment (`torchrun`, `accelerate launch`), each process generates its share of the classes; with
-        the former, all return when all have finished.
+        Images are written while the model makes the next ones. A run that was stopped goes on where it was.
+        With `torch.distributed`, or RANK and WORLD_SIZE in the environment (`torchrun`, `accelerate launch`),
+        each process generates its share of the classes; with the former, all return when all have finished.
 
-        Rounding depends on the shape of a batch: classes generated together may differ by one grey level
-        from those generated one by one. Whole groups of more than half of `batch_size` are never joined.
+        Rounding depends on the shape of a batch: images made so may differ by one grey level from those of
+        classes that were made one by one.
 
         Args:
-            batch_size: Images in the model at a time.
-            progress: Show a progress bar on stderr.
+            batch_size: Images in the model at a time; halved where a GPU's memory is too small for so many.
+                By default 64, and on CUDA as many more as fit into half of the free memory.
+            progress: Say on stderr how many images are made, how many a second, and how long it takes.
             torch_compile: Compile the model first, which takes a minute and pays off for large sets; it
                 stays compiled. To one grey level, the images are the same.
 
@@ -163,7 +185,8 @@ class ImagesOnDemand:
                 no compiler.
             CacheError: The cache cannot be written, or there are other images in the folders of the set.
         """
-        check_int("batch_size", batch_size, 1)
+        if batch_size is not None:
+            check_int("batch_size", batch_size, 1)
         return self._materialize(self._current(), batch_size, progress, torch_compile)
 
     def _share(self) -> range:
@@ -172,19 +195,15 @@ class ImagesOnDemand:
         return range(rank, len(self.classes), size)
 
     def _materialize(
-        self, images: GeneratedSet, batch_size: int, progress: bool, torch_compile: bool = False
+        self, images: GeneratedSet, batch_size: int | None, progress: bool, torch_compile: bool = False
     ) -> Path:
         labels = images.missing(self._share())
         if torch_compile and labels:
             with torch.random.fork_rng(devices=[]):
                 self.model().compile()
-        # Even a bar that shows nothing takes a lock that a killed sibling may hold for ever.
-        bar = tqdm(total=len(labels), desc="generating", unit="class") if progress and labels else None
-        with bar or contextlib.nullcontext():
-            for together in images.batches(labels, batch_size):
-                self._make(images, together, batch_size)
-                if bar is not None:
-                    bar.update(len(together))
+        if labels:
+            with kept_memory(), GenerationProgress(len(labels) * self.ipc, progress) as shown:
+                self._make(images, labels, batch_size, shown)
         wait_for_other_processes()
         return images.cache.folder
 
@@ -218,6 +237,15 @@ class ImagesOnDemand:
         return self._model
 
     @neutral()
-    def _make(self, images: GeneratedSet, labels: list[int], batch_size: int) -> None:
+    def _make(
+        self,
+        images: GeneratedSet,
+        labels: list[int],
+        batch_size: int | None,
+        progress: GenerationProgress | None = None,
+    ) -> None:
         check_may_generate(self.device, f"class {self.classes[labels[0]]!r}")
-        images.make(labels, batch_size, self.model)
+        with contextlib.closing(images.make(labels, batch_size, self.model)) as made:
+            for _ in made:
+                if progress is not None:
+                    progress.advance(self.ipc)

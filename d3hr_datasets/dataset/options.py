@@ -22,6 +22,7 @@ SHARD_SIZE = 10_000  # images in a shard of WebDataset
 
 
 Resample = Literal["never", "epoch"]
+InMemory = bool | Literal["tensor"]
 
 
 class ImageOptions(TypedDict, total=False):
@@ -33,7 +34,7 @@ class ImageOptions(TypedDict, total=False):
     device: torch.device | str | None
     torch_dtype: torch.dtype
     nested: bool
-    in_memory: bool
+    in_memory: InMemory
 
 
 class SetOptions(ImageOptions, total=False):
@@ -55,6 +56,13 @@ def check_options(kind: type, options: Mapping[str, object]) -> None:
     for name in options:
         if name not in SetOptions.__optional_keys__:
             raise TypeError(f"{kind.__name__} got an unexpected keyword argument {name!r}")
+
+
+def check_in_memory(value: InMemory) -> InMemory:
+    """Return `value` if it is one of `InMemory`; raise `ConfigError` if not."""
+    if value is not True and value is not False and value != "tensor":
+        raise ConfigError(f"in_memory must be False, True or 'tensor', not {value!r:.80}")
+    return value
 
 
 def chosen_classes(

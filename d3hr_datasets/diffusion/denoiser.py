@@ -26,6 +26,8 @@ class Denoiser:
         conditioning: What it is told of classes.
         schedule: What its output means.
         image_size: Side of its images in pixels.
+        is_compiled: Whether `torch.compile` is to make one network for all sizes of a batch: guidance doubles
+            batches, in an interval only some of them, and the last is smaller.
     """
 
     network: Any
@@ -33,6 +35,7 @@ class Denoiser:
     conditioning: Conditioning
     schedule: NoiseSchedule
     image_size: int
+    is_compiled: bool = False
 
     @neutral()
     def __call__(
@@ -60,9 +63,11 @@ class Denoiser:
         condition = {
             name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.items()
         }
-        output = self.kind.predict(
-            self.network, inputs.to(dtype), times, condition, guidance_scale, self.image_size
-        )
+        inputs = inputs.to(dtype)
+        if self.is_compiled:
+            for tensor in (inputs, times, *condition.values()):
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        output = self.kind.predict(self.network, inputs, times, condition, guidance_scale, self.image_size)
         output = output[:, : latents.shape[1]].float()
         if doubled:
             conditional, unconditional = output.chunk(2)

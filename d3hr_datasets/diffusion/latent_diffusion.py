@@ -27,7 +27,7 @@ from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule, open_schedule
 from d3hr_datasets.diffusion.prompts import prompts_of
 from d3hr_datasets.diffusion.solver import denoise_latents, forward_passes, invert_latents
 from d3hr_datasets.errors import ConfigError, ModelFormatError
-from d3hr_datasets.numerics.devices import best_device_type
+from d3hr_datasets.numerics.devices import best_device_type, convolution_layout
 from d3hr_datasets.numerics.torch_settings import neutral
 
 # Latents, or images, in the model at a time unless told otherwise: memory does not grow with groups.
@@ -90,7 +90,8 @@ class LatentDiffusion(EarlierNames):
             ) from error
         self.kind = kind
         self.network = network.eval().requires_grad_(False)
-        self.vae = vae.to(self.device).eval().requires_grad_(False)
+        self.vae = vae.to(self.device, memory_format=convolution_layout(self.device, vae.dtype))
+        self.vae.eval().requires_grad_(False)
         self.schedule = schedule
         self.conditioning = conditioning
         self.denoiser = Denoiser(self.network, kind, conditioning, schedule, self.sample_size)
@@ -190,13 +191,14 @@ class LatentDiffusion(EarlierNames):
         return int(self.vae.config.get("out_channels") or self.vae.config.in_channels)
 
     def compile(self) -> None:
-        """Compile the network with `torch.compile`: slow at its first batch, faster at all others.
+        """Compile the network with `torch.compile`: slow at its first batch, faster at those of any size.
 
         Raises:
             ConfigError: The device is the CPU, for which a C++ compiler is needed, and there is none.
         """
         check_compiler(self.device.type)
         self.network.compile()
+        self.denoiser.is_compiled = True
 
     @neutral(full_float32=True)
     def encode(self, images: torch.Tensor, generators: list[torch.Generator] | None = None) -> torch.Tensor:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from d3hr_datasets import D3HRDataset
+from d3hr_datasets import D3HRDataset, DecodeConfig
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.protocol import Protocol
@@ -38,6 +38,17 @@ def test_compiling_changes_no_image_by_more_than_a_grey_level(tiny_artifact: Pat
     assert torch.equal(torch.random.get_rng_state(), before)
     assert compiled.model().network._compiled_call_impl is not None
     assert np.abs(_pixels(compiled) - _pixels(plain)).max() <= 1
+
+
+@needs_compiler
+def test_one_network_is_compiled_for_batches_of_all_sizes(tiny_artifact: Path, tmp_path: Path) -> None:
+    """Batches of 4 and 2, which guidance doubles in some of the steps."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    decode = DecodeConfig(400, 10, 2.0, guidance_interval=(100, 300))
+    dataset = D3HRDataset(tiny_artifact, tmp_path, 2, device="cpu", decode=decode)
+    dataset.materialize(batch_size=4, progress=False, torch_compile=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_compiling_without_a_compiler_is_refused(

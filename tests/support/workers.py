@@ -53,8 +53,8 @@ def read_shares(rank: int, datasets: list[D3HRDataset], store: str, results: Any
 
 def _read_share(dataset: D3HRDataset) -> dict[str, Any]:
     made: list[int] = []
-    ensure = dataset.cache.ensure_together
-    dataset.cache.ensure_together = lambda labels, make: (made.extend(labels), ensure(labels, make))[1]  # type: ignore
+    ensure = dataset.cache.ensure_each
+    dataset.cache.ensure_each = lambda labels, make: (made.extend(labels), ensure(labels, make))[1]  # type: ignore
     dataset.materialize(progress=False)
     missing = [label for label in range(3) if not dataset.cache.is_complete(label)]
     assert not missing, missing

@@ -1,0 +1,127 @@
+"""Groups on their way to the disk: one thread makes images, others write them meanwhile.
+
+In: labels, and what locks, makes and writes a group. Out: the labels, each as soon as its group is there.
+
+A group holds its lock from before it is made until it is written. Locks are taken in the order of the labels,
+so that no two processes wait for each other, and given back by the thread that took them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack
+
+from PIL import Image
+
+from d3hr_datasets.cache.locks import Hold
+from d3hr_datasets.errors import CacheError
+
+# Groups, and files of one, that are synced at a time: a disk needs for several hardly longer than for one.
+WRITERS = 4
+
+# Images, and groups with their locks, that wait to be written: bounded where the disk is the slower one.
+QUEUE, MAX_GROUPS = 256, 64
+
+Made = Generator[tuple[int, Sequence[Image.Image]], None, None]  # labels with their images
+
+
+def fill(
+    labels: Iterable[int],
+    claim: Callable[[int], AbstractContextManager[Hold | None]],
+    make: Callable[[Iterator[int]], Made],
+    write: Callable[[int, Sequence[Image.Image], Hold], None],
+    ipc: int,
+) -> Generator[int, None, None]:
+    """Have groups written while the next ones are made, and yield each label when its group is there.
+
+    What is made when something goes wrong, or nobody asks for more, is written before this ends.
+
+    Args:
+        labels: The groups, in any order.
+        claim: Locks a group while it is entered; None if it needs no making.
+        make: Takes the labels that are missing, which are locked when it asks for them, and yields each with
+            its images.
+        write: Writes a group, in another thread.
+        ipc: Images of a group.
+
+    Raises:
+        CacheError: Other groups were made than were missing, or one of another size; or what `write` raises.
+    """
+    with _Filling(claim, write, ipc) as filling:
+        with contextlib.closing(make(filling.missing(labels))) as groups:
+            for label, images in groups:
+                filling.put(label, images)
+                yield from filling.finished()
+        filling.check_all_made()
+        yield from filling.finished(all_of_them=True)
+
+
+class _Filling:
+    """The groups that are being made or written, with their locks."""
+
+    def __init__(
+        self,
+        claim: Callable[[int], AbstractContextManager[Hold | None]],
+        write: Callable[[int, Sequence[Image.Image], Hold], None],
+        ipc: int,
+    ) -> None:
+        self._claim, self._write, self._ipc = claim, write, ipc
+        self._most = max(1, min(QUEUE // ipc, MAX_GROUPS))
+        self._there: list[int] = []
+        self._holds: dict[int, Hold] = {}
+        self._locks: dict[int, ExitStack] = {}
+        self._writes: dict[int, Future[None]] = {}
+        self._writers = ThreadPoolExecutor(WRITERS)
+
+    def __enter__(self) -> _Filling:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writers.shutdown()  # with what is in its queue: groups that are whole
+        for lock in self._locks.values():
+            lock.close()
+
+    def missing(self, labels: Iterable[int]) -> Iterator[int]:
+        """Yield the labels that are missing, each with its lock taken."""
+        for label in sorted(set(labels)):
+            with ExitStack() as lock:
+                hold = lock.enter_context(self._claim(label))
+                if hold is not None:
+                    self._holds[label], self._locks[label] = hold, lock.pop_all()
+            if hold is None:
+                self._there.append(label)
+            else:
+                yield label
+
+    def put(self, label: int, images: Sequence[Image.Image]) -> None:
+        """Have a group written; waits while too many images wait for that."""
+        if len(images) != self._ipc:
+            raise CacheError(f"{len(images)} images were made of class {label}, a group has {self._ipc}")
+        if label not in self._holds:
+            raise CacheError(f"images were made of class {label}, which was not asked for")
+        waiting = [write for write in self._writes.values() if not write.done()]
+        if len(waiting) >= self._most:
+            wait(waiting, return_when=FIRST_COMPLETED)
+        self._writes[label] = self._writers.submit(self._write, label, images, self._holds.pop(label))
+
+    def finished(self, all_of_them: bool = False) -> list[int]:
+        """Return the labels whose groups are there and were not returned before, without their locks.
+
+        Args:
+            all_of_them: Wait for those that are being written.
+        """
+        done, self._there = self._there, []
+        for label, write in list(self._writes.items()):
+            if all_of_them or write.done():
+                write.result()
+                self._locks.pop(label).close()
+                del self._writes[label]
+                done.append(label)
+        return done
+
+    def check_all_made(self) -> None:
+        """Raise `CacheError` where a label was asked for and its images were not made."""
+        if self._holds:
+            raise CacheError(f"0 images were made of class {min(self._holds)}, a group has {self._ipc}")

@@ -1,0 +1,99 @@
+"""Sizes of batches: what memory holds, on a device that is imitated; and that order and numbers stay."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from d3hr_datasets.config.defaults import BATCH_SIZE
+from d3hr_datasets.dataset import batches
+from d3hr_datasets.dataset.batches import BatchSize, UnfinishedGroup, in_batches
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+PICTURE = Image.new("L", (1, 1))
+
+
+def _groups(*sizes: int) -> list[UnfinishedGroup]:
+    return [
+        UnfinishedGroup(label, 10 + label, torch.full((size, 1), float(label)), [])
+        for label, size in enumerate(sizes)
+    ]
+
+
+class _Decoder:
+    """Makes 1 x 1 images that hold the number of their class, of no more latents than memory is for."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.sizes: list[int] = []
+
+    def __call__(self, latents: torch.Tensor, labels: torch.Tensor) -> list[Image.Image]:
+        self.sizes.append(len(latents))
+        if len(latents) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        assert torch.equal(latents[:, 0] + 10, labels.float())
+        return [Image.new("L", (1, 1), int(label)) for label in labels]
+
+
+@pytest.mark.parametrize("sizes", [(3, 3, 3), (1, 7, 0, 2), (70,), (1,) * 70, (5, 64, 5)])
+def test_groups_come_in_order_with_their_own_images(sizes: tuple[int, ...]) -> None:
+    decoder = _Decoder(100)
+    found = list(in_batches(_groups(*sizes), decoder, BatchSize(4, CPU)))
+    assert [group.label for group in found] == list(range(len(sizes)))
+    for group, size in zip(found, sizes, strict=True):
+        assert [image.getpixel((0, 0)) for image in group.images] == [10 + group.label] * size
+    assert set(decoder.sizes[:-1]) <= {4}
+
+
+def test_no_batch_holds_the_locks_of_too_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MAX_CLASSES", 3)
+    decoder = _Decoder(100)
+    assert len(list(in_batches(_groups(*[1] * 7), decoder, BatchSize(50, CPU)))) == 7
+    assert decoder.sizes == [3, 3, 1]
+
+
+def test_images_that_are_there_are_not_kept_twice() -> None:
+    group = UnfinishedGroup(0, 10, torch.zeros(5, 1), [PICTURE, PICTURE], copied=2)
+    [found] = in_batches([group], _Decoder(100), BatchSize(1, CPU))
+    assert [image.getpixel((0, 0)) for image in found.images] == [0, 0, 10, 10, 10]
+
+
+def test_batches_are_halved_until_they_fit(caplog: pytest.LogCaptureFixture) -> None:
+    decoder = _Decoder(3)
+    assert len(list(in_batches(_groups(4, 4, 4), decoder, BatchSize(8, CPU)))) == 3
+    assert decoder.sizes == [8, 4, 2, 2, 2, 2, 2, 2]
+    assert "batches have 2 images now" in caplog.text
+
+
+def test_an_image_that_does_not_fit_alone_is_an_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        list(in_batches(_groups(2), _Decoder(0), BatchSize(2, CPU)))
+
+
+@pytest.mark.parametrize(
+    ("free", "given", "expected"),
+    [
+        (1000 * 2**20, None, 250),  # 2 MiB an image, half of what is free
+        (10**13, None, batches.MAX_BATCH_SIZE),
+        (2**20, None, BATCH_SIZE),  # what has just fitted is kept
+        (10**13, 32, 32),
+    ],
+)
+def test_cuda_gets_what_is_free(
+    free: int, given: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = SimpleNamespace(
+        memory_allocated=lambda device: 2**20,
+        memory_reserved=lambda device: 2**20,
+        max_memory_allocated=lambda device: (1 + 2 * BATCH_SIZE) * 2**20,
+        mem_get_info=lambda device: (free, 10**14),
+    )
+    monkeypatch.setattr(batches.torch, "cuda", fake)
+    size = BatchSize(given, CUDA)
+    for _ in range(2):
+        size.run(lambda most: [PICTURE] * most)
+    assert size.value == expected
+    assert BatchSize(None, CPU).value == BATCH_SIZE
