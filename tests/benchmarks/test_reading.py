@@ -1,6 +1,7 @@
 """An epoch of a DataLoader over the cache, next to torchvision's `ImageFolder` on the same files.
 
 `TensorDataset` has the same images in memory as tensors, and no transform: what the DataLoader itself takes.
+`in_memory="tensor"` is to be compared with it: both give the loader's own batches of tensors.
 Times are those of this process's CPU: what other processes do does not change them, and
 files are in the page cache. What is measured is any epoch but the first: in that, each image's checksum is
 computed.
@@ -47,22 +48,24 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("transform", [None, pil_to_tensor], ids=["images", "tensors"])
-@pytest.mark.parametrize("reader", ["ImageFolder", "cache", "in_memory", "TensorDataset"])
+@pytest.mark.parametrize("reader", ["ImageFolder", "cache", "in_memory", "in_memory tensor", "TensorDataset"])
 def test_epoch(reader: str, transform: Any, filled: D3HRFashionMNIST, benchmark: Any) -> None:
-    if reader == "TensorDataset" and transform is None:
+    has_tensors = reader in {"in_memory tensor", "TensorDataset"}
+    if has_tensors and transform is None:
         pytest.skip("it has no images")
     root = Path(filled.root)
     readers: dict[str, Any] = {
         "ImageFolder": partial(ImageFolder, str(filled.image_folder)),
         "cache": partial(D3HRFashionMNIST, root, filled.ipc),
         "in_memory": partial(D3HRFashionMNIST, root, filled.ipc, in_memory=True),
+        "in_memory tensor": partial(D3HRFashionMNIST, root, filled.ipc, in_memory="tensor"),
         "TensorDataset": lambda: TensorDataset(
             torch.stack([pil_to_tensor(filled[index][0]) for index in range(len(filled))]),
             torch.as_tensor(filled.targets),
         ),
     }
     dataset = readers[reader]()
-    dataset.transform = transform
+    dataset.transform = None if has_tensors else transform
     loader: DataLoader[Any] = DataLoader(dataset, batch_size=50, collate_fn=None if transform else list)
     benchmark._timer = time.process_time
     benchmark.group = f"epoch of {'tensors' if transform else 'images'} of {filled[0][0].size[0]}"
