@@ -165,16 +165,22 @@ class D3HRDataset(FreshGroups, DatasetFolder):
         places = [place % size for place in places]
         images: Iterable[Any]
         if self.in_memory == "tensor":
-            chosen = self._all_images()[torch.tensor(places, device="cpu")]
+            chosen = self._all_images().index_select(0, torch.tensor(places, device="cpu"))
             images = transform_batch(chosen, self.transform).unbind()
         else:
-            images = map(self._image, places)
+            images = self._images_at(places)
             if self.transform is not None:
                 images = map(self.transform, images)
-        targets: Iterable[Any] = [int(self.targets[place]) for place in places]
+        targets: Iterable[Any] = self._labels(places)
         if self.target_transform is not None:
             targets = map(self.target_transform, targets)
         return list(zip(images, targets, strict=True))
+
+    def _labels(self, places: list[int]) -> list[int]:
+        targets: Any = self.targets
+        if isinstance(targets, torch.Tensor) and len(places) > 1:  # element by element it is much slower
+            targets, places = targets[torch.tensor(places, device="cpu")].tolist(), list(range(len(places)))
+        return [int(targets[place]) for place in places]
 
     def extra_repr(self) -> str:
         """Return the lines that `repr` adds to VisionDataset's."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,12 +119,19 @@ class ImagesOnDemand:
         """Folder of the images, as torchvision's `ImageFolder` reads it; complete after `materialize`."""
         return self.cache.folder
 
+    def _images_at(self, indices: Iterable[int]) -> Iterator[Image.Image]:
+        """Yield images of one epoch, with as little as can be done for those that are kept."""
+        self._current()
+        kept = self._images
+        for index in indices:
+            yield kept[index].copy() if index in kept else self._image(index)
+
     def _image(self, index: int) -> Image.Image:
         current = self._current()
         if index in self._images:
             return self._images[index].copy()
         image = self._read(current, index)
-        if self.in_memory:
+        if self.in_memory is True:
             self._images[index] = image.copy()
         return image
 

@@ -70,5 +70,5 @@ def test_epoch(reader: str, transform: Any, filled: D3HRFashionMNIST, benchmark:
     benchmark._timer = time.process_time
     benchmark.group = f"epoch of {'tensors' if transform else 'images'} of {filled[0][0].size[0]}"
     benchmark.extra_info.update(way=reader, baseline="ImageFolder", images=len(dataset))
-    batches = benchmark.pedantic(lambda: sum(1 for _ in loader), rounds=10, warmup_rounds=2)
+    batches = benchmark.pedantic(lambda: sum(1 for _ in loader), rounds=40, warmup_rounds=2)
     assert batches == len(loader)
