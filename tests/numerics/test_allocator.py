@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from d3hr_datasets.numerics import allocator
 from d3hr_datasets.numerics.allocator import kept_memory
 
+CDLL = "d3hr_datasets.numerics.allocator.ctypes.CDLL"
 TRIM, MMAP = -1, -3
 KEPT, USUAL = {(MMAP, 2**30), (TRIM, 2**30)}, {(MMAP, 2**25), (TRIM, 2**26)}
 
@@ -19,15 +19,17 @@ KEPT, USUAL = {(MMAP, 2**30), (TRIM, 2**30)}, {(MMAP, 2**25), (TRIM, 2**26)}
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Return a list that gets what an imitated glibc is told; it takes all values."""
     told: list[tuple[int, ...]] = []
-    libc = SimpleNamespace(
-        mallopt=lambda name, value: told.append((name, value)) or 1,
-        malloc_trim=lambda pad: told.append((pad,)),
-    )
+
+    def mallopt(*name_and_value: int) -> int:
+        told.append(name_and_value)
+        return 1
+
+    libc = SimpleNamespace(mallopt=mallopt, malloc_trim=lambda pad: told.append((pad,)))
     for name in list(os.environ):
         if name.startswith("MALLOC_") or name in ("LD_PRELOAD", "GLIBC_TUNABLES"):
             monkeypatch.delenv(name)
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: libc)
+    monkeypatch.setattr(CDLL, lambda name: libc)
     return told
 
 
@@ -77,8 +79,7 @@ def test_an_older_glibc_gets_the_most_that_it_takes(
         calls.append((name, value))
         return int(name != MMAP or value <= 2**25)
 
-    monkeypatch.setattr(
-        allocator.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt, malloc_trim=lambda pad: 0)
-    )
+    libc = SimpleNamespace(mallopt=mallopt, malloc_trim=lambda pad: 0)
+    monkeypatch.setattr(CDLL, lambda name: libc)
     with kept_memory():
         assert calls == [(MMAP, 2**30), (MMAP, 2**25), (TRIM, 2**30)]
