@@ -144,6 +144,7 @@ def adapter_training(model: Path, work: Path, steps: int, batch_size: int, image
         steps=steps,
         batch_size=batch_size,
         learning_rate=1e-4,
+        ema_decay=0.99,
         mixed_precision="bf16",
         samples_per_class=0,
         log_every=max(1, steps // 4),
