@@ -30,6 +30,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "evaluate.diffusion": [([], BUILD)],
     "evaluate.inversion": [([], BUILD)],
     "evaluate.inversion_methods": [([], BUILD)],
+    "evaluate.inversion_steps": [([], BUILD)],
     "evaluate.federated": [([], BUILD)],
     "evaluate.few_images": [([], BUILD)],
     "evaluate.modes": [([], BUILD)],

@@ -1,0 +1,130 @@
+"""Measure how many evaluations the statistics of a class ask for: error of its means and variances.
+
+    python -m recipes.evaluate.inversion_steps
+
+The same held-out training images are inverted on grids of few to many steps, and the statistics of each class
+are compared with those of the finest grid. The unit is the standard error that the statistics have
+anyway, since a class is a sample of its images: below 1 a better inversion shows in nothing. Writes
+`hub/results/inversion_steps.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, get_args
+
+import torch
+from tqdm import tqdm
+
+from d3hr_datasets import Artifact, ClassGaussians, InversionConfig
+from d3hr_datasets.artifact.model import load_model
+from d3hr_datasets.build.moments import RunningMoments
+from d3hr_datasets.config.settings import InversionMethod
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
+from d3hr_datasets.diffusion.pixel_range import to_model_range
+from d3hr_datasets.diffusion.solver import inversion_passes
+from d3hr_datasets.image_sets.real_images import load_images
+from d3hr_datasets.students.selection import random_per_class
+from recipes.common.errors import RecipeError
+from recipes.common.prerequisites import need_artifact
+from recipes.common.program import program
+from recipes.common.results import write_results
+
+BATCH = 100
+FINEST, FINEST_EVALUATIONS = 250, 2  # steps of the reference, and its evaluations in each
+
+
+def statistics(
+    model: LatentDiffusion, latents: torch.Tensor, labels: torch.Tensor, config: InversionConfig
+) -> ClassGaussians:
+    """Return the class Gaussians of inverted latents at the last timestep."""
+    moments = RunningMoments(int(labels.max()) + 1, tuple(latents.shape[1:]))
+    for batch, of_batch in zip(latents.split(BATCH), labels.split(BATCH), strict=True):
+        moments.update(model.invert(batch, of_batch, config)[config.timesteps[-1]], of_batch)
+    return moments.gaussians()
+
+
+def errors(found: ClassGaussians, wanted: ClassGaussians, class_size: int) -> dict[str, float]:
+    """Return how far statistics are off, in their standard errors of classes of a size; rms over elements.
+
+    The standard error of a mean is sd / sqrt(n), of a normal law's variance variance * sqrt(2 / (n - 1)).
+    """
+    of_mean = (wanted.variance / class_size).sqrt()
+    of_variance = wanted.variance * (2 / (class_size - 1)) ** 0.5
+
+    def rms(values: torch.Tensor) -> float:
+        return float(values.square().mean().sqrt())
+
+    return {
+        "means": rms((found.mean - wanted.mean) / of_mean),
+        "variances": rms((found.variance - wanted.variance) / of_variance),
+        "means, of the spread": rms((found.mean - wanted.mean) / wanted.variance.sqrt()),
+        "spreads, relative": rms(found.variance.sqrt() / wanted.variance.sqrt() - 1),
+    }
+
+
+def ways(timestep: float, steps: list[int], evaluations: list[int]) -> dict[str, InversionConfig]:
+    """Return the ways to invert by name; fixed points with one evaluation cost what DDIM costs."""
+    found: dict[str, InversionConfig] = {}
+    for number in steps:
+        for method in get_args(InversionMethod):
+            for each in evaluations if method == "fixed_point" else [1]:
+                name = f"{method}, grid of {number}" + (f", {each} evaluations a step" if each > 1 else "")
+                found[name] = InversionConfig(
+                    timesteps=(timestep,),
+                    num_inference_steps=number,
+                    method=method,
+                    evaluations_per_step=each,
+                )
+    return found
+
+
+@program
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--artifact", default="hub/d3hr-fashion-mnist")
+    parser.add_argument("--images", type=int, default=100, help="of each class")
+    parser.add_argument(
+        "--class-size", type=int, default=6000, help="images whose standard error is the unit"
+    )
+    parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 25, 50, 100], help="of the grids")
+    parser.add_argument(
+        "--evaluations", type=int, nargs="+", default=[1, 2], help="in a step of fixed points"
+    )
+    parser.add_argument("--output", default="hub/results/inversion_steps.json")
+    arguments = parser.parse_args()
+    need_artifact(arguments.artifact)
+    artifact = Artifact.load(arguments.artifact)
+    model = load_model(artifact)
+    timestep = artifact.info.decode.timestep
+    bad = [number for number in arguments.steps if timestep % (1000 / number)]
+    if bad:
+        raise RecipeError(f"timestep {timestep:g} is not on grids of {bad} steps; give others with --steps")
+    images, labels, _ = load_images("fashion-mnist", "held-out", 28, 1)
+    chosen = random_per_class(labels, arguments.images, 0)
+    pixels = to_model_range(images[chosen], artifact.info.padding)
+    latents = torch.cat([model.encode(batch) for batch in pixels.split(BATCH)])
+    labels = labels[chosen]
+    finest = InversionConfig(
+        timesteps=(timestep,),
+        num_inference_steps=FINEST,
+        method="fixed_point",
+        evaluations_per_step=FINEST_EVALUATIONS,
+    )
+    wanted = statistics(model, latents, labels, finest)
+    results: dict[str, Any] = {}
+    for name, config in tqdm(ways(timestep, arguments.steps, arguments.evaluations).items()):
+        off = errors(statistics(model, latents, labels, config), wanted, arguments.class_size)
+        results[name] = {"evaluations": inversion_passes(model.denoiser, config), **off}
+        print(name, results[name], flush=True)
+    write_results(
+        arguments.output,
+        {**vars(arguments), "timestep": timestep, "finest": [FINEST, FINEST_EVALUATIONS]},
+        results,
+    )
+
+
+if __name__ == "__main__":
+    main()
