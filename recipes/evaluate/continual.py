@@ -2,10 +2,10 @@
 
     python -m recipes.evaluate.continual
 
-Two classes of Fashion-MNIST arrive at each step. Of the earlier ones the student sees again nothing, stored
-real images, images that an artifact's statistics make, or all real images. All memories are as many views of
-each class in every epoch; what differs is what they take to store. The embedded model was trained on all ten
-classes, as a large model has seen many. Writes `hub/results/continual.json`.
+Two classes of Fashion-MNIST arrive at each step, some hundred images of each. Of the earlier ones the student
+sees again nothing, stored images, images that statistics of the same images make, or all of them. All
+memories are as many views of each class in every epoch; what differs is what they take to store. The embedded
+model was trained on all ten classes, as a large model has seen many. Writes `hub/results/continual.json`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 
-from d3hr_datasets import D3HRDataset, GroupSamplingConfig
+from d3hr_datasets import Artifact, D3HRDataset
+from d3hr_datasets.artifact.d3hr_json import STATISTICS
 from d3hr_datasets.experiments.protocol_files import choose_protocol
-from d3hr_datasets.image_sets.real_images import load_images
+from d3hr_datasets.image_sets.real_images import HELD_OUT, fashion_mnist, load_images, split_indices
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.scores import mean_std
 from d3hr_datasets.students.training import EpochReport, train_student
@@ -31,9 +32,10 @@ from d3hr_datasets.students.views import TensorImages, normalized
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
 from recipes.common.results import write_results
+from recipes.common.small_artifacts import build_of
 
-ARTIFACT = Path("hub/d3hr-fashion-mnist")
-NUM_CLASSES, AT_A_TIME, HALF_PRECISION = 10, 2, 2  # classes; of a step; bytes of a stored value
+MODEL = Path("hub/d3hr-fashion-mnist")
+NUM_CLASSES, AT_A_TIME = 10, 2  # classes; of a step
 WIDTH, BATCH_SIZE = 32, 100
 
 
@@ -93,18 +95,15 @@ def png_bytes(image: torch.Tensor) -> int:
     return file.tell()
 
 
-def generated_images(number: int, sampling: GroupSamplingConfig, root: Path) -> Memory:
+def generated_images(artifact: Path, number: int, root: Path) -> Memory:
     """Keep statistics, and make `number` images of each class of them."""
-    dataset = D3HRDataset(ARTIFACT, root, ipc=number, sampling=sampling)
+    dataset = D3HRDataset(artifact, root, ipc=number)
     dataset.materialize()
     groups = [
         torch.stack([torch.from_numpy(array) for array in class_pixels(dataset, label)])
         for label in range(NUM_CLASSES)
     ]
-    info = dataset.artifact.info
-    gaussians = 2 if sampling.method != "modes" else info.num_modes + 1  # mean and variance; means, variance
-    values = gaussians * torch.Size(info.latent_shape).numel()
-    return Memory(groups, values * HALF_PRECISION)
+    return Memory(groups, (artifact / STATISTICS).stat().st_size / NUM_CLASSES)
 
 
 def class_pixels(dataset: D3HRDataset, label: int) -> list[Any]:
@@ -175,18 +174,46 @@ def class_accuracies(
     return torch.stack([(found[labels == label] == label).double().mean() for label in range(seen)])
 
 
-def memories(real: list[torch.Tensor], views: int, root: Path) -> dict[str, Memory]:
-    """Return the ways to remember, stored images of the bytes of each artifact beside it."""
-    gaussian = generated_images(views, GroupSamplingConfig("moment_matched"), root)
-    modes = generated_images(views, GroupSamplingConfig("modes"), root)
+def memories(images: Dataset[Any], numbers: list[list[int]], views: int, work: Path) -> dict[str, Memory]:
+    """Return the ways to remember, stored images of the bytes of each artifact beside it.
+
+    Args:
+        images: Fashion-MNIST.
+        numbers: By class label, those that arrive.
+        views: Images of each class that statistics make.
+        work: Folder of artifacts and generated images.
+    """
+    real = pixels_of(images, numbers)
+    flat = sorted(number for members in numbers for number in members)
+    name = f"{len(flat)}-images"
+    of_one = build_of(images, flat, MODEL / "model", work / f"{name}-gaussians", num_modes=1)
+    of_modes = build_of(images, flat, MODEL / "model", work / f"{name}-modes")
+    gaussian, modes = (generated_images(artifact, views, work / "cache") for artifact in (of_one, of_modes))
     return {
         "nothing": Memory([members[:0] for members in real], 0),
         "one Gaussian": gaussian,
         "images of as many bytes as one Gaussian": stored_images(real, gaussian.stored_bytes),
-        "modes": modes,
+        f"{Artifact.load(of_modes).info.num_modes} modes": modes,
         "images of as many bytes as modes": stored_images(real, modes.stored_bytes),
         "all images": stored_images(real),
     }
+
+
+def pixels_of(images: Any, numbers: list[list[int]]) -> list[torch.Tensor]:
+    """Return images by class label, each (N, 1, 28, 28) uint8."""
+    return [images.data[members][:, None] for members in numbers]
+
+
+def chosen_images(images: Any, number: int) -> list[list[int]]:
+    """Return the numbers of the first images of each class that are not held out, by class label."""
+    indices = split_indices(len(images), HELD_OUT, "train")
+    labels = images.targets[indices]
+    return [indices[labels == label][:number].tolist() for label in range(NUM_CLASSES)]
+
+
+def _scores(values: list[float]) -> dict[str, Any]:
+    mean, std = mean_std(values)
+    return {"mean": mean, "std": std, "values": values}
 
 
 @program
@@ -194,30 +221,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=300, help="real ones of each class, and views an epoch")
+    parser.add_argument("--images", type=int, default=300, help="of each class, and views an epoch")
     parser.add_argument("--epochs", type=int, default=15, help="of each step")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--work", type=Path, default=Path("runs/continual"), help="folder of generated images"
+        "--work", type=Path, default=Path("runs/continual"), help="artifacts and generated images"
     )
     parser.add_argument("--output", type=Path, default=Path("hub/results/continual.json"))
     arguments = parser.parse_args()
-    need_artifact(ARTIFACT)
+    need_artifact(MODEL)
     changes = {"epochs": arguments.epochs, "batch_size": BATCH_SIZE, "flip": True}
     changes["student_args"] = {"first_padding": 3, "width": WIDTH}
     protocol = choose_protocol("dc", "fashion-mnist", 10, changes).settings()
-    pixels, targets, _ = load_images("fashion-mnist", "train", 28, 1)
-    real = [pixels[targets == label][: arguments.images] for label in range(NUM_CLASSES)]
+    images = fashion_mnist(train=True)
+    numbers = chosen_images(images, arguments.images)
+    real = pixels_of(images, numbers)
     test = TensorImages(*load_images("fashion-mnist", "test", 28, 1))
     results: dict[str, Any] = {}
-    for name, memory in memories(real, arguments.images, arguments.work).items():
+    for name, memory in memories(images, numbers, arguments.images, arguments.work).items():
         runs = [run(memory, real, test, protocol, seed, arguments.images) for seed in range(arguments.seeds)]
-        scores = {key: mean_std([found[key] for found in runs]) for key in runs[0]}
+        scores = {key: _scores([found[key] for found in runs]) for key in runs[0]}
         seen = sum(len(members) for members in memory.images) / NUM_CLASSES
         results[name] = {**scores, "bytes_of_a_class": memory.stored_bytes, "images_of_a_class": seen}
         print(name, results[name])
     settings = {key: getattr(arguments, key) for key in ("images", "epochs", "seeds")}
-    model = sum(path.stat().st_size for path in (ARTIFACT / "model").glob("*/*.safetensors"))
+    model = sum(path.stat().st_size for path in (MODEL / "model").glob("*/*.safetensors"))
     settings |= {"width": WIDTH, "batch_size": BATCH_SIZE, "protocol": "dc", "model_bytes": model}
     write_results(arguments.output, settings, results)
 

@@ -2,10 +2,10 @@
 
     python -m recipes.evaluate.scale
 
-The chunks, the files of those that are finished and their merge are the real code; time is simulated (see
-`recipes.evaluate.simulated_build`). How many images a worker does in a second is an assumption, 40 % of an
-H100 as in `recipes/IMAGENET.md`, until `--images-per-second` says what was measured. Writes
-`hub/results/scale.json`.
+The division into chunks, the files of those that are finished and their merge are the real code, on latents
+of one number; time is simulated (see `recipes.evaluate.simulated_build`). How many images a worker does in a
+second is an assumption, 40 % of an H100 as in `recipes/IMAGENET.md`, until `--images-per-second` says what
+was measured. Writes `hub/results/scale.json`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from d3hr_datasets.build.merged_moments import MERGE_BYTES
+from d3hr_datasets.build.mode_count import images_of_class
 from recipes.common.program import program
 from recipes.common.results import write_results
 from recipes.evaluate.simulated_build import Cluster, Work, simulate
 
 ELEMENTS, MOMENTS, FLOAT64 = 4 * 32 * 32, 2, 8  # of a latent of DiT-XL/2; mean and squares; bytes
-EVALUATIONS = 31  # of each image, see `recipes/IMAGENET.md`
+EVALUATIONS = 31  # of each image, see `recipes/IMAGENET.md`, as all of the next line
+ENCODING = 272.7 / 7630  # of the operations of an image: what the search for modes does with it
+SEEDS = 3  # of failures, and of which workers are slow
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,19 @@ class ImageSet:
         found = rows * (1 - (1 - 1 / rows) ** chunk_size) if rows > 1 else 1.0
         return found * MOMENTS * FLOAT64 * ELEMENTS
 
+    def work(self, chunk_size: int, num_modes: int) -> Work:
+        """Return a build of them, as the library makes it."""
+        searched = min(self.images, self.classes * images_of_class(num_modes)) if num_modes > 1 else 0
+        at_once = max(1, int(MERGE_BYTES // (MOMENTS * FLOAT64 * ELEMENTS * num_modes)))
+        return Work(
+            self.images,
+            chunk_size,
+            self.image_bytes,
+            self.chunk_bytes(chunk_size, num_modes),
+            searched * ENCODING,
+            -(-self.classes // at_once),
+        )
+
 
 IMAGE_SETS = {
     "ImageNet-1K": ImageSet(1_281_167, 1000, 148e9 / 1_281_167, (2048, 512)),
@@ -69,17 +86,20 @@ def plan(images: ImageSet, num_modes: int, rate: float) -> dict[str, float]:
         "evaluations_millions": images.images * EVALUATIONS / 1e6,
         "worker_hours": images.images / rate / 3600,
         "images_gigabytes": images.images * images.image_bytes / 1e9,
-        "artifact_megabytes": values * MOMENTS * 2 * (1 + num_modes * (num_modes > 1)) / 1e6,
-        "memory_of_merge_gigabytes": values * num_modes * MOMENTS * FLOAT64 / 1e9,
+        "artifact_megabytes": values * 2 * (2 + (num_modes + 1) * (num_modes > 1)) / 1e6,
         "memory_of_centroids_gigabytes": values * num_modes * 4 * (num_modes > 1) / 1e9,
     }
 
 
-def simulated(images: ImageSet, chunk_size: int, cluster: Cluster, num_modes: int) -> dict[str, Any]:
-    """Return how one build goes on paper."""
-    work = Work(images.images, chunk_size, images.image_bytes, images.chunk_bytes(chunk_size, num_modes))
-    with tempfile.TemporaryDirectory() as folder:
-        return dataclasses.asdict(simulate(work, cluster, Path(folder)))
+def simulated(work: Work, cluster: Cluster, seeds: int = SEEDS) -> dict[str, float]:
+    """Return how a build goes on paper, the mean over some seeds; of recoveries, over those that had some."""
+    outcomes = []
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = simulate(work, dataclasses.replace(cluster, seed=seed), Path(folder))
+            outcomes.append(dataclasses.asdict(outcome))
+    known = {key: [one[key] for one in outcomes if one[key] is not None] for key in outcomes[0]}
+    return {key: sum(values) / len(values) for key, values in known.items() if values}
 
 
 @program
@@ -103,7 +123,9 @@ def main() -> None:
                 row = builds.setdefault(f"{chunk_size} images a chunk, {way}", {})
                 for workers in arguments.workers:
                     cluster = Cluster(workers, arguments.images_per_second, **changes)
-                    row[str(workers)] = simulated(images, chunk_size, cluster, arguments.modes)
+                    work = images.work(chunk_size, arguments.modes)
+                    by_chance = SEEDS if "hours_between_failures" in changes else 1
+                    row[str(workers)] = simulated(work, cluster, by_chance)
                     print(name, chunk_size, way, workers, row[str(workers)])
         results[name] = {
             "plan": plan(images, arguments.modes, arguments.images_per_second),

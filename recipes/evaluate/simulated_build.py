@@ -6,6 +6,7 @@ real is the clock, and the images: one stands for all of a chunk.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from d3hr_datasets import ArtifactInfo, DecodeConfig, InversionConfig, ModelReference
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
+from d3hr_datasets.build.merged_moments import MergedMoments
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.sources.records import IndexedImages
 from recipes.common.errors import RecipeError
@@ -32,12 +34,16 @@ class Work:
         chunk_size: Images in a chunk.
         image_bytes: Of a file, on average.
         chunk_bytes: Of the file of a finished chunk.
+        search_images: What the search for modes takes, in images that are inverted.
+        merge_reads: How often the merge reads all chunks.
     """
 
     images: int
     chunk_size: int
     image_bytes: float
     chunk_bytes: float
+    search_images: float = 0.0
+    merge_reads: int = 1
 
     @property
     def num_chunks(self) -> int:
@@ -57,7 +63,7 @@ class Cluster:
         slow_share: Share of the processes that are slow.
         slow_speed: How fast these are, of 1.
         storage_bytes_per_second: What the storage gives to all of them together.
-        restart_seconds: From a failure until all have their model again.
+        start_seconds: From the start, and from a failure, until all have their model.
         seed: Of failures, and of which are slow.
     """
 
@@ -67,7 +73,7 @@ class Cluster:
     slow_share: float = 0.0
     slow_speed: float = 0.5
     storage_bytes_per_second: float = float("inf")
-    restart_seconds: float = 180.0
+    start_seconds: float = 180.0
     seed: int = 0
 
 
@@ -157,11 +163,12 @@ def simulate(work: Work, cluster: Cluster, folder: Path) -> Outcome:
     """
     chance = random.Random(cluster.seed)
     made = _seconds_of_chunk(work, cluster)
-    slow = set(chance.sample(range(cluster.workers), round(cluster.slow_share * cluster.workers)))
+    slow = set(chance.sample(range(cluster.workers), math.ceil(cluster.slow_share * cluster.workers)))
     clocks = [Clock(made / (cluster.slow_speed if rank in slow else 1)) for rank in range(cluster.workers)]
     written = work.chunk_bytes * cluster.workers / cluster.storage_bytes_per_second
-    start, lost, recoveries = 0.0, 0.0, []
-    for _ in range(ATTEMPTS):
+    search = work.search_images / cluster.images_per_second / cluster.workers  # its files stay, too
+    start, lost, recoveries = cluster.start_seconds + search, 0.0, []
+    for attempt in range(ATTEMPTS):
         stop = start + _until_failure(chance, cluster)
         again = []
         for rank, clock in enumerate(clocks):
@@ -170,15 +177,15 @@ def simulate(work: Work, cluster: Cluster, folder: Path) -> Outcome:
             again.append(at_work - start)
             if not finished:
                 lost += stop - begun
-        if start > 0:
-            recoveries.append(cluster.restart_seconds + sum(again) / len(again))
+        if attempt > 0:
+            recoveries.append(cluster.start_seconds + sum(again) / len(again))
         end = max(clock.now for clock in clocks)
         if end <= stop:
             break
-        start = stop + cluster.restart_seconds
+        start = stop + cluster.start_seconds
     else:
         raise RecipeError(f"{ATTEMPTS} failures did not let {work} end on {cluster}; use smaller chunks")
-    merge = work.num_chunks * work.chunk_bytes / cluster.storage_bytes_per_second
+    merge = work.merge_reads * work.num_chunks * work.chunk_bytes / cluster.storage_bytes_per_second
     all_seconds = (end + merge) * cluster.workers
     return Outcome(
         hours=(end + merge) / 3600,
@@ -251,9 +258,9 @@ def _builder(clock: Clock, work: Work, folder: Path) -> ChunkBuilder:
 def _merged(work: Work, folder: Path) -> int:
     """Return how many images the merge finds, without making any."""
     clock = Clock(1.0, stop=0.0)  # a chunk that is missing stops it
-    found = sum(
-        int(moments.count.sum())
-        for chunk in _builder(clock, work, folder).chunks(0, 1)
-        for moments in chunk.moments.values()
-    )
-    return round(found * work.images / work.num_chunks)
+    build = _builder(clock, work, folder)
+    merged = MergedMoments(lambda: build.chunks(0, 1), build.info)
+    for _ in merged:
+        pass
+    gaussians, _ = merged.statistics()
+    return round(int(gaussians[TIMESTEP].count.sum()) * work.images / work.num_chunks)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from d3hr_datasets import GroupSamplingConfig
 from d3hr_datasets.experiments.protocol_files import choose_protocol
 from d3hr_datasets.students.views import TensorImages
 from recipes.evaluate import continual
+from recipes.tables import model_tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,10 +69,28 @@ def test_a_student_without_a_memory_forgets_and_with_all_images_does_not() -> No
     assert reminded["forgetting"] < forgetful["forgetting"]
 
 
-def test_generated_memories_are_as_many_views_and_the_bytes_of_their_statistics(
+def test_the_recipe_compares_memories_of_the_same_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(continual, "ARTIFACT", ROOT / continual.ARTIFACT)
-    memory = continual.generated_images(2, GroupSamplingConfig("moment_matched"), tmp_path)
-    assert [tuple(members.shape) for members in memory.images] == [(2, 1, 28, 28)] * 10
-    assert memory.stored_bytes == 2 * 12 * 8 * 8 * 2  # mean and variance in half precision
+    monkeypatch.setattr(continual, "MODEL", ROOT / continual.MODEL)
+    asked = []
+
+    def run(memory: continual.Memory, *_: object) -> dict[str, float]:
+        asked.append(memory)
+        return {"average": 50.0, "last": 40.0, "forgetting": 30.0}
+
+    monkeypatch.setattr(continual, "run", run)
+    output = tmp_path / "continual.json"
+    arguments = ["--images", "4", "--seeds", "2", "--work", str(tmp_path / "work"), "--output", str(output)]
+    monkeypatch.setattr("sys.argv", ["continual", *arguments])
+    continual.main()
+    results = json.loads(output.read_text(encoding="utf-8"))["results"]
+    assert len(asked) == 2 * len(results)
+    counts = {name: found["images_of_a_class"] for name, found in results.items()}
+    assert counts["nothing"] == 0 and counts["one Gaussian"] == counts["all images"] == 4
+    sizes = {name: found["bytes_of_a_class"] for name, found in results.items()}
+    values = 12 * 8 * 8 * 2  # of a latent, in half precision
+    assert 2 * values < sizes["one Gaussian"] < 2 * values + 500  # a mean, a variance, a header
+    assert sizes["images of as many bytes as one Gaussian"] <= sizes["one Gaussian"]
+    monkeypatch.setattr(model_tables, "read", lambda name: {"continual": results}[name])
+    assert model_tables.continual().count("\n") == len(results) + 1

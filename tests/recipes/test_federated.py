@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recipes.evaluate import federated
+from recipes.tables import model_tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,4 +36,6 @@ def test_merged_parties_are_the_pooled_build(tmp_path: Path, monkeypatch: pytest
     # Sums are exact; batches of other sizes round the last digits of an inverted latent.
     assert all(value < 1e-3 for value in results["merged and pooled"].values())
     assert set(results) == {"merged and pooled", "pooled", "merged", "parties alone"}
+    monkeypatch.setattr(model_tables, "read", lambda name: {"federated": results}[name])
+    assert "| images of the merged artifact |" in model_tables.federated()
     assert results["parties alone"]["worst"] <= results["parties alone"]["best"]

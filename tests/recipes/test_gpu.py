@@ -61,6 +61,8 @@ def test_trainings_are_rated(artifact: Path, tmp_path: Path) -> None:
     changes = {"labels": "hard", "epochs": 1, "image_size": 32, "batch_size": 10, "student": "convnet3"}
     protocol = choose_protocol("rded", "cifar10", 10, changes).settings()
     assert gpu.student_training(protocol, 20, torch_compile=False) > 0
+    assert gpu.student_operations(protocol) > 3 * 2 * 32 * 32 * 3 * 9 * 128  # its first layer alone
+    assert gpu.whole_set(artifact, tmp_path / "cache", 1, 2, torch_compile=False) > 0
 
 
 def test_the_bound_is_that_of_matrices() -> None:
