@@ -2,8 +2,8 @@
 
     python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml
 
-The same as `d3hr train diffusion`, for settings whose VAE `recipes.train.vae` has made, and says how where
-that is missing.
+The same as `d3hr train diffusion`, for settings whose VAE or base model another recipe makes, and says which
+where that is missing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def main() -> None:
     settings = load_settings(DiffusionTraining, arguments.config, arguments.set)
     if settings.vae is not None:
         need(settings.vae, training_of(Path(settings.vae).parent, "train.vae"))
+    if settings.model is not None and Path(settings.model).parts[:1] == ("runs",):
+        need(settings.model, training_of(Path(settings.model).parent, "train.diffusion"))
     print(train_diffusion(settings, arguments.download))
 
 

@@ -52,7 +52,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "tables.trainings": [([], VAE)],
     "train.diffusion": [
         ([str(CONFIGS / "dit_fashion_mnist.yaml")], DECODER),
-        ([str(CONFIGS / "dit_fashion_mnist_long.yaml")], BUILD),
+        ([str(CONFIGS / "dit_fashion_mnist_long.yaml")], DIT),
         (
             [str(CONFIGS / "dit_fashion_mnist.yaml"), "--set", "vae=runs/my-vae/vae"],
             "python -m recipes.train.vae CONFIG --set output=runs/my-vae",
