@@ -79,9 +79,13 @@ class _Filling:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._writers.shutdown()  # with what is in its queue: groups that are whole
-        for lock in self._locks.values():
-            lock.close()
+        with ExitStack() as ends:
+            # Every lock is given back, whatever goes wrong: else this process would wait for itself later.
+            for lock in self._locks.values():
+                ends.callback(lock.close)
+            # After an interrupt, which waits for what is being written and for nothing else.
+            ends.callback(self._writers.shutdown, cancel_futures=True)
+            self._writers.shutdown()  # with what is in its queue: groups that are whole
 
     def missing(self, labels: Iterable[int]) -> Iterator[int]:
         """Yield the labels that are missing, each with its lock taken."""

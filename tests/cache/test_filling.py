@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -132,6 +134,28 @@ def test_an_error_leaves_no_lock_and_only_whole_groups(error: type[BaseException
         list(_cache(tmp_path).ensure_each([0, 1], fail))
     assert _held(tmp_path) == [] and not any((tmp_path / ".locks").iterdir())
     assert [_cache(tmp_path).is_complete(label) for label in range(2)] == [True, False]
+
+
+def test_an_interrupt_while_the_rest_is_written_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutdown, calls = ThreadPoolExecutor.shutdown, []
+
+    def interrupted(self: ThreadPoolExecutor, *args: Any, **options: Any) -> None:
+        if threading.current_thread() is threading.main_thread() and not calls:
+            calls.append(options)
+            raise KeyboardInterrupt
+        shutdown(self, *args, **options)
+
+    def fail(missing: Iterator[int]) -> Made:
+        yield next(missing), _images(0)
+        next(missing)
+        raise RuntimeError
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(_cache(tmp_path).ensure_each([0, 1], fail))
+    assert calls and _held(tmp_path) == [] and not any((tmp_path / ".partial").iterdir())
 
 
 def test_what_is_not_asked_for_any_more_is_given_up(tmp_path: Path) -> None:
