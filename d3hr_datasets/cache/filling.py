@@ -9,6 +9,7 @@ so that no two processes wait for each other, and given back by the thread that 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
@@ -25,6 +26,8 @@ WRITERS = 4
 QUEUE, MAX_GROUPS = 256, 64
 
 Made = Generator[tuple[int, Sequence[Image.Image]], None, None]  # labels with their images
+
+logger = logging.getLogger(__name__)
 
 
 def fill(
@@ -86,10 +89,12 @@ class _Filling:
             # After an interrupt, which waits for what is being written and for nothing else.
             ends.callback(self._writers.shutdown, cancel_futures=True)
             self._writers.shutdown()  # with what is in its queue: groups that are whole
+            self._log_errors(error[1])
 
     def missing(self, labels: Iterable[int]) -> Iterator[int]:
         """Yield the labels that are missing, each with its lock taken."""
         for label in sorted(set(labels)):
+            self._collect()  # others may wait for the locks
             with ExitStack() as lock:
                 hold = lock.enter_context(self._claim(label))
                 if hold is not None:
@@ -116,16 +121,27 @@ class _Filling:
         Args:
             all_of_them: Wait for those that are being written.
         """
+        self._collect(all_of_them)
         done, self._there = self._there, []
-        for label, write in list(self._writes.items()):
-            if all_of_them or write.done():
-                write.result()
-                self._locks.pop(label).close()
-                del self._writes[label]
-                done.append(label)
         return done
 
     def check_all_made(self) -> None:
         """Raise `CacheError` where a label was asked for and its images were not made."""
         if self._holds:
             raise CacheError(f"0 images were made of class {min(self._holds)}, a group has {self._ipc}")
+
+    def _collect(self, all_of_them: bool = False) -> None:
+        """Give back the locks of the groups that are written, or raise what went wrong with one."""
+        for label, write in list(self._writes.items()):
+            if all_of_them or write.done():
+                write.result()
+                self._locks.pop(label).close()
+                del self._writes[label]
+                self._there.append(label)
+
+    def _log_errors(self, raised: object) -> None:
+        """Log what went wrong with groups, but for what is raised."""
+        for label, write in self._writes.items():
+            error = write.exception()
+            if error is not None and error is not raised:
+                logger.error("class %d was not written: %s", label, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,46 @@ def test_what_goes_wrong_with_writing_is_raised_and_the_rest_is_there(
     with pytest.raises(CacheError, match="the disk is full"):
         list(cache.ensure_each([0, 1], _make))
     assert cache.is_complete(0) and not cache.is_complete(1) and _held(tmp_path) == []
+
+
+def test_what_else_went_wrong_with_writing_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: ImageCache, label: int, *rest: object) -> None:
+        raise CacheError(f"the disk is full for {label}")
+
+    monkeypatch.setattr(ImageCache, "_write", fail)
+
+    def make(missing: Iterator[int]) -> Made:
+        labels = list(missing)
+        monkeypatch.setattr(Future, "done", lambda self: False)  # all fail before it is seen of one
+        yield from ((label, _images(label)) for label in labels)
+
+    with pytest.raises(CacheError, match="full for 0"):
+        list(_cache(tmp_path).ensure_each([0, 1, 2], make))
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"class {label} was not written: the disk is full for {label}" for label in (1, 2)]
+    assert _held(tmp_path) == []
+
+
+def test_a_written_group_is_not_locked_while_others_are_sought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, submit, submitted = _cache(tmp_path), ThreadPoolExecutor.submit, []
+
+    def kept(self: ThreadPoolExecutor, *args: Any) -> Future[Any]:
+        submitted.append(submit(self, *args))
+        return submitted[-1]
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", kept)
+
+    def make(missing: Iterator[int]) -> Made:
+        yield next(missing), _images(0)
+        submitted[0].result(60)  # the group's; its images are the next ones
+        assert next(missing) == 1 and _held(tmp_path) == [1]
+        yield 1, _images(1)
+
+    assert sorted(cache.ensure_each([0, 1], make)) == [0, 1]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
