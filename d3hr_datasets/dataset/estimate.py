@@ -18,13 +18,12 @@ from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.processes import process_share
 from d3hr_datasets.runs.estimate import Estimate
 from d3hr_datasets.runs.measured_cost import PATIENCE, measure_cost
-from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK
 
 
 @neutral()
 def estimate_set(
     dataset: D3HRDataset,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     torch_compile: bool = False,
     *,
     patience: float = PATIENCE,
@@ -33,7 +32,7 @@ def estimate_set(
 
     Args:
         dataset: The set.
-        batch_size: Images in the model at a time.
+        batch_size: Images in the model at a time; None for `BATCH_SIZE`, which CUDA may have more than.
         torch_compile: Whether the model is compiled, which takes a minute that is not counted.
         patience: Seconds after which batches are large enough.
 
@@ -58,7 +57,7 @@ def estimate_set(
         clean = model.denoise(group, labels, dataset.decode, size)
         sizes.append(_png_bytes(model.decode(clean, size), dataset.artifact.info.padding) / size)
 
-    together = NESTED_BLOCK if dataset.nested else min(batch_size, max(1, len(missing)) * dataset.ipc)
+    together = min(batch_size or BATCH_SIZE, max(1, len(missing)) * dataset.ipc)
     try:
         measured = measure_cost(work, together, model.device, patience)
     except torch.OutOfMemoryError as error:
