@@ -32,20 +32,16 @@ class UnfinishedGroup:
         class_label: The model's.
         latents: (B, C, H, W) that are not denoised yet; (0,) if nothing is missing.
         images: That are there.
-        copied: So many of what is made first are there already, and not kept.
     """
 
     label: int
     class_label: int
     latents: torch.Tensor
     images: list[Image.Image]
-    copied: int = 0
 
     def add(self, made: list[Image.Image]) -> None:
         """Take what was made of the first latents."""
-        dropped = min(self.copied, len(made))
-        self.copied -= dropped
-        self.images += made[dropped:]
+        self.images += made
         self.latents = self.latents[len(made) :]
 
 

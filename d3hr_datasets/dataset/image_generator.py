@@ -24,7 +24,6 @@ from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.batches import BatchSize, UnfinishedGroup, in_batches
 from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.numerics.seeds import derive_seed
-from d3hr_datasets.sampling.nested_sampling import NESTED_BLOCK
 from d3hr_datasets.sampling.samplers import draw_latents, group_weights
 
 if TYPE_CHECKING:
@@ -114,9 +113,9 @@ class ImageGenerator:
         return ImageCache(root, name, class_names, ipc, settings=settings)
 
     def latents(self, label: int) -> torch.Tensor:
-        """Return the latents that are denoised together: the group, or the whole blocks of a nested one."""
-        class_label = int(self.class_labels[label])
-        return draw_latents(self.artifact, class_label, self.ipc, self.drawn, self.decode, self.nested)
+        """Return the latents of a group, (ipc, C, H, W) float32; a nested one's are drawn in whole blocks."""
+        settings = self.drawn, self.decode, self.nested
+        return draw_latents(self.artifact, int(self.class_labels[label]), self.ipc, *settings)[: self.ipc]
 
     def weights(self) -> torch.Tensor:
         """Return the share of its class's real images that each image stands for, (K x ipc,) float32."""
@@ -129,22 +128,18 @@ class ImageGenerator:
 
         Args:
             label: The label.
-            root: Where a nested set looks for images that it has at other sizes. Of the block that they end
-                in all latents are returned, so that it is denoised whole.
+            root: Where a nested set looks for images that it has at other sizes.
         """
         images = cached_images(self._other_sizes(root), label, self.ipc) if self.nested else []
-        latents = torch.empty(0)
-        whole = len(images) // NESTED_BLOCK * NESTED_BLOCK
-        if len(images) < self.ipc:
-            latents = self.latents(label)[whole:]
-        return UnfinishedGroup(label, int(self.class_labels[label]), latents, images, len(images) - whole)
+        latents = self.latents(label)[len(images) :] if len(images) < self.ipc else torch.empty(0)
+        return UnfinishedGroup(label, int(self.class_labels[label]), latents, images)
 
     def generate(
         self, model: LatentDiffusion, labels: Iterable[int], size: BatchSize, root: Path
     ) -> Generator[tuple[int, list[Image.Image]], None, None]:
         """Yield (label, images) of labels, in their order, as soon as they are made.
 
-        Batches go across classes, and across blocks of a nested set. Run it in `neutral` settings.
+        Batches go across classes; what is there, or not asked for, is in none. Run it in `neutral` settings.
 
         Args:
             model: The artifact's diffusion model.
@@ -160,7 +155,7 @@ class ImageGenerator:
 
         groups = (self.group(label, root) for label in labels)
         for group in in_batches(groups, decode, size):
-            yield group.label, group.images[: self.ipc]
+            yield group.label, group.images
 
     def _other_sizes(self, root: Path) -> Iterator[ImageCache]:
         """Yield the caches of this nested set at other sizes."""

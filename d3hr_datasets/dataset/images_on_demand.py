@@ -217,7 +217,7 @@ class ImagesOnDemand:
     @neutral()
     def sample_latents(self, label: int) -> torch.Tensor:
         """Return the group of inverted latents of a label, (ipc, C, H, W) float32."""
-        return self._generator.latents(label)[: self.ipc]
+        return self._generator.latents(label)
 
     @functools.cached_property
     @neutral()

@@ -28,7 +28,7 @@ def draw_latents(
     decode: DecodeConfig,
     nested: bool,
 ) -> torch.Tensor:
-    """Return what is denoised together: the group of a class, or the whole blocks of a nested one.
+    """Return what is drawn together: the group of a class, or the whole blocks of a nested one.
 
     Raises:
         ConfigError: The artifact has not what the method needs: modes, or an order of `ipc` images.

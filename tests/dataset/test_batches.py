@@ -55,8 +55,8 @@ def test_no_batch_holds_the_locks_of_too_many_classes(monkeypatch: pytest.Monkey
     assert decoder.sizes == [3, 3, 1]
 
 
-def test_images_that_are_there_are_not_kept_twice() -> None:
-    group = UnfinishedGroup(0, 10, torch.zeros(5, 1), [PICTURE, PICTURE], copied=2)
+def test_what_is_made_comes_after_what_is_there() -> None:
+    group = UnfinishedGroup(0, 10, torch.zeros(3, 1), [PICTURE, PICTURE])
     [found] = in_batches([group], _Decoder(100), BatchSize(1, CPU))
     assert [image.getpixel((0, 0)) for image in found.images] == [0, 0, 10, 10, 10]
 
