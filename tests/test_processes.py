@@ -15,6 +15,7 @@ from torch import nn
 
 from d3hr_datasets import D3HRDataset, InversionConfig, RunningMoments, processes
 from d3hr_datasets.dataset.batches import BatchSize
+from d3hr_datasets.dataset.generation_progress import GenerationProgress
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import CacheMissError
 from d3hr_datasets.processes import check_may_generate, generation_device
@@ -96,10 +97,11 @@ def models() -> tuple[LatentDiffusion, LatentDiffusion]:
 
 def test_images_are_the_same_without_float64(tiny_artifact: Path, tmp_path: Path) -> None:
     dataset = D3HRDataset(tiny_artifact, tmp_path, 2, device="cpu")
+    nobody = GenerationProgress(4, shown=False)
     with WithoutFloat64():
         here, there = models()
         made = [
-            dict(dataset._generator.generate(model, [0, 2], BatchSize(4, model.device), tmp_path))
+            dict(dataset._generator.generate(model, [0, 2], BatchSize(4, model.device), tmp_path, nobody))
             for model in (here, there)
         ]
     assert {next(there.network.parameters()).device, there.device} == {DEVICE}

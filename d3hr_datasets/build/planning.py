@@ -131,7 +131,7 @@ class BuildPlan:
             with_embeddings=self.info.embeddings,
             noted=self.noted,
         )
-        with writing if processes.is_main_process else nullcontext(self.output) as place:
+        with kept_memory(), writing if processes.is_main_process else nullcontext(self.output) as place:
             build_artifact(
                 self.images,
                 self.diffusion,

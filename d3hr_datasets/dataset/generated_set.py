@@ -5,6 +5,7 @@ In: what pixels depend on, and the root of a cache. Out: the classes that are mi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,6 +18,7 @@ from PIL import Image
 
 from d3hr_datasets.cache.image_cache import ImageCache
 from d3hr_datasets.dataset.batches import BatchSize
+from d3hr_datasets.dataset.generation_progress import GenerationProgress
 from d3hr_datasets.dataset.image_generator import ImageGenerator
 
 if TYPE_CHECKING:
@@ -55,7 +57,11 @@ class GeneratedSet:
         return [label for label in share if not self.cache.is_complete(label)]
 
     def make(
-        self, labels: list[int], batch_size: int | None, model: Callable[[], LatentDiffusion]
+        self,
+        labels: list[int],
+        batch_size: int | None,
+        model: Callable[[], LatentDiffusion],
+        progress: GenerationProgress | None = None,
     ) -> Generator[int, None, None]:
         """Have the groups of labels on disk, and yield each label when its group is there.
 
@@ -66,17 +72,30 @@ class GeneratedSet:
             labels: The labels.
             batch_size: Images in the model at a time; None to have it found (`BatchSize`).
             model: Returns the model; not called if nothing is missing.
+            progress: Is told of images as they are made, and of groups that another process made.
 
         Raises:
             CacheError: The cache cannot be written.
         """
+        shown = GenerationProgress(0, shown=False) if progress is None else progress
+        made_here: set[int] = set()
+
+        def noted(missing: Iterator[int]) -> Iterator[int]:
+            for label in missing:
+                made_here.add(label)
+                yield label
 
         def generate(missing: Iterator[int]) -> Generator[tuple[int, list[Image.Image]], None, None]:
+            missing = noted(missing)
             for first in missing:
                 with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator
                     loaded = model()  # says what does not fit before the statistics do
                 size = BatchSize(batch_size, loaded.device)
                 those = itertools.chain([first], missing)
-                yield from self.generator.generate(loaded, those, size, self.cache.root)
+                yield from self.generator.generate(loaded, those, size, self.cache.root, shown)
 
-        return self.cache.ensure_each(labels, generate)
+        with contextlib.closing(self.cache.ensure_each(labels, generate)) as there:
+            for label in there:
+                if label not in made_here:
+                    shown.leave_out(self.cache.ipc)
+                yield label

@@ -1,4 +1,4 @@
-"""How far generating is: images that are on disk -> images a second, and the time that is left, on stderr."""
+"""How far generating is: images that are made -> images a second, and the time that is left, on stderr."""
 
 from __future__ import annotations
 
@@ -42,12 +42,19 @@ class GenerationProgress:
             self._say()
 
     def advance(self, number: int) -> None:
-        """Count images that are on disk."""
+        """Count images that were made here."""
         self._done += number
         if self._bar is not None:
             self._bar.update(number)
         elif self._shown and time.monotonic() - self._said >= SECONDS:
             self._say()
+
+    def leave_out(self, number: int) -> None:
+        """Expect so many less: they are there, and say nothing of how fast this process is."""
+        self._total -= number
+        if self._bar is not None:
+            self._bar.total = self._total
+            self._bar.refresh()
 
     def _say(self) -> None:
         self._said = time.monotonic()

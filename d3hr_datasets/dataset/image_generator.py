@@ -22,6 +22,7 @@ from d3hr_datasets.cache.image_cache import ImageCache
 from d3hr_datasets.cache.nested_sets import cached_images
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.batches import BatchSize, UnfinishedGroup, in_batches
+from d3hr_datasets.dataset.generation_progress import GenerationProgress
 from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.sampling.samplers import draw_latents, group_weights
@@ -135,7 +136,12 @@ class ImageGenerator:
         return UnfinishedGroup(label, int(self.class_labels[label]), latents, images)
 
     def generate(
-        self, model: LatentDiffusion, labels: Iterable[int], size: BatchSize, root: Path
+        self,
+        model: LatentDiffusion,
+        labels: Iterable[int],
+        size: BatchSize,
+        root: Path,
+        progress: GenerationProgress,
     ) -> Generator[tuple[int, list[Image.Image]], None, None]:
         """Yield (label, images) of labels, in their order, as soon as they are made.
 
@@ -146,15 +152,23 @@ class ImageGenerator:
             labels: The labels; each is asked for when there is room for its latents in a batch.
             size: Images in the model at a time.
             root: Where a nested set looks for images that it has at other sizes.
+            progress: Is told of each batch, and of images that are there.
         """
 
         def decode(latents: torch.Tensor, class_labels: torch.Tensor) -> list[Image.Image]:
             with torch.random.fork_rng(devices=[]):  # compiling must not move the user's generator
                 clean = model.denoise(latents, class_labels, self.decode, len(latents))
-                return to_pil(model.decode(clean, len(latents)), self.artifact.info.padding)
+                images = to_pil(model.decode(clean, len(latents)), self.artifact.info.padding)
+            progress.advance(len(images))
+            return images
 
-        groups = (self.group(label, root) for label in labels)
-        for group in in_batches(groups, decode, size):
+        def groups() -> Iterator[UnfinishedGroup]:
+            for label in labels:
+                group = self.group(label, root)
+                progress.leave_out(len(group.images))
+                yield group
+
+        for group in in_batches(groups(), decode, size):
             yield group.label, group.images
 
     def _other_sizes(self, root: Path) -> Iterator[ImageCache]:

@@ -252,7 +252,6 @@ class ImagesOnDemand:
         progress: GenerationProgress | None = None,
     ) -> None:
         check_may_generate(self.device, f"class {self.classes[labels[0]]!r}")
-        with contextlib.closing(images.make(labels, batch_size, self.model)) as made:
+        with contextlib.closing(images.make(labels, batch_size, self.model, progress)) as made:
             for _ in made:
-                if progress is not None:
-                    progress.advance(self.ipc)
+                pass
