@@ -41,6 +41,7 @@ from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READ
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text
+from d3hr_datasets.numerics.allocator import kept_memory
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.privacy.settings import PrivacySettings
 from d3hr_datasets.sources.opening import OpenedSource, SourceOptions, open_source

@@ -13,7 +13,7 @@ import typer
 from d3hr_datasets.cli.dataset_options import SetArguments, describe, make_dataset
 from d3hr_datasets.cli.shared_options import merge_options
 from d3hr_datasets.cli_common.output import EstimateOption, JsonOption, print_estimate, print_json
-from d3hr_datasets.config.defaults import BATCH_SIZE
+from d3hr_datasets.config.defaults import BATCH_CLASSES, BATCH_SIZE
 from d3hr_datasets.dataset.options import SHARD_SIZE
 
 CompileOption = Annotated[
@@ -26,7 +26,11 @@ def materialize(
     options: SetArguments,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Images in the model at a time; {BATCH_SIZE}, on CUDA what memory holds."),
+        typer.Option(
+            min=1,
+            help=f"Images in the model at a time, of at most {BATCH_CLASSES} classes; {BATCH_SIZE}, on CUDA "
+            "what memory holds.",
+        ),
     ] = None,
     compiled: CompileOption = False,
     estimate: EstimateOption = False,

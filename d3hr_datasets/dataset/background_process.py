@@ -114,11 +114,14 @@ class _Background:
     def _do(self, number: int, job: Job | None) -> None:
         import torch
 
+        from d3hr_datasets.numerics.allocator import kept_memory
+
         if job is None:
             return
         torch.set_num_threads(job.threads)
         missing = job.images.missing(job.labels)
-        with contextlib.closing(job.images.make(missing, job.batch_size, lambda: self._loaded(job))) as made:
+        making = contextlib.closing(job.images.make(missing, job.batch_size, lambda: self._loaded(job)))
+        with kept_memory(), making as made:
             while number == self._received and next(made, None) is not None:
                 pass
 

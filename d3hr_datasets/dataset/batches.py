@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from d3hr_datasets.config.defaults import BATCH_SIZE
+from d3hr_datasets.config.defaults import BATCH_CLASSES, BATCH_SIZE
 
-MAX_CLASSES = 64  # in a batch, each of which holds a lock
 MAX_BATCH_SIZE = 1024  # that is found, beyond which a GPU gains nothing
 SHARE = 0.5  # of the memory that is free; a found size must not be one that just fits
 
@@ -111,7 +110,7 @@ def in_batches(
     waiting: deque[UnfinishedGroup] = deque()
     for group in groups:
         waiting.append(group)
-        while sum(len(group.latents) for group in waiting) >= size.value or len(waiting) == MAX_CLASSES:
+        while sum(len(group.latents) for group in waiting) >= size.value or len(waiting) == BATCH_CLASSES:
             yield from _next_batch(waiting, decode, size)
     while waiting:
         yield from _next_batch(waiting, decode, size)

@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from d3hr_datasets.config.defaults import BATCH_SIZE
+from d3hr_datasets.config.defaults import BATCH_CLASSES, BATCH_SIZE
 from d3hr_datasets.dataset.dataset import D3HRDataset
 from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.errors import ConfigError
@@ -57,7 +57,8 @@ def estimate_set(
         clean = model.denoise(group, labels, dataset.decode, size)
         sizes.append(_png_bytes(model.decode(clean, size), dataset.artifact.info.padding) / size)
 
-    together = min(batch_size or BATCH_SIZE, max(1, len(missing)) * dataset.ipc)
+    classes = min(max(1, len(missing)), BATCH_CLASSES)
+    together = min(batch_size or BATCH_SIZE, classes * dataset.ipc)
     try:
         measured = measure_cost(work, together, model.device, patience)
     except torch.OutOfMemoryError as error:

@@ -179,7 +179,8 @@ class ImagesOnDemand:
 
         Args:
             batch_size: Images in the model at a time; halved where a GPU's memory is too small for so many.
-                By default 64, and on CUDA as many more as fit into half of the free memory.
+                By default 64, and on CUDA as many more as fit into half of the free memory. Of at most 64
+                classes, which are locked meanwhile: so with few images per class a batch is smaller.
             progress: Say on stderr how many images are made, how many a second, and how long it takes.
             torch_compile: Compile the model first, which takes a minute and pays off for large sets; it
                 stays compiled. To one grey level, the images are the same.

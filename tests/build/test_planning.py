@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from d3hr_datasets import Artifact, Budget, GroupSamplingConfig
 from d3hr_datasets.artifact.d3hr_json import file_digests
 from d3hr_datasets.build import BuildPlan, BuildSettings, ClassOptions, ModelOptions, plan_build
 from d3hr_datasets.build.artifact_folder import written_folder
+from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.build.reference_import import as_reference
 from d3hr_datasets.errors import ConfigError, D3HRError
 from tests.cli.test_cli import succeed
@@ -83,6 +86,25 @@ def test_a_plan_writes_nothing_until_it_runs(scene: Path, tmp_path: Path) -> Non
     assert len(artifact.info.shrinkage) == 3 and max(artifact.info.shrinkage) > 0
     found = dataclasses.replace(artifact.info, counts=(), source=plan.info.source, shrinkage=())
     assert found == plan.info and set(artifact.info.source) == {*plan.info.source, "fingerprint"}
+
+
+def test_memory_is_kept_while_it_runs(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, found = [], []
+
+    @contextlib.contextmanager
+    def keep() -> Iterator[None]:
+        kept.append(1)
+        yield
+        kept.pop()
+
+    def build(*args: Any, **options: Any) -> Artifact:
+        found.extend(kept)
+        return build_artifact(*args, **options)
+
+    monkeypatch.setattr("d3hr_datasets.build.planning.kept_memory", keep)
+    monkeypatch.setattr("d3hr_datasets.build.planning.build_artifact", build)
+    _plan(scene, tmp_path / "out").run(progress=False)
+    assert (found, kept) == ([1], [])
 
 
 @pytest.mark.parametrize(

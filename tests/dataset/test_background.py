@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import torch
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.dataset.background import Background
-from d3hr_datasets.dataset.background_process import Job
+from d3hr_datasets.dataset.background_process import Job, _Background
 from d3hr_datasets.errors import BackgroundError
 from tests.dataset.test_fresh_groups import fresh_set
 from tests.support.image_groups import left_over
@@ -87,6 +89,31 @@ def test_the_next_epoch_is_made_meanwhile(
     assert last.returncode is not None and len(image_digests(dataset)) == 6
     dataset.close()
     assert left_over(tmp_path / "root") == []
+
+
+def test_memory_is_kept_while_it_generates(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, found = [], []
+
+    @contextlib.contextmanager
+    def keep() -> Iterator[None]:
+        kept.append(1)
+        yield
+        kept.pop()
+
+    class Images:
+        def missing(self, labels: tuple[int, ...]) -> list[int]:
+            return list(labels)
+
+        def make(self, missing: list[int], *others: object) -> Iterator[int]:
+            for label in missing:
+                found.append((label, list(kept)))
+                yield label
+
+    monkeypatch.setattr("d3hr_datasets.numerics.allocator.kept_memory", keep)
+    background = object.__new__(_Background)  # without the thread that listens
+    background._received = 1
+    background._do(1, Job(Images(), (0, 1), None, "cpu", 1, 1))  # type: ignore[arg-type]
+    assert (found, kept) == ([(0, [1]), (1, [1])], [])
 
 
 def test_errors_of_the_background_are_told(artifact_copy: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_groups_come_in_order_with_their_own_images(sizes: tuple[int, ...]) -> N
 
 
 def test_no_batch_holds_the_locks_of_too_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MAX_CLASSES", 3)
+    monkeypatch.setattr(batches, "BATCH_CLASSES", 3)
     decoder = _Decoder(100)
     assert len(list(in_batches(_groups(*[1] * 7), decoder, BatchSize(50, CPU)))) == 7
     assert decoder.sizes == [3, 3, 1]
