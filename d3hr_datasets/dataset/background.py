@@ -56,11 +56,12 @@ class Background:
         wanted, self._epoch = self._epoch, 0
         if not wanted or self._connection is None:
             return False
-        if wanted != epoch and not self._connection.poll():
-            self._send(pickle.dumps(None))
-            return False
-        while (answer := self._answer(wanted)).number != self._asked:
-            pass  # of what was given up
+        answer: Answer | None = None  # or one of what was given up before, of which several may wait
+        while answer is None or answer.number != self._asked:
+            if wanted != epoch and not self._connection.poll():
+                self._send(pickle.dumps(None))
+                return False
+            answer = self._answer(wanted)
         if answer.error:
             raise BackgroundError(
                 f"the images of epoch {wanted} could not be generated in the background: {answer.error}. "
@@ -82,6 +83,9 @@ class Background:
             connection.send_bytes(data)
         except OSError as error:
             raise self._died() from error
+        except BaseException:  # nobody knows what was sent of it, and its answer would be waited for
+            self.close()
+            raise
 
     def _answer(self, epoch: int) -> Answer:
         assert self._connection is not None

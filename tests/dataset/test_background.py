@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -18,7 +19,7 @@ import torch
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.dataset.background import Background
-from d3hr_datasets.dataset.background_process import Job, _Background
+from d3hr_datasets.dataset.background_process import Answer, Job, _Background
 from d3hr_datasets.errors import BackgroundError
 from tests.dataset.test_fresh_groups import fresh_set
 from tests.support.image_groups import left_over
@@ -89,6 +90,49 @@ def test_the_next_epoch_is_made_meanwhile(
     assert last.returncode is not None and len(image_digests(dataset)) == 6
     dataset.close()
     assert left_over(tmp_path / "root") == []
+
+
+class _Answers:
+    """A connection on which answers wait; to ask for more than there are is an error: it would never end."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.answers = [pickle.dumps(Answer(number)) for number in numbers]
+        self.sent: list[object] = []
+
+    def poll(self) -> bool:
+        return bool(self.answers)
+
+    def recv_bytes(self) -> bytes:
+        return self.answers.pop(0)
+
+    def send_bytes(self, data: bytes) -> None:
+        self.sent.append(pickle.loads(data))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "there", "given_up", "is_made"),
+    [(20, (1, 2), True, False), (20, (1, 2, 3), False, False), (11, (1, 2, 3), False, True)],
+)
+def test_what_is_not_wanted_any_more_is_not_waited_for(
+    epoch: int, there: tuple[int, ...], given_up: bool, is_made: bool
+) -> None:
+    connection, background = _Answers(*there), Background()
+    background._connection = connection  # type: ignore[assignment]
+    background._asked, background._epoch = 3, 11
+    assert background.finish(epoch) == is_made
+    assert connection.sent == ([None] if given_up else []) and connection.answers == []
+
+
+def test_after_an_interrupt_nobody_waits_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    connection, background = _Answers(), Background()
+    background._connection = connection  # type: ignore[assignment]
+    monkeypatch.setattr(connection, "send_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        background.ask(Job(None, (), None, "cpu", 1, 1), 1)  # type: ignore[arg-type]
+    assert not background.finish(1)
 
 
 def test_memory_is_kept_while_it_generates(monkeypatch: pytest.MonkeyPatch) -> None:
