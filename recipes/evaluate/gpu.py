@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,12 +37,10 @@ from d3hr_datasets.students.models import create_student
 from d3hr_datasets.students.protocol import Protocol
 from d3hr_datasets.students.training import EpochReport, train_student
 from d3hr_datasets.students.views import TensorImages
-from d3hr_datasets.training.diffusion import train_diffusion
-from d3hr_datasets.training.settings import DiffusionTraining
 from recipes.common.errors import RecipeError
 from recipes.common.program import program
 from recipes.common.results import write_results
-from recipes.evaluate.dit_xl import STATISTICS_TIMESTEP, make_transformer, make_vae, write_artifact
+from recipes.evaluate.dit_xl import ROOT, STATISTICS_TIMESTEP, make_transformer, make_vae, write_artifact
 
 DECODE = DecodeConfig(STATISTICS_TIMESTEP, 50, guidance_scale=4.0)  # the paper's
 INVERSION = InversionConfig(timesteps=(STATISTICS_TIMESTEP,))
@@ -139,21 +141,25 @@ def adapter_training(model: Path, work: Path, steps: int, batch_size: int, image
         for number in range(max(2, batch_size // CLASSES)):
             colour = (60 * label, 255 - number % 256, 128)
             Image.new("RGB", (image_size, image_size), colour).save(folder / f"{number}.png")
-    settings = DiffusionTraining(
-        output=str(work / "adapter"),
-        source=str(source),
-        start="lora",
-        model=str(model),
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=1e-4,
-        ema_decay=0.99,
-        mixed_precision="bf16",
-        samples_per_class=0,
-        log_every=max(1, steps // 4),
-        minutes_between_checkpoints=60.0,
-    )
-    train_diffusion(settings)
+    settings: dict[str, Any] = {
+        "output": str(work / "adapter"),
+        "source": str(source),
+        "start": "lora",
+        "model": str(model),
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": 1e-4,
+        "ema_decay": 0.99,
+        "mixed_precision": "bf16",
+        "samples_per_class": 0,
+        "log_every": max(1, steps // 4),
+        "minutes_between_checkpoints": 60.0,
+    }
+    config = work / "adapter.yaml"
+    config.write_text(json.dumps(settings), encoding="utf-8")
+    # In a process of its own: Accelerate keeps one precision for all trainings of a process.
+    command = [sys.executable, "-m", "d3hr_datasets.cli", "train", "diffusion", str(config)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     with (work / "adapter" / "metrics.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     half, last = rows[len(rows) // 2 - 1], rows[-1]
