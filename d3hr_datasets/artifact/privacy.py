@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from d3hr_datasets.artifact.curation import Curation
-from d3hr_datasets.config.checks import check_choice, check_number
+from d3hr_datasets.config.checks import check_choice, check_int, check_number
 from d3hr_datasets.config.json_settings import JsonSettings
 from d3hr_datasets.config.settings import InversionConfig
 from d3hr_datasets.errors import ConfigError
@@ -46,6 +46,8 @@ class Privacy(JsonSettings):
         unit: What is protected: one image with its class.
         adjacency: Data sets that cannot be told apart: with the unit and without it.
         mechanism: The law of the noise: whole numbers, in the units of `artifact.latent_sums`.
+        batch_size: Images at most that were in the model at a time. In batches of one a latent is of its
+            image alone; None before a build.
 
     Raises:
         ConfigError: A value is not accepted.
@@ -63,6 +65,7 @@ class Privacy(JsonSettings):
     unit: Unit = "image"
     adjacency: Adjacency = "add/remove"
     mechanism: Mechanism = "discrete Gaussian"
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         check_budget(self.epsilon, self.delta, "privacy.")
@@ -75,6 +78,8 @@ class Privacy(JsonSettings):
         if not isinstance(self.accountant, str):
             raise ConfigError(f"privacy.accountant must be a string, not {self.accountant!r:.80}")
         check_text("privacy.accountant", self.accountant, MAX_ACCOUNTANT)
+        if self.batch_size is not None:
+            check_int("privacy.batch_size", self.batch_size, 1)
 
     def check_fits(self, num_modes: int, inversion: InversionConfig, curation: Curation | None) -> None:
         """Check that an artifact of these settings says nothing of its images but what is promised for.
@@ -143,5 +148,17 @@ def describe_privacy(privacy: Privacy) -> str:
         f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g}, for one {privacy.unit} added or removed, in "
         f"one release of the statistics; {privacy.mechanism} noise on sums (norm of an {privacy.unit} up to "
         f"{privacy.clip_norm:.4g}), squares (up to {privacy.clip_squares:.4g}) and counts, by "
-        f"{privacy.accountant}"
+        f"{privacy.accountant}. It holds for images that the model, and its adapter, were not trained on"
+        + batch_condition(privacy.batch_size)
+    )
+
+
+def batch_condition(batch_size: int | None) -> str:
+    """Return on what a promise hangs besides, by how many images were in the model at a time."""
+    if batch_size == 1:
+        return ""
+    size = "more than one" if batch_size is None else f"up to {batch_size}"
+    return (
+        f", and as far as the latent of an image does not change with the others of its batch, of {size}, "
+        "which nobody has proved"
     )

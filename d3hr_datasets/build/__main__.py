@@ -33,7 +33,7 @@ from d3hr_datasets.cli_common.artifact_options import (
 from d3hr_datasets.cli_common.command_group import command_group
 from d3hr_datasets.cli_common.error_lines import OTHER_NAMES
 from d3hr_datasets.cli_common.output import EstimateOption, JsonOption, print_estimate
-from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
+from d3hr_datasets.config.defaults import CHUNK_SIZE, NUM_READERS
 
 DEFAULT = BuildSettings()
 
@@ -79,7 +79,7 @@ def build(
     budgets: of_build.BudgetsOption = None,
     image_size: of_build.ImageSizeOption = None,
     work: of_build.WorkOption = None,
-    batch_size: of_build.BatchSizeOption = BUILD_BATCH_SIZE,
+    batch_size: of_build.BatchSizeOption = None,
     chunk_size: of_build.ChunkSizeOption = CHUNK_SIZE,
     readers: of_build.ReadersOption = NUM_READERS,
     skip_unreadable: of_build.SkipUnreadableOption = 0,
@@ -105,6 +105,7 @@ def build(
     """
     from d3hr_datasets.build import join_processes, plan_build
     from d3hr_datasets.build.kept_sums import kept_sums
+    from d3hr_datasets.build.private_build import batch_note, batch_size_of
     from d3hr_datasets.privacy.settings import privacy_settings
     from d3hr_datasets.sources.opening import SourceOptions
 
@@ -149,7 +150,9 @@ def build(
         privacy=privacy_settings(epsilon, delta),
     )
     processes = join_processes()
-    for note in plan.notes if processes.is_main_process else ():
+    batch_size = batch_size_of(plan.info, batch_size)
+    notes = filter(None, (*plan.notes, batch_note(plan.info, batch_size)))
+    for note in notes if processes.is_main_process else ():
         typer.echo(f"d3hr: {note}", err=True)
     if estimate:
         from d3hr_datasets.build.estimate import estimate_build

@@ -35,11 +35,11 @@ from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.merged_moments import MergedMoments
 from d3hr_datasets.build.mode_latents import ModeLatents
 from d3hr_datasets.build.mode_search import find_modes
-from d3hr_datasets.build.private_build import bounds_of, check_private, save_private
+from d3hr_datasets.build.private_build import batch_size_of, bounds_of, check_private, save_private
 from d3hr_datasets.build.progress import BuildProgress
 from d3hr_datasets.build.shrinkage import shrink_variances
 from d3hr_datasets.config.checks import check_int
-from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
+from d3hr_datasets.config.defaults import CHUNK_SIZE, NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, StatisticsError, UnreadableImageError
 from d3hr_datasets.io.atomic import replace_text
@@ -56,7 +56,7 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     output: str | Path,
     info: ArtifactInfo,
     work: str | Path,
-    batch_size: int = BUILD_BATCH_SIZE,
+    batch_size: int | None = None,
     chunk_size: int = CHUNK_SIZE,
     progress: bool = True,
     *,
@@ -82,7 +82,7 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
         info: What to write; `counts`, with `source`'s `fingerprint` and `unreadable`, are as found. `source`
             must tell the images from others: chunks are found by it, by labels, identity and model weights.
         work: Folder for finished chunks, from which another build goes on; all machines must share it.
-        batch_size: Images per batch; halved as often as memory runs out.
+        batch_size: Images per batch, 256 or with privacy 1; halved as often as memory runs out.
         chunk_size: Images per chunk, the most that a killed process loses.
         progress: Show a progress bar on stderr.
         skip_unreadable: Images that may be left out; they are named in `source["unreadable"]`.
@@ -98,14 +98,14 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
         StatisticsError: A class has fewer than two images, or fewer than modes, or a latent is not finite.
         BuildError: Another process has ended before its work was done, or a file was damaged meanwhile.
     """
-    sizes = check_sizes(batch_size, chunk_size, skip_unreadable, num_readers, shrinkage)
+    sizes = check_sizes(info, batch_size, chunk_size, skip_unreadable, num_readers, shrinkage)
     check_fits(model, info)
     processes, images = join_processes(), as_images(source)
     check_images(images, info, exact=sums is not None, tolerance=tolerance)
     work, output = expand_user(work), expand_user(output)
     check_private(info, output, shrinkage, sums, tolerance)
     key = None if sums is None else sums.open_key_of(info, output, processes)
-    prefix = _open_work(work, _chunk_key(images, model, info, chunk_size, sums, key), info, processes)
+    prefix = _open_work(work, _chunk_key(images, model, info, sizes, sums, key), info, processes)
     parts = (images, model, info, prefix, *sizes)
     centroids = find_modes(ModeLatents(*parts), processes) if info.num_modes > 1 else None
     build = ChunkBuilder(*parts, centroids, sums is not None, key)
@@ -113,9 +113,15 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
 
 
 def check_sizes(
-    batch_size: int, chunk_size: int, skip_unreadable: int, num_readers: int, shrinkage: Shrinkage = "none"
+    info: ArtifactInfo,
+    batch_size: int | None,
+    chunk_size: int,
+    skip_unreadable: int,
+    num_readers: int,
+    shrinkage: Shrinkage = "none",
 ) -> tuple[int, int, int, int]:
     """Return the sizes if a build can run so; arguments and errors as of `build_artifact`."""
+    batch_size = batch_size_of(info, batch_size)
     check_shrinkage(shrinkage)
     check_int("skip_unreadable", skip_unreadable, 0)
     for name, size in (("batch_size", batch_size), ("chunk_size", chunk_size), ("num_readers", num_readers)):
@@ -156,11 +162,12 @@ def _chunk_key(
     images: Images,
     model: LatentDiffusion,
     info: ArtifactInfo,
-    chunk_size: int,
+    sizes: tuple[int, ...],
     sums: KeptSums | None,
     key: bytes | None,
 ) -> str:
     """Return what names the chunks of a build: model, settings, and what is known of the images."""
+    batch_size, chunk_size = sizes[:2]
     size = images.num_images if images.has_random_access else images.num_shards
     settings = [
         model.inversion_fingerprint,
@@ -174,7 +181,7 @@ def _chunk_key(
     if sums is not None:
         settings.append(["exact sums", None if key is None else key_id(key)])
     if info.privacy is not None:
-        settings.append(["clipped", *bounds_of(info.privacy)])
+        settings.append(["clipped", *bounds_of(info.privacy), batch_size])
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -250,7 +257,7 @@ def _merge(
             "run the build again, or raise --skip-unreadable"
         )
     if info.privacy is not None:
-        save_private(output, info, latent_sums(merged.total, 1), shrinkage)
+        save_private(output, info, latent_sums(merged.total, 1), shrinkage, build.batch_size)
         return
     sums = None if kept is None else latent_sums(merged.total, info.num_modes)
     gaussians, modes = merged.statistics() if sums is None else sums.statistics()

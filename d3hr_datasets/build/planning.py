@@ -37,7 +37,7 @@ from d3hr_datasets.build.plan_options import PlanOptions
 from d3hr_datasets.build.private_build import check_private, private_notes, with_privacy
 from d3hr_datasets.build.prompt_options import PromptOptions
 from d3hr_datasets.build.reference_import import as_reference
-from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
+from d3hr_datasets.config.defaults import CHUNK_SIZE, NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text
@@ -104,7 +104,7 @@ class BuildPlan:
     @neutral()
     def run(
         self,
-        batch_size: int = BUILD_BATCH_SIZE,
+        batch_size: int | None = None,
         chunk_size: int = CHUNK_SIZE,
         progress: bool = True,
         *,
@@ -116,7 +116,7 @@ class BuildPlan:
         An artifact that is at `output` stays as it is until the new one is finished. Under
         `accelerate launch` or `torchrun` every process calls this, and the first one writes.
         """
-        check_sizes(batch_size, chunk_size, skip_unreadable, num_readers)
+        check_sizes(self.info, batch_size, chunk_size, skip_unreadable, num_readers)
         check_places(self.output, self.work, self.model, self.adapter)
         if self.sums is not None:
             self.sums.check(self.info, self.output)

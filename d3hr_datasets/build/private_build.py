@@ -15,9 +15,10 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import ADAPTER
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.latent_sums import LatentSums
-from d3hr_datasets.artifact.privacy import Privacy
+from d3hr_datasets.artifact.privacy import Privacy, batch_condition
 from d3hr_datasets.build.build_settings import Shrinkage
 from d3hr_datasets.build.kept_sums import KeptSums
+from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.privacy.release import add_noise, check_promise, estimate
@@ -93,8 +94,28 @@ def bounds_of(privacy: Privacy) -> tuple[float, float, float]:
 
 
 @neutral()
-def save_private(output: Path, info: ArtifactInfo, sums: LatentSums, shrinkage: Shrinkage) -> Artifact:
+def batch_size_of(info: ArtifactInfo, batch_size: int | None) -> int:
+    """Return how many images are in the model at a time: with privacy one, unless another number is given.
+
+    In a larger batch the last digits of a latent may change with the other images, and with half precision
+    more than these; and which images are together changes with every image before them.
+    """
+    if batch_size is not None:
+        return batch_size
+    return BUILD_BATCH_SIZE if info.privacy is None else 1
+
+
+def save_private(
+    output: Path, info: ArtifactInfo, sums: LatentSums, shrinkage: Shrinkage, batch_size: int
+) -> Artifact:
     """Add noise to exact sums, and write the artifact of what is left.
+
+    Args:
+        output: Folder of the artifact; the model in it stays.
+        info: What to write.
+        sums: Of clipped latents.
+        shrinkage: "auto" or "none".
+        batch_size: Images in the model at a time, which is noted beside the promise.
 
     Raises:
         ConfigError: `info` promises nothing, or more than its noise keeps.
@@ -104,8 +125,18 @@ def save_private(output: Path, info: ArtifactInfo, sums: LatentSums, shrinkage: 
     gaussians, shares = estimate(add_noise(sums, info.privacy), info.privacy, shrinkage == "auto")
     source = {key: value for key, value in info.source.items() if key not in OF_IMAGES}
     counts = tuple(gaussians.count.tolist())
-    described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares)
+    privacy = dataclasses.replace(info.privacy, batch_size=batch_size)
+    described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares, privacy=privacy)
     return Artifact.save(output, described, {info.inversion.timesteps[0]: gaussians})
+
+
+def batch_note(info: ArtifactInfo, batch_size: int) -> str | None:
+    """Return what a promise hangs on where several images are in the model at a time."""
+    if info.privacy is None or batch_size == 1:
+        return None
+    return (
+        f"the promise holds for this model{batch_condition(batch_size)}; --batch-size 1 needs no such proof"
+    )
 
 
 def private_notes(info: ArtifactInfo, images: Images, work: Path) -> list[str]:

@@ -120,7 +120,9 @@ ImageSizeOption = Annotated[
 WorkOption = Annotated[
     Path | None, typer.Option(help="Folder of finished chunks, shared by all machines. [OUTPUT.chunks]")
 ]
-BatchSizeOption = Annotated[int, typer.Option(min=1, help="Halved when memory runs out.")]
+BatchSizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Halved when memory runs out. [256, with --epsilon 1]")
+]
 ChunkSizeOption = Annotated[int, typer.Option(min=1, help="Images that a killed process loses.")]
 ReadersOption = Annotated[int, typer.Option(min=1, help="Threads that read images.")]
 SkipUnreadableOption = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def test_nothing_that_is_exact_is_in_the_artifact(artifact: Artifact, saved: Pat
     assert facts["built from"] == f"about {sum(info.counts):,} images"
     assert facts["source fingerprint"] == "not given"
     assert "epsilon 5, delta 1e-05, for one image added or removed" in facts["privacy"]
+    assert "for images that the model, and its adapter, were not trained on" in facts["privacy"]
     assert len(D3HRDataset(artifact, saved / "cache", ipc=2, device="cpu")) == 6
 
 
@@ -78,6 +80,22 @@ def test_chunks_are_their_owners_alone_and_every_build_draws_anew(
     other = private_info(dataclasses.replace(SPENDING, clip_norm=3.0), source=GIVEN)
     build_private(model, tmp_path / "other", other, work=work)
     assert len(list(work.glob("*.safetensors"))) == 6
+
+
+def test_chunks_of_other_batches_are_not_taken_over_and_what_they_hang_on_is_said(
+    artifact: Artifact, model: LatentDiffusion, saved: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(saved / "artifact.chunks", work)
+    alone = artifact.info.privacy
+    assert alone is not None and alone.batch_size == 1  # each image by itself, unless another number is given
+    condition = "does not change with the others of its batch, of up to 3"
+    assert condition not in artifact_facts(artifact)["privacy"]
+    before = len(list(work.glob("*.safetensors")))
+    together = build_private(model, tmp_path / "three", private_info(source=GIVEN), work=work, batch_size=3)
+    assert len(list(work.glob("*.safetensors"))) == 2 * before
+    assert together.info.privacy == dataclasses.replace(alone, batch_size=3)
+    assert condition in artifact_facts(together)["privacy"]
 
 
 def test_a_class_without_images_makes_no_difference_that_can_be_seen(
@@ -177,7 +195,8 @@ def test_a_plan_says_what_is_spent_and_stores_no_modes(saved: Path, tmp_path: Pa
     assert "were not trained on, and nothing here checks that" in notes and "out.chunks" in notes
     assert "modes" not in notes and "variances" not in notes
     built = plan.run(progress=False)
-    assert built.info.privacy == plan.info.privacy and "fingerprint" not in built.info.source
+    assert built.info.privacy == dataclasses.replace(plan.info.privacy, batch_size=1)
+    assert "fingerprint" not in built.info.source
     with pytest.raises(ConfigError, match="give a new --output"):
         plan.run(progress=False)
     for changes, said in (

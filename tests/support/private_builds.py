@@ -31,7 +31,7 @@ def build_private(
     model: LatentDiffusion, folder: Path, info: ArtifactInfo | None = None, source: Any = None, **options: Any
 ) -> Artifact:
     """Build in chunks of five images."""
-    options = {"batch_size": 3, "chunk_size": 5, "progress": False, "shrinkage": "auto", **options}
+    options = {"chunk_size": 5, "progress": False, "shrinkage": "auto", **options}
     work = options.pop("work", folder.with_name(f"{folder.name}.chunks"))
     return build_artifact(source or TinyImages(), model, folder, info or private_info(), work, **options)
 
