@@ -16,7 +16,7 @@ from d3hr_datasets.diffusion.conditioning import PromptEmbeddings
 from d3hr_datasets.diffusion.kinds.kind import ModelKind
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.model_folder import read_kind
-from d3hr_datasets.errors import ModelFormatError
+from d3hr_datasets.errors import ConfigError, ModelFormatError
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.opening import OpenedSource
 from d3hr_datasets.sources.records import Images
@@ -92,8 +92,10 @@ def load_model(
             known: ClassList | None = ClassList(learned)
         else:
             known = model_classes(model, options.classes.class_list)
+        _check_public(opened, known, options)
         matched = match_to_model(opened, known, diffusion.num_classes, options.classes, is_named)
         return LoadedModel(diffusion, *matched, None, noted, note)
+    _check_public(opened, None, options)
     classes, images = match_to_source(opened, options.classes, is_named)
     if new_classes not in (None, len(classes.names)):
         raise ModelFormatError(
@@ -104,6 +106,20 @@ def load_model(
         )
     prompts = options.prompts.for_classes(classes.names) if kind.takes_prompts else None
     return LoadedModel(_load(model, options, prompts), classes, images, prompts, noted, note)
+
+
+def _check_public(opened: OpenedSource, known: ClassList | None, options: PlanOptions) -> None:
+    """Check that a private build does not take its classes from the images themselves.
+
+    Raises:
+        ConfigError: It does.
+    """
+    given = known is not None or options.classes.class_list is not None
+    if options.privacy is not None and opened.occurring and not given:
+        raise ConfigError(
+            "the classes would be those that occur among the images, which no privacy budget covers: one "
+            "image more may add one; give --class-list, a JSON list of all names or the name of a data set"
+        )
 
 
 def _described(options: PlanOptions) -> AdapterDescription | None:

@@ -202,7 +202,7 @@ def plan_build(
     named = str(source) if isinstance(source, str | Path) else None
     places = choose_places(named, output, work, model, options.adapter)
     kind = check_kind(model, options)
-    opened = _open(source, options.source)
+    opened = _open(source, options)
     loaded = load_model(model, kind, opened, options, named is not None)
     return _as_plan(model, loaded, opened, options, places)
 
@@ -228,9 +228,9 @@ def _as_plan(
     )
 
 
-def _open(source: str | Path | TorchvisionLike | ImageStream, options: SourceOptions) -> OpenedSource:
+def _open(source: str | Path | TorchvisionLike | ImageStream, options: PlanOptions) -> OpenedSource:
     with join_processes().main_process_first():  # it may download
-        opened = open_source(source, options)
+        opened = open_source(source, options.source, allow_empty=options.privacy is not None)
     if isinstance(source, str | Path):
         return opened
     return dataclasses.replace(opened, images=told_apart(opened.images))

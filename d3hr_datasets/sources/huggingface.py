@@ -32,7 +32,7 @@ def open_dataset(
     streaming: bool = False,
     image_column: str | None = None,
     label_column: str | None = None,
-) -> tuple[Images, tuple[str, ...] | None, dict[str, Any]]:
+) -> tuple[Images, tuple[str, ...] | None, dict[str, Any], bool]:
     """Open a data set.
 
     Args:
@@ -43,7 +43,8 @@ def open_dataset(
         label_column: Its column of labels: of classes, integers or strings.
 
     Returns:
-        Images, class names where labels are integers that have some, and a description.
+        Images, class names where labels are integers that have some or strings, a description, and whether
+        the names are those that occur.
 
     Raises:
         MissingExtraError: `datasets` is not installed.
@@ -68,15 +69,16 @@ def open_dataset(
     decode = _Decoder(folder, name.partition("@")[0])
     if streaming:
         identity = f"{image} {label} {_state(path) if is_local else commit}"
-        return _Shards(data, name, decode, image, label).images(split, identity), classes, description
-    labels = list(data[label])
+        shards = _Shards(data, name, decode, image, label).images(split, identity)
+        return shards, classes, description, is_folder(path)
+    labels, occurring = list(data[label]), is_folder(path)  # which may have a folder for each class
     if "string" in _dtype(kind) and classes is None:
-        classes = tuple(sorted(map(str, data.unique(label))))
+        classes, occurring = tuple(sorted(map(str, data.unique(label)))), True
         places = {text: place for place, text in enumerate(classes)}
         labels = [places[str(text)] for text in labels]
     read = partial(_read_row, data, decode, image, labels)
     identity = str(data._fingerprint)  # of the files and of all that was done to them
-    return IndexedImages(len(labels), read, labels, identity=identity), classes, description
+    return IndexedImages(len(labels), read, labels, identity=identity), classes, description, occurring
 
 
 def _load(name: str, path: Path, split: str, streaming: bool) -> tuple[Any, Any, str]:

@@ -18,15 +18,19 @@ from d3hr_datasets.sources.records import Images
 from d3hr_datasets.sources.user_datasets import as_images, class_names
 
 
-def open_image_folder(folder: Path) -> tuple[Images, tuple[str, ...]]:
+def open_image_folder(folder: Path, allow_empty: bool = False) -> tuple[Images, tuple[str, ...]]:
     """Return the images of a folder that has one folder per class, read by `open_image`, and these names.
+
+    Args:
+        folder: The folder.
+        allow_empty: Take a class folder without images for a class.
 
     Raises:
         SourceError: There are none, or a file or a folder is there twice by a link.
     """
     try:
         check_links(folder)
-        found = ImageFolder(str(folder), loader=load_image)
+        found = ImageFolder(str(folder), loader=load_image, allow_empty=allow_empty)
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, SourceError):
             raise

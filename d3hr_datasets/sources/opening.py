@@ -10,6 +10,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from torchvision.datasets import DatasetFolder
+
 from d3hr_datasets.errors import SourceError
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.untrusted_files import is_folder
@@ -59,11 +61,13 @@ class OpenedSource:
         images: With the source's own labels.
         classes: Names in the order of the labels; None where labels are strings, or numbers without names.
         description: For `ArtifactInfo.source`.
+        occurring: Whether `classes` are those that occur, as names of folders: other images may have others.
     """
 
     images: Images
     classes: tuple[str, ...] | None
     description: dict[str, Any]
+    occurring: bool = False
 
 
 def folder_of(name: str) -> Path | None:
@@ -78,7 +82,9 @@ def folder_of(name: str) -> Path | None:
 
 
 def open_source(
-    where: str | Path | TorchvisionLike | ImageStream, options: SourceOptions = DEFAULT
+    where: str | Path | TorchvisionLike | ImageStream,
+    options: SourceOptions = DEFAULT,
+    allow_empty: bool = False,
 ) -> OpenedSource:
     """Open a source.
 
@@ -87,13 +93,16 @@ def open_source(
             "torchvision:NAME:ROOT"; or "datasets:" and a name on the Hub (with "@REVISION" if wished), a
             folder, or a Parquet or tar file. A data set of (PIL image, label) is taken as it is.
         options: How to open it, where it is not open.
+        allow_empty: Take a class folder without images for a class.
 
     Raises:
         SourceError: There is no such source, it cannot be opened, or its columns are not clear.
         ConfigError: It is neither a name nor a data set.
     """
     if not isinstance(where, str | Path):
-        return OpenedSource(as_images(where, LABELS), class_names(where), {"name": type(where).__name__})
+        occurring = isinstance(where, DatasetFolder)
+        found = class_names(where)
+        return OpenedSource(as_images(where, LABELS), found, {"name": type(where).__name__}, occurring)
     kind, _, name = str(where).partition(":")
     if kind == "torchvision" and name:
         name, _, root = name.partition(":")
@@ -106,7 +115,7 @@ def open_source(
     folder = expand_user(where)
     if not is_folder(folder):
         raise SourceError(f"there is no folder {str(where)!r:.300} of images; accepted: {FORMS}")
-    return OpenedSource(*open_image_folder(folder), {"name": folder.resolve().name})
+    return OpenedSource(*open_image_folder(folder, allow_empty), {"name": folder.resolve().name}, True)
 
 
 def is_same_source(first: object, second: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from d3hr_datasets import Artifact
 from tests.cli.test_cli import d3hr, fail
 from tests.support.combining import save_pictures
-from tests.support.tiny import tiny_pipeline
+from tests.support.tiny import CLASSES, tiny_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +18,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("private")
     tiny_pipeline().save_pretrained(folder / "model")
     save_pictures(folder / "images", range(12))
+    (folder / "classes.json").write_text(json.dumps(CLASSES))
     return folder
 
 
 def _build(scene: Path, output: Path, *more: object) -> list[object]:
-    sizes = ("--timestep", 400, "--steps", 10, "--image-size", 14, "--device", "cpu", "--class-order", "same")
+    sizes = ("--timestep", 400, "--steps", 10, "--image-size", 14, "--device", "cpu")
+    sizes = (*sizes, "--class-list", scene / "classes.json")
     return ["build", scene / "images", "--model", scene / "model", "--output", output, *sizes, *more]
 
 
