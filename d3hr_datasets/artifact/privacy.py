@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from d3hr_datasets.artifact.curation import Curation
+from d3hr_datasets.artifact.latent_sums import SQUARE_UNIT, UNIT
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
 from d3hr_datasets.config.json_settings import JsonSettings
 from d3hr_datasets.config.settings import InversionConfig
@@ -18,7 +19,8 @@ from d3hr_datasets.io.text import check_text
 
 MAX_ACCOUNTANT = 300  # characters
 MAX_EPSILON = 1000.0  # odds that change by more say nothing
-FINEST, COARSEST = 1e-9, 1e12  # of bounds and noise: beyond them whole numbers of 64 bits end
+FINEST, COARSEST = 1e-9, 1e12  # of bounds and noise
+MAX_NOISE = 2**57  # in whole units: 32 times as much and a sum, `latent_sums.MAX_SUM`, fit into 64 bits
 
 Unit = Literal["image"]
 Adjacency = Literal["add/remove"]
@@ -72,6 +74,16 @@ class Privacy(JsonSettings):
         for name in ("clip_norm", "clip_squares", "spread", "noise_sums", "noise_squares", "noise_count"):
             if check_number(f"privacy.{name}", getattr(self, name), FINEST) > COARSEST:
                 raise ConfigError(f"privacy.{name} must be at most {COARSEST:g}, not {getattr(self, name)!r}")
+        for name, clip, unit in (
+            ("noise_sums", "clip_norm", UNIT),
+            ("noise_squares", "clip_squares", SQUARE_UNIT),
+        ):
+            if getattr(self, name) > MAX_NOISE * unit:
+                raise ConfigError(
+                    f"privacy.{name}={getattr(self, name):g} is more noise than whole numbers of 64 bits "
+                    f"hold, {MAX_NOISE * unit:,.0f}; give a smaller {clip} (it is {getattr(self, clip):g}), "
+                    "or more of epsilon or delta"
+                )
         check_choice("privacy.unit", self.unit, Unit)
         check_choice("privacy.adjacency", self.adjacency, Adjacency)
         check_choice("privacy.mechanism", self.mechanism, Mechanism)

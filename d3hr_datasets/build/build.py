@@ -101,9 +101,9 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     sizes = check_sizes(info, batch_size, chunk_size, skip_unreadable, num_readers, shrinkage)
     check_fits(model, info)
     processes, images = join_processes(), as_images(source)
-    check_images(images, info, exact=sums is not None, tolerance=tolerance)
     work, output = expand_user(work), expand_user(output)
     check_private(info, output, shrinkage, sums, tolerance)
+    check_images(images, info, exact=sums is not None, tolerance=tolerance)
     key = None if sums is None else sums.open_key_of(info, output, processes)
     prefix = _open_work(work, _chunk_key(images, model, info, sizes, sums, key), info, processes)
     parts = (images, model, info, prefix, *sizes)
@@ -188,7 +188,8 @@ def _chunk_key(
 def _open_work(work: Path, key: str, info: ArtifactInfo, processes: Any) -> Path:
     """Make the folder of finished chunks, and return the first part of their names in it."""
     try:
-        work.mkdir(parents=True, exist_ok=True)
+        # Sizes and times of files say something of private images, too. A folder that is there stays so.
+        work.mkdir(0o777 if info.privacy is None else 0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"the folder {work} for finished chunks cannot be made: {error}") from error
     description = work / f"{key}.json"
@@ -225,7 +226,7 @@ def _make_and_merge(
         _make_chunks(part, processes, progress)
         parts.append(part)
     if processes.is_main_process:
-        _merge(parts, output, shrinkage, sums, None if stop is None else stop.found())
+        _merge(parts, output, progress, shrinkage, sums, None if stop is None else stop.found())
     wait_for_processes(processes)
     return Artifact.load(output)
 
@@ -233,6 +234,7 @@ def _make_and_merge(
 def _merge(
     parts: Sequence[ChunkBuilder],
     output: Path,
+    progress: bool,
     shrinkage: Shrinkage,
     kept: KeptSums | None,
     stated: Tolerance | None,
@@ -257,7 +259,7 @@ def _merge(
             "run the build again, or raise --skip-unreadable"
         )
     if info.privacy is not None:
-        save_private(output, info, latent_sums(merged.total, 1), shrinkage, build.batch_size)
+        save_private(output, info, latent_sums(merged.total, 1), shrinkage, build.batch_size, progress)
         return
     sums = None if kept is None else latent_sums(merged.total, info.num_modes)
     gaussians, modes = merged.statistics() if sums is None else sums.statistics()

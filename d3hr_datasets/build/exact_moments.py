@@ -125,5 +125,6 @@ def _too_large() -> str:
     return (
         "the latents of a class are too large or too many for exact sums: their squares add up to more than "
         f"{MAX_ENERGY:,.0f}, as 67 million images of unit variance do; see whether images, guidance and "
-        "model belong together, or build without moments"
+        "model belong together. Build without moments; or, with privacy, which always takes exact sums, of "
+        "fewer images"
     )

@@ -7,6 +7,7 @@ variances have noise, and nothing else comes from the images.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from d3hr_datasets.build.build_settings import Shrinkage
 from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.io.atomic import replaced_folder
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.privacy.release import add_noise, check_promise, estimate
 from d3hr_datasets.privacy.settings import PrivacySettings
@@ -78,7 +80,9 @@ def check_private(
             f"tolerance={tolerance!r} does not go with privacy: when a class stops depends on its images; "
             "leave it out, and give the build as many images as you want it to use"
         )
-    found = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+    output = output.resolve()
+    places = [output, *output.parent.glob(f".{glob.escape(output.name)}.*.tmp")]  # of killed processes
+    found = sorted(path.name for place in places if place.is_dir() for path in place.iterdir())
     others = [name for name in found if name not in PUBLIC and not name.startswith(".")]
     if others:
         raise ConfigError(
@@ -93,7 +97,6 @@ def bounds_of(privacy: Privacy) -> tuple[float, float, float]:
     return privacy.clip_norm, privacy.clip_squares, privacy.spread
 
 
-@neutral()
 def batch_size_of(info: ArtifactInfo, batch_size: int | None) -> int:
     """Return how many images are in the model at a time: with privacy one, unless another number is given.
 
@@ -105,10 +108,19 @@ def batch_size_of(info: ArtifactInfo, batch_size: int | None) -> int:
     return BUILD_BATCH_SIZE if info.privacy is None else 1
 
 
+@neutral()
 def save_private(
-    output: Path, info: ArtifactInfo, sums: LatentSums, shrinkage: Shrinkage, batch_size: int
-) -> Artifact:
+    output: Path,
+    info: ArtifactInfo,
+    sums: LatentSums,
+    shrinkage: Shrinkage,
+    batch_size: int,
+    progress: bool = False,
+) -> None:
     """Add noise to exact sums, and write the artifact of what is left.
+
+    It appears at once. What a process leaves that is killed meanwhile lies beside it, and `check_private`
+    takes it for what it is: a release.
 
     Args:
         output: Folder of the artifact; the model in it stays.
@@ -116,18 +128,21 @@ def save_private(
         sums: Of clipped latents.
         shrinkage: "auto" or "none".
         batch_size: Images in the model at a time, which is noted beside the promise.
+        progress: Show how far the noise is.
 
     Raises:
         ConfigError: `info` promises nothing, or more than its noise keeps.
     """
     if info.privacy is None:
         raise ConfigError("info.privacy is missing; give PrivacySettings(...).mechanism(...)")
-    gaussians, shares = estimate(add_noise(sums, info.privacy), info.privacy, shrinkage == "auto")
+    noised = add_noise(sums, info.privacy, progress=progress)
+    gaussians, shares = estimate(noised, info.privacy, shrinkage == "auto")
     source = {key: value for key, value in info.source.items() if key not in OF_IMAGES}
     counts = tuple(gaussians.count.tolist())
     privacy = dataclasses.replace(info.privacy, batch_size=batch_size)
     described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares, privacy=privacy)
-    return Artifact.save(output, described, {info.inversion.timesteps[0]: gaussians})
+    with replaced_folder(output) as place:
+        Artifact.save(place, described, {info.inversion.timesteps[0]: gaussians})
 
 
 def batch_note(info: ArtifactInfo, batch_size: int) -> str | None:

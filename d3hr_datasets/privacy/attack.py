@@ -70,7 +70,8 @@ def membership_advantage(
         latents: (N, C, H, W); each build has a random half of them.
         privacy: The mechanism; None for exact sums of latents as they are.
         others: Whether the attacker, who knows all these latents, also knows which other ones are in a build;
-            that is the most anybody can know.
+            that is the most anybody can know. Without privacy the advantage is then 1 by construction, and
+            no measurement: exact sums less the others are the latent itself.
         num_shadows: Builds that the likelihood ratios are fitted on, at least 64.
         num_tests: Builds that they are tried on, at least 64.
         seed: Which latents are in which build.
@@ -123,7 +124,7 @@ def _scores(
         noise = np.stack([_release_noise(tuple(latents.shape[1:]), privacy, source) for _ in inside])
         scales = (privacy.noise_sums, privacy.noise_squares, privacy.noise_count)
         variance = np.repeat(np.square(scales), (size, size, 1))
-    if others == "known":  # what they add is taken off
+    if others == "known":  # what they add is taken off; without noise the latent itself is left, or nothing
         weight = np.ones_like(variance) if privacy is None else 1 / variance
         return inside * ((added**2) @ weight) + noise @ (added * weight).T
     spread = added.T @ added / 4 + np.diag(variance)  # of releases, by which latents are in and by noise

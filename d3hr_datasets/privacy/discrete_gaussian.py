@@ -9,6 +9,7 @@ Source: Canonne, Kamath and Steinke (2020), "The discrete Gaussian for different
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from random import Random, SystemRandom
 
 import torch
@@ -16,6 +17,7 @@ import torch
 from d3hr_datasets.numerics.torch_settings import neutral
 
 BLOCK = 512  # bytes that the system is asked for at a time
+DRAWN = 4096  # numbers at a time
 
 
 class SystemBits(SystemRandom):
@@ -38,16 +40,22 @@ class SystemBits(SystemRandom):
 
 
 @neutral()
-def noisy(values: torch.Tensor, scale: int, source: Random) -> torch.Tensor:
+def noisy(
+    values: torch.Tensor, scale: int, source: Random, advance: Callable[[int], object] = lambda number: None
+) -> torch.Tensor:
     """Return whole numbers with noise of their own each.
 
     Args:
-        values: int64, any shape.
-        scale: Standard deviation of the law, a whole number from 1.
+        values: int64, any shape, up to 2^62.
+        scale: Standard deviation of the law, a whole number from 1 to `artifact.privacy.MAX_NOISE`.
         source: Of random bits. Only `SystemBits` keeps a promise.
+        advance: Called with how many numbers have got their noise.
     """
-    noise = torch.tensor([discrete_gaussian(scale, source) for _ in range(values.numel())], dtype=torch.int64)
-    return values + noise.view(values.shape)
+    found = values.flatten().clone()
+    for block in found.split(DRAWN):  # Python's integers take five times the room of the tensor's
+        block.add_(torch.tensor([discrete_gaussian(scale, source) for _ in range(len(block))]))
+        advance(len(block))
+    return found.view(values.shape)
 
 
 def discrete_gaussian(scale: int, source: Random) -> int:

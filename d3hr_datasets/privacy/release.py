@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from random import Random
 
 import torch
+from tqdm import tqdm
 
 from d3hr_datasets.artifact.gaussians import ClassGaussians
-from d3hr_datasets.artifact.latent_sums import SQUARE_UNIT, UNIT, LatentSums
+from d3hr_datasets.artifact.latent_sums import MAX_ENERGY, SQUARE_UNIT, UNIT, LatentSums
 from d3hr_datasets.artifact.privacy import Privacy
-from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.errors import ConfigError, StatisticsError
 from d3hr_datasets.numerics.sums import ordered_mean, ordered_sum, squared_norm
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.privacy.accounting import epsilon_of, spent_rho
@@ -42,27 +43,41 @@ class NoisySums:
 
 
 @neutral()
-def add_noise(sums: LatentSums, privacy: Privacy, source: Random | None = None) -> NoisySums:
+def add_noise(
+    sums: LatentSums, privacy: Privacy, source: Random | None = None, progress: bool = False
+) -> NoisySums:
     """Add noise to the sums of clipped latents, of one timestep and without modes.
 
     Args:
         sums: Exact.
         privacy: How much noise.
         source: Of random bits: the system's by default. Any other is for tests, and keeps no promise.
+        progress: Show a progress bar on stderr: numbers get their noise one after another.
 
     Raises:
         ConfigError: The noise that `privacy` names is less than its promise takes.
+        StatisticsError: A class has too many images for whole numbers of 64 bits.
     """
     source = SystemBits() if source is None else source
     ((total, squares),) = [(sums.sums[time].sum(dim=1), sums.squares[time]) for time in sums.sums]
     check_promise(privacy, total[0].numel())
     count = sums.count.sum(dim=1)
+    if int(count.max()) * privacy.spread > MAX_ENERGY:
+        raise StatisticsError(
+            f"a class has {int(count.max()):,} images, more than whole numbers of 64 bits have room for: at "
+            f"most {int(MAX_ENERGY / privacy.spread):,} here; build of fewer"
+        )
     centred = squares - count.view(-1, 1, 1, 1) * round(privacy.spread / SQUARE_UNIT)
-    return NoisySums(
-        noisy(count, _whole(privacy.noise_count, 1.0), source),
-        noisy(total, _whole(privacy.noise_sums, UNIT), source) * UNIT,
-        noisy(centred, _whole(privacy.noise_squares, SQUARE_UNIT), source) * SQUARE_UNIT,
+    parts = (
+        (count, privacy.noise_count, 1.0),
+        (total, privacy.noise_sums, UNIT),
+        (centred, privacy.noise_squares, SQUARE_UNIT),
     )
+    numbers = sum(values.numel() for values, _, _ in parts)
+    with tqdm(total=numbers, desc="adding noise", unit=" numbers", disable=not progress) as progress_bar:
+        drawn = [noisy(part, _whole(scale, unit), source, progress_bar.update) for part, scale, unit in parts]
+    # In two steps: whole numbers times a number of Python are float32.
+    return NoisySums(drawn[0], drawn[1].double() * UNIT, drawn[2].double() * SQUARE_UNIT)
 
 
 def check_promise(privacy: Privacy, num_elements: int) -> None:

@@ -11,33 +11,26 @@ from typing import Any
 
 import pytest
 import torch
-from torchvision.datasets import ImageFolder
 
 from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, InversionConfig
 from d3hr_datasets.artifact.curation import Curation
 from d3hr_datasets.artifact.d3hr_json import METADATA
 from d3hr_datasets.artifact.facts import artifact_facts
 from d3hr_datasets.build import (
-    BuildSettings,
-    ClassOptions,
     KeptSums,
-    ModelOptions,
-    PromptOptions,
     plan_build,
 )
 from d3hr_datasets.combine import forget_images, merge_artifacts
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.errors import ArtifactFormatError, CombineError, ConfigError, SourceError
+from d3hr_datasets.errors import ArtifactFormatError, CombineError, ConfigError
 from d3hr_datasets.privacy import PrivacySettings
 from d3hr_datasets.publish.measured import measured_sections
 from tests.support.combining import save_pictures
-from tests.support.private_builds import SPENDING, build_private, private_info
-from tests.support.tiny import CLASSES, tiny_info, tiny_pipeline
+from tests.support.private_builds import SETTINGS, SPENDING, build_private, class_list_options, private_info
+from tests.support.tiny import tiny_info, tiny_pipeline
 from tests.support.tiny_builds import Relabelled
-from tests.support.tiny_kinds import save_kind
 
 GIVEN = {"name": "ours", "fingerprint": "ab", "unreadable": [{"image": "secret.png"}]}
-SETTINGS = BuildSettings((400,), num_inference_steps=10, image_size=14)
 ONE_TIME = InversionConfig((400,), num_inference_steps=10)
 
 
@@ -81,6 +74,7 @@ def test_chunks_are_their_owners_alone_and_every_build_draws_anew(
 ) -> None:
     work = saved / "artifact.chunks"
     chunks = sorted(work.glob("*.safetensors"))
+    assert stat.S_IMODE(work.stat().st_mode) == 0o700
     assert len(chunks) == 3 and {stat.S_IMODE(path.stat().st_mode) for path in chunks} == {0o600}
     again = build_private(
         model, tmp_path / "again", private_info(PrivacySettings(1.0, 1e-6), source=GIVEN), work=work
@@ -190,44 +184,9 @@ def test_a_record_that_is_none_is_no_artifact(artifact: Artifact, tmp_path: Path
             Artifact.load(tmp_path)
 
 
-def _options(folder: Path) -> dict[str, Any]:
-    (folder / "classes.json").write_text(json.dumps(CLASSES))
-    classes = ClassOptions(class_list=str(folder / "classes.json"))
-    return {"class_options": classes, "model_options": ModelOptions("cpu")}
-
-
-def test_a_class_folder_may_be_empty_and_classes_are_not_those_that_occur(
-    saved: Path, tmp_path: Path
-) -> None:
-    images, model = save_pictures(tmp_path / "images", [0, 1, 3, 4]), saved / "artifact" / "model"
-    (images / "cat").mkdir()
-    options = {**_options(tmp_path), "privacy": SPENDING}
-    built = plan_build(images, model, tmp_path / "out", SETTINGS, **options).run(progress=False)
-    assert built.info.classes == CLASSES and min(built.info.counts) >= 2
-    options["class_options"] = ClassOptions(same_order=True)
-    for source in (images, ImageFolder(str(images), allow_empty=True)):
-        with pytest.raises(ConfigError, match="one image more may add one; give --class-list"):
-            plan_build(source, model, tmp_path / "no", SETTINGS, **options)
-    del options["privacy"]
-    with pytest.raises(SourceError, match="cat"):
-        plan_build(images, model, tmp_path / "no", SETTINGS, **options)
-
-
-def test_classes_of_prompts_are_not_those_that_occur(tmp_path: Path) -> None:
-    save_kind("sd-1", tmp_path / "model")
-    settings = BuildSettings((400,), num_inference_steps=10)
-    images = save_pictures(tmp_path / "images", range(12))
-    options: dict[str, Any] = {"privacy": SPENDING, "model_options": ModelOptions("cpu")}
-    options["prompt_options"] = PromptOptions("a {name}")
-    with pytest.raises(ConfigError, match="one image more may add one; give --class-list"):
-        plan_build(images, tmp_path / "model", tmp_path / "no", settings, **options)
-    options |= {"class_options": _options(tmp_path)["class_options"]}
-    assert plan_build(images, tmp_path / "model", tmp_path / "out", settings, **options).info.privacy
-
-
 def test_a_plan_says_what_is_spent_and_stores_no_modes(saved: Path, tmp_path: Path) -> None:
     images = save_pictures(tmp_path / "images", range(12))
-    settings, options, model = SETTINGS, _options(tmp_path), saved / "artifact" / "model"
+    settings, options, model = SETTINGS, class_list_options(tmp_path), saved / "artifact" / "model"
     plan = plan_build(images, model, tmp_path / "out", settings, privacy=PrivacySettings(2.0, 0.2), **options)
     notes = " ".join(plan.notes)
     assert "spends epsilon 2 and delta 0.2 for each image, once" in notes

@@ -12,8 +12,8 @@ import torch
 from dp_accounting import GaussianDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from d3hr_datasets.artifact.latent_sums import SQUARE_UNIT, UNIT
-from d3hr_datasets.artifact.privacy import Privacy, advantage_bound
+from d3hr_datasets.artifact.latent_sums import MAX_SUM, SQUARE_UNIT, UNIT
+from d3hr_datasets.artifact.privacy import MAX_NOISE, Privacy, advantage_bound
 from d3hr_datasets.build.exact_moments import ExactMoments
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.privacy import PrivacySettings
@@ -96,6 +96,16 @@ def test_noise_of_large_scale_is_whole_and_wide() -> None:
     assert len(set((found.flatten() % 1024).tolist())) > 500  # also the last bits are noise
 
 
+def test_the_most_noise_that_is_accepted_does_not_wrap() -> None:
+    most = torch.full((5000,), MAX_SUM)
+    advanced: list[int] = []
+    found = noisy(most, MAX_NOISE, Random(4), advanced.append)
+    assert advanced == [4096, 904] and (most == MAX_SUM).all()
+    relative = (found - most).double() / MAX_NOISE
+    assert float(relative.abs().max()) < 6 and abs(float(relative.std()) - 1) < 0.05
+    assert int(found.min()) > 0
+
+
 def test_bits_of_the_system_come_from_no_seed() -> None:
     one, other = SystemBits(), SystemBits()
     one.seed(0)
@@ -143,6 +153,8 @@ def test_the_noise_of_a_mechanism_keeps_what_is_promised() -> None:
         ({"epsilon": 1, "delta": 1e-5, "clip_norm": 0}, "clip_norm must be above 0"),
         ({"epsilon": 1, "delta": 1e-5, "clip_squares": 6.0}, "clip_squares=6 is less than 6.9"),
         ({"epsilon": 1e-9, "delta": 1e-30}, "finds no noise"),
+        ({"epsilon": 1, "delta": 1e-5, "clip_norm": 1e8}, "hold, 33,554,432; give a smaller clip_norm"),
+        ({"epsilon": 1, "delta": 1e-5, "clip_squares": 1e6}, "hold, 2,097,152; give a smaller clip_squares"),
     ],
 )
 def test_budgets_that_are_none_are_refused(values: dict[str, float], said: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from d3hr_datasets.artifact.latent_sums import LatentSums
 from d3hr_datasets.artifact.privacy import Privacy
 from d3hr_datasets.build.exact_moments import ExactMoments, latent_sums
-from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.errors import ConfigError, StatisticsError
 from d3hr_datasets.privacy import PrivacySettings
 from d3hr_datasets.privacy.clipping import clip_latents
 from d3hr_datasets.privacy.release import NoisySums, add_noise, estimate
@@ -54,12 +54,20 @@ def test_noise_is_that_of_the_mechanism_on_every_number() -> None:
     sums = _sums(*_latents(9))
     plain = (sums.sums[400][:, 0].double() * 2**-32, sums.squares[400].double() * 2**-36 - 3.0)
     draws = [add_noise(sums, privacy, Random(seed)) for seed in range(30)]
+    assert draws[0].count.dtype == torch.int64
+    assert draws[0].sums.dtype == draws[0].squares.dtype == torch.float64
+    assert not torch.equal(draws[0].sums, draws[0].sums.float().double())  # nothing was rounded on the way
     for name, exact, scale in zip(
         ("sums", "squares"), plain, (privacy.noise_sums, privacy.noise_squares), strict=True
     ):
         noise = torch.stack([getattr(draw, name) - exact for draw in draws]) / scale
         assert abs(float(noise.std()) - 1) < 0.06 and abs(float(noise.mean())) < 0.06
-        assert float(noise[0].flatten().corrcoef().abs()) == 1 and len(set(noise.flatten().tolist())) > 4000
+        assert len(set(noise.flatten().tolist())) > 4000
+        for rows in (noise.flatten(1), noise.flatten(1).T):  # neither draws nor elements go together
+            related = rows.corrcoef().square()
+            number, expected = len(rows), 1 / (rows.shape[1] - 1)
+            mean = float(related.sum() - number) / (number * (number - 1))
+            assert abs(mean / expected - 1) < 0.2 and float(related.fill_diagonal_(0).max()) < 0.6
     counts = torch.stack([draw.count - 3 for draw in draws]).double() / privacy.noise_count
     assert 0.7 < float(counts.std()) < 1.3
     first, second = (add_noise(sums, privacy) for _ in range(2))  # of the system
@@ -70,6 +78,21 @@ def test_noise_that_is_too_little_for_the_promise_is_refused() -> None:
     privacy = dataclasses.replace(_mechanism(3.0), epsilon=1.0)
     with pytest.raises(ConfigError, match=r"noise of privacy is that of epsilon=2\.9\d*, and 1 is promised"):
         add_noise(_sums(*_latents(9)), privacy, Random(0))
+
+
+def test_noise_shows_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    privacy, sums = _mechanism(3.0), _sums(*_latents(9))
+    shown = add_noise(sums, privacy, Random(0), progress=True)
+    assert "291/291" in capsys.readouterr().err  # (2 D + 1) K
+    assert torch.equal(add_noise(sums, privacy, Random(0)).squares, shown.squares)
+    assert capsys.readouterr().err == ""
+
+
+def test_counts_that_whole_numbers_have_no_room_for_are_refused() -> None:
+    sums = _sums(*_latents(9))
+    many = dataclasses.replace(sums, count=torch.full_like(sums.count, 2**28))
+    with pytest.raises(StatisticsError, match="268,435,456 images"):
+        add_noise(many, _mechanism(3.0), Random(0))
 
 
 def test_statistics_are_gaussians_whatever_the_noise_makes_of_sums() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from random import Random
@@ -11,13 +12,22 @@ from unittest import mock
 import torch
 
 from d3hr_datasets import Artifact, ArtifactInfo, InversionConfig
+from d3hr_datasets.build import BuildSettings, ClassOptions, ModelOptions
 from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.privacy import PrivacySettings, membership_advantage
-from tests.support.tiny import TinyImages, tiny_info
+from tests.support.tiny import CLASSES, TinyImages, tiny_info
 
+SETTINGS = BuildSettings((400,), num_inference_steps=10, image_size=14)
 SPENDING = PrivacySettings(5.0, 1e-5)
 LATENTS = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def class_list_options(folder: Path) -> dict[str, Any]:
+    """Return options of a plan with a list of the tiny classes, on the CPU."""
+    (folder / "classes.json").write_text(json.dumps(CLASSES))
+    classes = ClassOptions(class_list=str(folder / "classes.json"))
+    return {"class_options": classes, "model_options": ModelOptions("cpu")}
 
 
 def private_info(privacy: PrivacySettings = SPENDING, **changes: Any) -> ArtifactInfo:
