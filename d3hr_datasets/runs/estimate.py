@@ -22,9 +22,12 @@ class Estimate:
         measured: What a few batches cost.
         processes: That share the images.
         seconds_per_image: With everything that is not done meanwhile; of one process.
-        seconds_before: That one process takes, however many there are.
+        seconds_before: That one process would take for what is done before, which processes share, too.
         bytes_beside: Memory that the first process takes beside batches, at its peak.
         disk_bytes: What is written, by what it is.
+        made_beside: Images that are made and not kept, the rest of the blocks of a nested set.
+        largest_share: Of the process that has most to do; None where all have the same.
+        not_counted: What the time is without.
     """
 
     done: str
@@ -38,12 +41,23 @@ class Estimate:
     seconds_before: float = 0.0
     bytes_beside: int = 0
     disk_bytes: Mapping[str, int] = field(default_factory=dict)
+    made_beside: int = 0
+    largest_share: float | None = None
+    not_counted: str = ""
 
     @property
     def seconds(self) -> tuple[float, float]:
         """Seconds at least and at most."""
-        each = self.seconds_per_image / self.processes
-        return self.seconds_before + each * self.least_images, self.seconds_before + each * self.most_images
+        share = 1 / self.processes if self.largest_share is None else self.largest_share
+        least, most = (
+            share * (self.seconds_before + self.seconds_per_image * number) for number in self._worked_on
+        )
+        return least, most
+
+    @property
+    def _worked_on(self) -> tuple[int, int]:
+        """Images that the network runs for, at least and at most."""
+        return self.least_images + self.made_beside, self.most_images + self.made_beside
 
     @property
     def process_bytes(self) -> int | None:
@@ -57,8 +71,9 @@ class Estimate:
         return {
             "num_images": self.num_images,
             "images": images,
+            "images_made_beside": self.made_beside,
             "forward_passes_per_image": self.passes_per_image,
-            "forward_passes": [self.passes_per_image * number for number in images],
+            "forward_passes": [self.passes_per_image * number for number in self._worked_on],
             "processes": self.processes,
             "device": self.measured.device,
             "batch_size": self.measured.largest_batch,
@@ -74,14 +89,16 @@ class Estimate:
     def rows(self) -> dict[str, str]:
         """Return the same in words, by name."""
         measured, images = self.measured, (self.least_images, self.most_images)
-        passes = [self.passes_per_image * number for number in images]
+        passes = [self.passes_per_image * number for number in self._worked_on]
+        beside = f"; {self.made_beside:,} more are made to fill blocks" if self.made_beside else ""
+        without = f"; {self.not_counted}" if self.not_counted else ""
         fits = f"batches of {measured.largest_batch:,}"
         rows = {
-            "images": f"{_range(*images)} of {self.num_images:,} are {self.done}",
+            "images": f"{_range(*images)} of {self.num_images:,} are {self.done}{beside}",
             "forward passes": f"{self.passes_per_image:,} per image, {_range(*passes)} in all",
             "time": f"{_times(*self.seconds)} by {self.processes} process"
             f"{'' if self.processes == 1 else 'es'}; {1000 * self.seconds_per_image:,.1f} ms per image, "
-            f"measured in batches of {measured.batch_size:,} on {measured.device}",
+            f"measured in batches of {measured.batch_size:,} on {measured.device}{without}",
             "memory": "not known on this system"
             if self.process_bytes is None
             else f"{_size(self.process_bytes)} of the process at its peak, with {fits}",

@@ -5,15 +5,19 @@ In: a function that works on a batch. Out: seconds an image, memory of the proce
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 PATIENCE = 30.0  # seconds; batches do not grow beyond what this allows
 REPEATS = 2  # of the largest batch
+INTERVAL = 0.01  # seconds between two looks at the memory of the process
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class MeasuredCost:
         largest_batch: Images that a batch of the work has; fewer where they do not fit into memory.
         seconds_per_image: In batches of `batch_size`.
         device: Where it ran, as in PyTorch.
-        process_bytes: Peak of the process's memory with the largest batch, from all that it has done so far;
+        process_bytes: Peak of the process's memory, that of all it has done so far or with the largest batch;
             None where the system does not tell.
         gpu_bytes: The same of what PyTorch allocated on the GPU; None where it ran on none.
         gpu_total_bytes: Memory of the GPU.
@@ -40,8 +44,27 @@ class MeasuredCost:
     gpu_total_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What one batch took: images, seconds, and the most memory of the process and the GPU in bytes."""
+
+    size: int
+    seconds: float
+    process: int | None
+    gpu: int | None
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Say whether PyTorch says of an error that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError)
+
+
 def measure_cost(
-    work: Callable[[int], object], batch_size: int, device: torch.device, patience: float = PATIENCE
+    work: Callable[[int], object],
+    batch_size: int,
+    device: torch.device,
+    patience: float = PATIENCE,
+    is_full: Callable[[RuntimeError], bool] = is_out_of_memory,
 ) -> MeasuredCost:
     """Run batches of one image, two, four, ..., as long as it takes few seconds, and say what they cost.
 
@@ -53,46 +76,89 @@ def measure_cost(
         batch_size: Images of a batch of the work.
         device: Where it runs.
         patience: Seconds after which batches are large enough.
+        is_full: Says of an error whether memory ran out, as whoever does the work later finds.
 
     Raises:
         torch.OutOfMemoryError: Not even one image fits into memory.
     """
+
+    def run(size: int) -> _Batch:
+        try:
+            return _run(work, size, device)
+        except RuntimeError as error:
+            if not is_full(error):
+                raise
+            raise torch.OutOfMemoryError(str(error)) from error
+
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    work(1)  # compiles, and opens what is opened once
-    small, size, seconds, largest = _peaks(device), 1, _seconds(work, 1), batch_size
-    while size < batch_size and time.perf_counter() - start + 2 * seconds < patience:
+    run(1)  # compiles, and opens what is opened once
+    first = last = run(1)
+    largest = batch_size
+    while last.size < batch_size and time.perf_counter() - start + 2 * last.seconds < patience:
         try:
-            seconds, size = _seconds(work, min(2 * size, batch_size)), min(2 * size, batch_size)
+            last = run(min(2 * last.size, batch_size))
         except torch.OutOfMemoryError:
-            largest = size
-            torch.cuda.empty_cache()
+            largest = last.size
+            torch.cuda.empty_cache()  # does nothing without CUDA
             break
+    seconds = last.seconds
     for _ in range(REPEATS):
         if time.perf_counter() - start + seconds < patience:
-            seconds = min(seconds, _seconds(work, size))
-    share = 0.0 if size == 1 else (largest - size) / (size - 1)
+            seconds = min(seconds, run(last.size).seconds)
+    share = 0.0 if last.size == 1 else (largest - last.size) / (last.size - 1)
     process, gpu = (
-        None if before is None or after is None else round(after + share * (after - before))
-        for before, after in zip(small, _peaks(device), strict=True)
+        None if before is None or after is None else round(after + share * max(0, after - before))
+        for before, after in ((first.process, last.process), (first.gpu, last.gpu))
     )
+    peak = _peak()
+    if process is not None and peak is not None:
+        process = max(process, peak)
     total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
-    return MeasuredCost(size, largest, seconds / size, str(device), process, gpu, total)
+    return MeasuredCost(last.size, largest, seconds / last.size, str(device), process, gpu, total)
 
 
-def _seconds(work: Callable[[int], object], size: int) -> float:
+def _run(work: Callable[[int], object], size: int, device: torch.device) -> _Batch:
+    """Work on a batch, and look at the memory of the process meanwhile.
+
+    The peak that the system knows never falls: it may be that of loading a model, and say nothing of batches.
+    """
+    done, seen = threading.Event(), [_memory()]
+
+    def watch() -> None:
+        while not done.wait(INTERVAL):
+            seen.append(_memory())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     start = time.perf_counter()
-    work(size)
-    return time.perf_counter() - start
-
-
-def _peaks(device: torch.device) -> tuple[int | None, int | None]:
-    """Return the peaks of memory so far, of the process and of what PyTorch allocated on a GPU, in bytes."""
+    try:
+        work(size)
+    finally:
+        seconds = time.perf_counter() - start
+        done.set()
+        watcher.join()
+    seen.append(_memory())
+    known = [number for number in seen if number is not None]
     gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return _Batch(size, seconds, max(known, default=None), gpu)
+
+
+def _memory() -> int | None:
+    """Return the memory of the process now; its peak so far where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):  # not Linux
+        return _peak()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak() -> int | None:
+    """Return the peak of the process's memory so far in bytes; None where the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows
-        return None, gpu
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024), gpu
+    return peak * (1 if sys.platform == "darwin" else 1024)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from d3hr_datasets.runs import measured_cost
 from d3hr_datasets.runs.estimate import Estimate
 from d3hr_datasets.runs.measured_cost import MeasuredCost, measure_cost
 
@@ -30,6 +32,22 @@ def test_slow_work_is_measured_on_few_images() -> None:
     assert (found.batch_size, found.largest_batch) == (1, 256)
 
 
+def test_memory_of_batches_shows_where_more_was_needed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = {"seconds": 0.0, "size": 0}
+
+    def work(size: int) -> None:
+        now["seconds"] += size
+        now["size"] = size
+
+    monkeypatch.setattr(measured_cost, "time", SimpleNamespace(perf_counter=lambda: now["seconds"]))
+    monkeypatch.setattr(measured_cost, "_memory", lambda: 100 + 50 * int(now["size"]))
+    monkeypatch.setattr(measured_cost, "_peak", lambda: 10_000)  # as of loading a model
+    found = measure_cost(work, 1000, CPU, patience=20.0)
+    assert found.batch_size == 8 and found.process_bytes == 100 + 50 * 1000
+    now["size"] = 0
+    assert measure_cost(work, 4, CPU).process_bytes == 10_000
+
+
 def test_time_is_that_of_an_image_in_a_large_batch() -> None:
     found = measure_cost(lambda size: time.sleep(0.02), 4, CPU)
     assert 0.004 < found.seconds_per_image < 0.02
@@ -43,6 +61,21 @@ def test_batches_that_do_not_fit_are_not_waited_for() -> None:
     assert measure_cost(work, 64, CPU).largest_batch == 4
     with pytest.raises(torch.OutOfMemoryError):
         measure_cost(lambda size: work(5), 64, CPU)
+
+
+def test_memory_that_runs_out_is_what_the_work_says() -> None:
+    def work(size: int) -> None:
+        if size > 4:
+            raise RuntimeError("MPS backend out of memory")
+
+    def is_full(error: RuntimeError) -> bool:
+        return "out of memory" in str(error)
+
+    assert measure_cost(work, 64, CPU, is_full=is_full).largest_batch == 4
+    with pytest.raises(torch.OutOfMemoryError, match="MPS"):
+        measure_cost(lambda size: work(5), 64, CPU, is_full=is_full)
+    with pytest.raises(RuntimeError, match="MPS"):
+        measure_cost(work, 64, CPU)
 
 
 MEASURED = MeasuredCost(8, 256, 0.5, "cuda:0", 2_000_000_000, 3_000_000_000, 8_000_000_000)
@@ -63,7 +96,7 @@ def test_all_is_said_with_its_unit() -> None:
     assert rows["disk"] == "4.0 MB: 4.0 MB statistics"
     values = ESTIMATE.to_dict()
     assert values["forward_passes"] == [122_320, 660_000] and values["process_bytes"] == 2_500_000_000
-    assert values["hours"] == pytest.approx([(60 + 0.3 * 11_120) / 3600, (60 + 0.3 * 60_000) / 3600])
+    assert values["hours"] == pytest.approx([(30 + 0.3 * 11_120) / 3600, (30 + 0.3 * 60_000) / 3600])
 
 
 def test_one_number_is_said_once() -> None:
@@ -73,3 +106,13 @@ def test_one_number_is_said_once() -> None:
     assert rows["time"].startswith("10.0 hours by 1 process;")
     assert rows["memory"] == "not known on this system"
     assert "that is more than there is: give a smaller --batch-size" in rows["GPU memory"]
+
+
+def test_what_is_made_beside_and_unequal_shares_count() -> None:
+    rows = dataclasses.replace(
+        ESTIMATE, least_images=60_000, made_beside=600, largest_share=0.75, not_counted="without the rest"
+    )
+    assert rows.rows()["images"] == "60,000 of 60,000 are inverted; 600 more are made to fill blocks"
+    assert rows.rows()["forward passes"] == "11 per image, 666,600 in all"
+    assert rows.rows()["time"].endswith(" on cuda:0; without the rest")
+    assert rows.seconds == pytest.approx([0.75 * (60 + 0.6 * 60_600)] * 2)
