@@ -45,8 +45,11 @@ def materialize(
     dataset = make_dataset(options)
     if estimate:
         from d3hr_datasets.dataset.estimate import estimate_set
+        from d3hr_datasets.processes import process_share
 
-        print_estimate(estimate_set(dataset, batch_size, compiled), as_json)
+        found = estimate_set(dataset, batch_size, compiled)
+        if process_share()[0] == 0:
+            print_estimate(found, as_json)
         return
     folder = dataset.materialize(batch_size, torch_compile=compiled)
     if as_json:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
 
 import torch
 
-from d3hr_datasets.config.defaults import BATCH_CLASSES, BATCH_SIZE
+from d3hr_datasets.config.defaults import BATCH_CLASSES
+from d3hr_datasets.dataset.batches import BatchSize
 from d3hr_datasets.dataset.dataset import D3HRDataset
+from d3hr_datasets.dataset.image_generator import ImageGenerator
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.torch_settings import neutral
@@ -32,7 +36,8 @@ def estimate_set(
 
     Args:
         dataset: The set.
-        batch_size: Images in the model at a time; None for `BATCH_SIZE`, which CUDA may have more than.
+        batch_size: Images in the model at a time; None for those that `BatchSize` begins with: on CUDA the
+            run may go on with more, where memory holds them.
         torch_compile: Whether the model is compiled, which takes a minute that is not counted.
         patience: Seconds after which batches are large enough.
 
@@ -41,14 +46,15 @@ def estimate_set(
     """
     missing = [label for label in range(len(dataset.classes)) if not dataset.cache.is_complete(label)]
     label = missing[0] if missing else 0
-    with torch.random.fork_rng(devices=[]):  # diffusers draws weights before it reads them
-        model = dataset.model()
-        if torch_compile:
-            model.compile()
-    dataset.sample_latents(label)  # opens the statistics
+    model = _load(dataset, torch_compile)
+    settings = dataset.ipc, dataset.sampling, dataset.decode, dataset.nested, dataset.torch_dtype
+    generator = ImageGenerator(dataset.artifact, dataset.class_labels, *settings, dataset.epoch)
+    generator.latents(label)  # opens the statistics
     start = time.perf_counter()
-    latents = dataset.sample_latents(label)
-    drawing = (time.perf_counter() - start) / dataset.ipc
+    latents = generator.latents(label)
+    drawing = (time.perf_counter() - start) / len(latents)
+    denoised = _made(generator, missing, dataset.cache.root)
+    kept = sum(denoised.values())
     sizes: list[float] = []
 
     def work(size: int) -> None:
@@ -57,26 +63,50 @@ def estimate_set(
         clean = model.denoise(group, labels, dataset.decode, size)
         sizes.append(_png_bytes(model.decode(clean, size), dataset.artifact.info.padding) / size)
 
-    classes = min(max(1, len(missing)), BATCH_CLASSES)
-    together = min(batch_size or BATCH_SIZE, classes * dataset.ipc)
+    # Batches go across classes, and across blocks of a nested set.
+    images = sum(sorted(denoised.values(), reverse=True)[:BATCH_CLASSES])
+    together = min(BatchSize(batch_size, model.device).value, max(1, images))
     try:
         measured = measure_cost(work, together, model.device, patience)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             "not even one image at a time fits into memory; use a device with more, or --dtype bfloat16"
         ) from error
-    number = len(missing) * dataset.ipc
+    processes = process_share()[1]
     return Estimate(
-        "generated; the others are cached" if number < len(dataset) else "generated",
+        "generated; the others are cached" if kept < len(dataset) else "generated",
         len(dataset),
-        number,
-        number,
+        kept,
+        kept,
         model.forward_passes(dataset.decode),
         measured,
-        process_share()[1],
+        processes,
         measured.seconds_per_image + drawing,
-        disk_bytes={"PNG files": round(sizes[-1] * number)},
+        disk_bytes={"PNG files": round(sizes[-1] * len(missing) * dataset.ipc)},
+        largest_share=_largest_share(denoised, processes),
     )
+
+
+def _load(dataset: D3HRDataset, torch_compile: bool) -> LatentDiffusion:
+    with torch.random.fork_rng(devices=[]):  # diffusers draws weights before it reads them
+        model = dataset.model()
+        if torch_compile:
+            model.compile()
+    return model
+
+
+def _made(generator: ImageGenerator, missing: list[int], root: Path) -> dict[int, int]:
+    """Return how many images are made, by label: of a nested set, those at another size are copied."""
+    numbers = {label: generator.ipc - len(generator.copied(label, root)) for label in missing}
+    return {label: number for label, number in numbers.items() if number > 0}
+
+
+def _largest_share(denoised: dict[int, int], processes: int) -> float:
+    """Return the share of the process that has most to denoise: it has whole classes."""
+    of_process = [0] * processes
+    for label, number in denoised.items():
+        of_process[label % processes] += number
+    return max(of_process) / max(1, sum(of_process))
 
 
 def _png_bytes(images: torch.Tensor, padding: int) -> int:

@@ -124,6 +124,10 @@ class ImageGenerator:
         labels = self.class_labels.tolist()
         return torch.cat([group_weights(self.artifact, label, *settings) for label in labels])
 
+    def copied(self, label: int, root: Path) -> list[Image.Image]:
+        """Return the first images of a label that a nested set has at other sizes; arguments as `group`."""
+        return cached_images(self._other_sizes(root), label, self.ipc) if self.nested else []
+
     def group(self, label: int, root: Path) -> UnfinishedGroup:
         """Return the images of a label that are there, of a nested set, and latents of those that are not.
 
@@ -131,7 +135,7 @@ class ImageGenerator:
             label: The label.
             root: Where a nested set looks for images that it has at other sizes.
         """
-        images = cached_images(self._other_sizes(root), label, self.ipc) if self.nested else []
+        images = self.copied(label, root)
         latents = self.latents(label)[len(images) :] if len(images) < self.ipc else torch.empty(0)
         return UnfinishedGroup(label, int(self.class_labels[label]), latents, images)
 

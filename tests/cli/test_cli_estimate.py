@@ -64,6 +64,7 @@ def test_with_a_tolerance_it_says_at_least_and_at_most(scene: Path, tmp_path: Pa
     more = ("--tolerance", 0.35, "--modes", 2, "--moments", "--membership", tmp_path / "noted")
     values = succeed(*_arguments(scene, tmp_path / "set", "--estimate", "--batch-size", 2, *more))
     assert values["images"] == [27, 60] and values["hours"][0] < values["hours"][1]
+    assert values["disk_bytes"]["centroids of modes, meanwhile"] == 2 * 4 * 3 * 2 * 48
     assert {"sums", "membership"} <= values["disk_bytes"].keys()
     assert not (tmp_path / "noted").exists() and not (tmp_path / "membership.key").exists()
 
@@ -84,3 +85,22 @@ def test_what_a_set_costs_is_said_before_it_starts(tiny_artifact: Path, tmp_path
     succeed(*given, "--device", "cpu")
     values = succeed(*given, "--device", "cpu", "--estimate")
     assert values["images"] == [0, 0] and values["disk_bytes"] == {"PNG files": 0}
+
+
+def test_of_nested_sets_what_is_copied_is_not_made(
+    tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("materialize", "--artifact", tiny_artifact, "--root", tmp_path, "--nested", "--device", "cpu")
+    values = succeed(*given, "--ipc", 12, "--estimate")
+    assert values["images"] == [36, 36] and values["images_made_beside"] == 24  # whole blocks of ten
+    assert values["batch_size"] == 60 and values["forward_passes"] == [600, 600]
+    succeed(*given, "--ipc", 11)
+    values = succeed(*given, "--ipc", 12, "--estimate")
+    assert values["images"] == [3, 3] and values["images_made_beside"] == 27
+    assert values["batch_size"] == 30
+    for rank in (0, 1):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        result = d3hr(*given, "--ipc", 12, "--estimate", "--json")
+        assert result.exit_code == 0
+    assert result.stdout == ""  # the first process has said it
