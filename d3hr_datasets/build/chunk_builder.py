@@ -138,6 +138,12 @@ class ChunkBuilder:
                 if chunk.last:
                     break
 
+    def chunks_of(self, places: range) -> Iterator[Chunk]:
+        """Yield the chunks that have images at some places, one shard's, in their order; as `chunks`."""
+        first = places.start // self.chunk_size * self.chunk_size
+        for start in range(first, places.stop, self.chunk_size) if places else ():
+            yield self._chunk(0, start, lambda number: None)
+
     def count_finished(self) -> int:
         """Return the number of images in finished chunks, by the names of the files."""
         number = 0

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from d3hr_datasets.artifact.tolerance import SHOWN, Tolerance, check_share, leas
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.chunks import Moments
 from d3hr_datasets.build.joined_processes import wait_for_processes
+from d3hr_datasets.build.merged_moments import add_chunk, class_groups, empty_moments
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.atomic import replace_text
 from d3hr_datasets.io.untrusted_files import read_json
@@ -77,6 +79,7 @@ class EarlyStop:
         self._orders = random_orders(build.images, build.info)
         self._open = [*range(len(self._orders))]
         self._taken = 0
+        self._parts: list[tuple[ChunkBuilder, list[int]]] = []  # of each round, and the labels, ascending
 
     def rounds(self) -> Iterator[ChunkBuilder]:
         """Yield what makes the chunks of each round; all processes have made them when the next is asked for.
@@ -84,15 +87,14 @@ class EarlyStop:
         Raises:
             UnreadableImageError: As `ChunkBuilder.chunks`.
         """
-        build, info, moments = self._build, self._build.info, {}
-        if self._processes.is_main_process:
-            rows = len(info.classes) * info.num_modes
-            moments = {t: build.moments(rows, info.latent_shape) for t in info.inversion.timesteps}
+        build = self._build
         for number, numbers in enumerate(iter(self._next_round, [])):
             name = f"{build.prefix.name}.tolerance-{self._tolerance}.round-{number:02d}"
             part = build.of_some(numbers, build.prefix.with_name(name))
             yield part
-            self._decide(part, moments)
+            labels = build.images.labels or ()
+            self._parts.append((part, [labels[one] for one in numbers]))
+            self._decide(part)
 
     def found(self) -> Tolerance:
         """Return what the artifact says of it, when all rounds have been made."""
@@ -113,33 +115,59 @@ class EarlyStop:
 
         Those of a class are in the order in which they are stored, which is how they are read fastest.
         """
-        more = -(-self._taken // PARTS_PER_ROUND) or _first_round(self._tolerance, self._build.info)
+        more = _next_part(self._taken) or first_round(self._tolerance, self._build.info)
         start, self._taken = self._taken, self._taken + more
         return [number for label in self._open for number in sorted(self._orders[label][start : self._taken])]
 
-    def _decide(self, part: ChunkBuilder, moments: Mapping[float, Any]) -> None:
+    def _decide(self, part: ChunkBuilder) -> None:
         """Leave those classes open that have not had enough."""
         path = part.prefix.with_name(f"{part.prefix.name}.json")
         if self._processes.is_main_process:
-            for chunk in part.chunks(0, 1):
-                for timestep, found in chunk.moments.items():
-                    moments[timestep].merge(found, chunk.rows)
-            modes = part.info.num_modes
-            short = [one for one in self._open if not has_enough(moments, one, modes, self._tolerance)]
+            short = [label for group in class_groups(part.info) for label in self._short(group)]
             replace_text(path, json.dumps({"classes that go on": short}))
         wait_for_processes(self._processes)
         self._open = _read_decision(path)
 
+    def _short(self, group: range) -> list[int]:
+        """Return those open classes of a group that have not had enough.
 
-def expected_images(images: Images, info: ArtifactInfo, tolerance: float) -> tuple[int, int]:
+        Their moments are added up anew from the chunks of all rounds, which class by class are few, so that
+        those of a group alone are in memory.
+        """
+        info = self._build.info
+        asked = [label for label in self._open if label in group]
+        if not asked:
+            return []
+        moments = empty_moments(self._build.moments, group, info)
+        for part, labels in self._parts:
+            begin, end = bisect_left(labels, asked[0]), bisect_right(labels, asked[-1])
+            for chunk in part.chunks_of(range(begin, end)):
+                add_chunk(moments, chunk, group, info)
+        tolerance, modes = self._tolerance, info.num_modes
+        return [one for one in asked if not has_enough(moments, one - group.start, modes, tolerance)]
+
+
+def expected_images(images: Images, info: ArtifactInfo, tolerance: float | None) -> tuple[int, int]:
     """Return how many images are inverted at least and at most, where none is unreadable.
 
-    Without modes both are the same; how many the means of modes take, only the images tell.
+    Without a tolerance these are all. Without modes both are the same; how many the means of modes take, only
+    the images tell.
     """
-    first = _first_round(tolerance, info)
+    if tolerance is None:
+        return images.num_images or 0, images.num_images or 0
+    first = first_round(tolerance, info)
     sizes = Counter(images.labels or ())
     least = sum(min(size, first) for size in sizes.values())
     return least, least if info.num_modes == 1 else sum(sizes.values())
+
+
+def count_rounds(images: Images, info: ArtifactInfo, tolerance: float) -> int:
+    """Return how many rounds there are at most, where none is unreadable; each ends in a chunk of its own."""
+    taken, rounds = first_round(tolerance, info), 1
+    largest = 0 if info.num_modes == 1 else max(Counter(images.labels or ()).values(), default=0)
+    while taken < largest:
+        taken, rounds = taken + _next_part(taken), rounds + 1
+    return rounds
 
 
 def random_orders(images: Images, info: ArtifactInfo) -> list[list[int]]:
@@ -202,9 +230,14 @@ def _mode_error(moments: Moments, rows: slice) -> float:
     return modes / number * (within / (number - modes)) / (total / (number - 1))
 
 
-def _first_round(tolerance: float, info: ArtifactInfo) -> int:
+def first_round(tolerance: float, info: ArtifactInfo) -> int:
     """Return the images of a class in its first round: as many as any class takes."""
     return max(least_images(tolerance), info.num_modes + 1)
+
+
+def _next_part(taken: int) -> int:
+    """Return how many images of a class are inverted in a round, where it has had so many."""
+    return -(-taken // PARTS_PER_ROUND)
 
 
 def _read_decision(path: Path) -> list[int]:

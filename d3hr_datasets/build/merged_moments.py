@@ -40,9 +40,7 @@ class MergedMoments:
         self._info = info
         self._kind = kind
         number = len(info.classes)
-        of_class = 16 * info.num_modes * math.prod(info.latent_shape) * len(info.inversion.timesteps)
-        at_once = number if kind is ExactMoments else max(1, MERGE_BYTES // of_class)
-        self._groups = [range(first, min(first + at_once, number)) for first in range(0, number, at_once)]
+        self._groups = [range(number)] if kind is ExactMoments else class_groups(info)
         self._count = torch.zeros(number * info.num_modes, dtype=torch.int64)
         self.total: dict[float, Any] = self._empty(self._groups[0])  # by timestep, of the first group
 
@@ -50,7 +48,7 @@ class MergedMoments:
         """Yield the chunks, and add up the first group."""
         for chunk in self._chunks():
             self._count[chunk.rows] += chunk.moments[self._info.inversion.timesteps[0]].count
-            self._add(self.total, chunk, self._groups[0])
+            add_chunk(self.total, chunk, self._groups[0], self._info)
             yield chunk
 
     @neutral()
@@ -66,45 +64,71 @@ class MergedMoments:
         check_class_counts(of_classes.sum(dim=1))
         if self._info.num_modes > 1:
             check_mode_counts(of_classes)
-        found = [self._of_group(group) for group in self._groups]
-        if len(found) == 1:
-            return found[0]
-        times = self._info.inversion.timesteps
-        gaussians = {time: ClassGaussians(*_joined([one[0][time] for one in found])) for time in times}
-        modes = {time: ClassModes(*_joined([one[1][time] for one in found])) for time in found[0][1]}
-        return gaussians, modes
+        if len(self._groups) == 1:
+            return self._of_group(self._groups[0])
+        times, number = self._info.inversion.timesteps, len(self._info.classes)
+        gaussians: dict[float, dict[str, torch.Tensor]] = {time: {} for time in times}
+        modes: dict[float, dict[str, torch.Tensor]] = {time: {} for time in times}
+        for group in self._groups:
+            of_classes, of_modes = self._of_group(group)
+            for time in times:
+                _put(gaussians[time], of_classes[time], group, number)
+                if of_modes:
+                    _put(modes[time], of_modes.pop(time), group, number)
+        return (
+            {time: ClassGaussians(**parts) for time, parts in gaussians.items()},
+            {time: ClassModes(**parts) for time, parts in modes.items() if parts},
+        )
 
     def _of_group(self, group: range) -> tuple[dict[float, ClassGaussians], dict[float, ClassModes]]:
         total, self.total = self.total, {}
         if not total:
             total = self._empty(group)
             for chunk in self._chunks():
-                self._add(total, chunk, group)
+                add_chunk(total, chunk, group, self._info)
         number = self._info.num_modes
         gaussians = {time: moments.grouped(number).gaussians() for time, moments in total.items()}
         modes = {time: moments.modes(number) for time, moments in total.items() if number > 1}
         return gaussians, modes if len(self._groups) == 1 else self._stored(modes)
 
     def _stored(self, modes: Mapping[float, ClassModes]) -> dict[float, ClassModes]:
-        """Return modes whose means take no more memory than they will on the disk."""
-        if self._info.dtype == "int8":  # whose steps are found for all classes together
-            return dict(modes)
-        dtype = getattr(torch, self._info.dtype)
+        """Return modes whose means take no more memory than they will on the disk; float32 for int8."""
+        dtype = torch.float32 if self._info.dtype == "int8" else getattr(torch, self._info.dtype)
         return {time: ClassModes(one.mean.to(dtype), one.variance, one.count) for time, one in modes.items()}
 
     def _empty(self, group: range) -> dict[float, Any]:
-        rows = len(group) * self._info.num_modes
-        return {time: self._kind(rows, self._info.latent_shape) for time in self._info.inversion.timesteps}
-
-    def _add(self, total: Mapping[float, Any], chunk: Chunk, group: range) -> None:
-        """Add what a chunk has of a group; its rows ascend."""
-        bounds = torch.tensor([group.start, group.stop]) * self._info.num_modes
-        begin, end = torch.searchsorted(chunk.rows, bounds).tolist()
-        for time, moments in chunk.moments.items():
-            own = {name: tensor[begin:end] for name, tensor in moments.state_dict().items()}
-            total[time].merge(self._kind.from_state_dict(own), chunk.rows[begin:end] - int(bounds[0]))
+        return empty_moments(self._kind, group, self._info)
 
 
-def _joined(parts: list[Any]) -> list[torch.Tensor]:
-    """Return the mean, the variance and the count of all parts."""
-    return [torch.cat([getattr(part, name) for part in parts]) for name in ("mean", "variance", "count")]
+def class_groups(info: ArtifactInfo) -> list[range]:
+    """Return the class labels in groups whose moments take `MERGE_BYTES` at most, one class at least."""
+    number = len(info.classes)
+    of_class = 16 * info.num_modes * math.prod(info.latent_shape) * len(info.inversion.timesteps)
+    at_once = max(1, MERGE_BYTES // of_class)
+    return [range(first, min(first + at_once, number)) for first in range(0, number, at_once)]
+
+
+def empty_moments(kind: type[Moments], group: range, info: ArtifactInfo) -> dict[float, Any]:
+    """Return moments of no image by timestep, of rows for the modes of a group of classes."""
+    rows = len(group) * info.num_modes
+    return {time: kind(rows, info.latent_shape) for time in info.inversion.timesteps}
+
+
+def add_chunk(total: Mapping[float, Any], chunk: Chunk, group: range, info: ArtifactInfo) -> None:
+    """Add what a chunk has of a group of classes to their moments by timestep; its rows ascend."""
+    bounds = torch.tensor([group.start, group.stop]) * info.num_modes
+    begin, end = torch.searchsorted(chunk.rows, bounds).tolist()
+    for time, moments in chunk.moments.items():
+        own = {name: tensor[begin:end] for name, tensor in moments.state_dict().items()}
+        total[time].merge(moments.from_state_dict(own), chunk.rows[begin:end] - int(bounds[0]))
+
+
+def _put(
+    whole: dict[str, torch.Tensor], part: ClassGaussians | ClassModes, group: range, number: int
+) -> None:
+    """Put mean, variance and count of a group into those of all classes, of which there is one copy."""
+    for name in ("mean", "variance", "count"):
+        tensor: torch.Tensor = getattr(part, name)
+        if name not in whole:
+            whole[name] = tensor.new_empty(number, *tensor.shape[1:])
+        whole[name][group.start : group.stop] = tensor

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from d3hr_datasets import Artifact
-from d3hr_datasets.artifact.d3hr_json import METADATA, MOMENTS, STATISTICS
+from d3hr_datasets.artifact.d3hr_json import METADATA, MOMENTS
 from d3hr_datasets.artifact.facts import artifact_facts
 from d3hr_datasets.artifact.membership import read_membership
 from d3hr_datasets.artifact.tolerance import Tolerance
@@ -134,88 +130,6 @@ def test_an_image_that_cannot_be_read_is_made_up_for(tmp_path: Path) -> None:
     assert len(artifact.info.source["unreadable"]) == 1
     assert artifact.info.counts == (11, 9, 9)  # a quarter of nine, rounded up, in the second round
     assert artifact.info.tolerance == Tolerance(0.35, 60)
-
-
-MODES: dict[str, Any] = {"info": {"num_modes": 3}, "tolerance": 0.4}
-
-
-@pytest.mark.parametrize("rounds", [0, 1])
-def test_a_killed_build_goes_on_in_its_round(rounds: int, tmp_path: Path) -> None:
-    expected = _build(tmp_path / "whole", Pictures(range(60)), **MODES)
-    names = {path.name.split(".round-")[1][:2] for path in (tmp_path / "whole.chunks").glob("*.round-*")}
-    assert len(names) >= 3
-    source = Pictures(range(60))
-    fatal = _chosen(source, 99, num_modes=3)[[2, 8][rounds]]  # of the first class
-    with pytest.raises(KeyboardInterrupt, match="killed"):
-        _build(tmp_path / "a", _Killed(fatal), **MODES)
-    again = CountingPictures(range(60))
-    artifact = _build(tmp_path / "a", again, **MODES)
-    assert file_bytes(artifact, STATISTICS) == file_bytes(expected, STATISTICS)
-    assert artifact.info == expected.info
-    third = CountingPictures(range(60))
-    _build(tmp_path / "a", third, **MODES)
-    assert third.read == set()
-
-
-def test_chunks_of_one_tolerance_are_not_those_of_another(tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    for tolerance in (0.35, None, 0.4, 0.35):
-        source = CountingPictures(range(60))
-        artifact = _build(tmp_path / f"{tolerance}", source, work, tolerance=tolerance)
-        assert artifact.info.counts == {0.35: (9, 9, 9), None: (20, 20, 20), 0.4: (7, 7, 7)}[tolerance]
-    assert source.read == set()
-
-
-class _Killed(CountingPictures):
-    """Is killed at an image when it is read a second time: the first is to find modes."""
-
-    def __init__(self, fatal: int) -> None:
-        super().__init__(range(60))
-        self.seen: list[int] = []
-        self.at = fatal
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        self.seen.append(index)
-        if self.seen.count(self.at) == 2 and index == self.at:
-            raise KeyboardInterrupt("killed")
-        return super().__getitem__(index)
-
-
-class _Process:
-    """One of several threads that stand for the processes of a build."""
-
-    def __init__(self, index: int, number: int, barrier: threading.Barrier) -> None:
-        self.process_index, self.num_processes = index, number
-        self.is_main_process = index == 0
-        self.barrier = barrier
-
-    def wait_for_everyone(self) -> None:
-        self.barrier.wait(timeout=300)
-
-    @contextlib.contextmanager
-    def main_process_first(self) -> Iterator[None]:
-        if not self.is_main_process:
-            self.wait_for_everyone()
-        yield
-        if self.is_main_process:
-            self.wait_for_everyone()
-
-
-def test_any_number_of_processes_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = _build(tmp_path / "alone", Pictures(range(60)), **MODES)
-    barrier, here = threading.Barrier(3), threading.local()
-    monkeypatch.setattr("d3hr_datasets.build.build.join_processes", lambda: here.process)
-    sources = [CountingPictures(range(60)) for _ in range(3)]
-
-    def work(index: int) -> Artifact:
-        here.process = _Process(index, 3, barrier)
-        return _build(tmp_path / "together", sources[index], **MODES)
-
-    with ThreadPoolExecutor(3) as pool:
-        together = next(iter(pool.map(work, range(3))))
-    assert file_bytes(together, STATISTICS) == file_bytes(alone, STATISTICS)
-    assert together.info == alone.info
-    assert all(source.read for source in sources)
 
 
 @pytest.mark.parametrize("kind", [RunningMoments, ExactMoments])

@@ -23,8 +23,10 @@ from d3hr_datasets import (
 from d3hr_datasets.artifact.d3hr_json import STATISTICS
 from d3hr_datasets.build import merged_moments
 from d3hr_datasets.build.build import build_artifact
+from d3hr_datasets.build.chunks import Chunk, ChunkMoments
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError
 from d3hr_datasets.sources.records import ImageRecord
+from tests.support.combining import latents
 from tests.support.tampering import change_statistics
 from tests.support.tiny import TIMESTEPS, TinyImages, tiny_info, tiny_model, tiny_pipeline
 
@@ -147,6 +149,28 @@ def test_classes_are_added_up_in_groups_where_memory_is_short(
     built = build_artifact(Bright(), tiny_model(), tmp_path / "artifact", info, tmp_path / "work", **sizes)
     assert (built.folder / STATISTICS).read_bytes() == (artifact.folder / STATISTICS).read_bytes()
     assert groups == [[0, 1], [2]]
+
+
+def test_groups_of_classes_hold_no_more_than_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tiny_info(num_modes=2, dtype="int8")
+    added = ChunkMoments(TIMESTEPS, 6, info.latent_shape)
+    added.update({time: latents(24, seed=time + 1) for time in TIMESTEPS}, torch.arange(24) % 6)
+    chunk = Chunk(*added.rows(), pixels=0)
+
+    def merged() -> tuple[Any, Any]:
+        moments = merged_moments.MergedMoments(lambda: [chunk], info)
+        assert list(moments) == [chunk]
+        return moments.statistics()
+
+    expected_gaussians, expected_modes = merged()
+    monkeypatch.setattr(merged_moments, "MERGE_BYTES", 1)
+    gaussians, modes = merged()
+    for time in TIMESTEPS:
+        assert modes[time].mean.dtype == torch.float32
+        assert torch.equal(modes[time].mean, expected_modes[time].mean.float())
+        assert torch.equal(modes[time].variance, expected_modes[time].variance)
+        assert torch.equal(modes[time].count, expected_modes[time].count)
+        assert torch.equal(gaussians[time].mean, expected_gaussians[time].mean)
 
 
 def test_modes_of_replaced_images_are_sought_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
