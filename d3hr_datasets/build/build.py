@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
@@ -34,7 +36,7 @@ from d3hr_datasets.build.joined_processes import join_processes, wait_for_proces
 from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.merged_moments import MergedMoments
 from d3hr_datasets.build.mode_latents import ModeLatents
-from d3hr_datasets.build.mode_search import find_modes
+from d3hr_datasets.build.mode_search import check_sought, find_modes
 from d3hr_datasets.build.private_build import batch_size_of, bounds_of, check_private, save_private
 from d3hr_datasets.build.progress import BuildProgress
 from d3hr_datasets.build.shrinkage import shrink_variances
@@ -95,7 +97,7 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
         UnreadableImageError: More images cannot be read than may be left out.
         ConfigError: An option is not accepted, not one image fits into memory, or Accelerate is missing.
         ModelFormatError: The model's latents, classes or images are not those of `info`.
-        StatisticsError: A class has fewer than two images, or fewer than modes, or a latent is not finite.
+        StatisticsError: A class has fewer than two images, or no more than modes, or a latent is not finite.
         BuildError: Another process has ended before its work was done, or a file was damaged meanwhile.
     """
     sizes = check_sizes(info, batch_size, chunk_size, skip_unreadable, num_readers, shrinkage)
@@ -136,7 +138,8 @@ def check_images(
 
     Raises:
         ConfigError: A label is none of the model's; or as `check_stoppable`.
-        StatisticsError: A class has fewer than two images, or more than `exact` sums have room for.
+        StatisticsError: A class has fewer than two images, no more than modes, or more than `exact` sums have
+            room for.
     """
     check_stoppable(tolerance, images)
     if images.labels is None:
@@ -156,6 +159,8 @@ def check_images(
             f"class labels {few[:10]}{' ...' if len(few) > 10 else ''} ({', '.join(names)}) have fewer than "
             "two images, so no variance; add images, or use a model of the classes there are"
         )
+    if info.num_modes > 1:
+        check_sought(torch.tensor(counts), info)
 
 
 def _chunk_key(

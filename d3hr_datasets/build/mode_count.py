@@ -14,10 +14,11 @@ from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.sources.records import Images
 
-# Images of a class in which modes are sought, and of each of its modes: the mean of n images is 1/n of their
-# variance off, so that k-means of so many is within a hundredth of k-means of all.
+# Images of a class in which modes are sought, and of each of its modes: the mean of n images is off by 1/n of
+# their variance. How far modes of so many are from modes of all, `recipes.evaluate.modes` measures.
 IMAGES_FOR_MODES = 1000
 IMAGES_PER_CENTROID = 200
+SHORT = 10  # a class with a tenth of the images that are wanted, and no more, is looked at again
 # As many modes as the embedded artifact has, and fewer for classes of few images, so that each mode stands
 # for some; none where a class has too few for five.
 MOST_MODES = 50
@@ -25,12 +26,16 @@ IMAGES_PER_MODE = 20
 FEWEST_IMAGES = 5 * IMAGES_PER_MODE
 
 
-def choose_num_modes(images: Images, info: ArtifactInfo) -> tuple[int, str]:
+def choose_num_modes(images: Images, info: ArtifactInfo, tolerance: float | None = None) -> tuple[int, str]:
     """Return the modes per class that fit images: a twentieth of the smallest class, at most fifty.
+
+    None with a tolerance: the means of M modes take up to M times the images that the mean of a class does,
+    which would make most builds full ones.
 
     Args:
         images: What is built from, with the model's class labels.
         info: What is built; its `num_modes` plays no part.
+        tolerance: Of the build.
 
     Returns:
         The number, 1 where none are stored, and a sentence that says why.
@@ -39,6 +44,11 @@ def choose_num_modes(images: Images, info: ArtifactInfo) -> tuple[int, str]:
         return 1, (
             f"no modes are stored: labels are known only when images are read, and {FEWEST_IMAGES} images of "
             "each class are wanted; --modes 10 stores ten all the same"
+        )
+    if tolerance is not None:
+        return 1, (
+            f"no modes are stored: to a tolerance of {tolerance:g} the means of ten modes take up to ten "
+            "times the images that the mean of a class does; --modes 10 stores ten all the same"
         )
     counts = torch.tensor(images.labels).bincount(minlength=len(info.classes))
     label = int(counts.argmin())
@@ -81,9 +91,35 @@ def images_for_modes(images: Images, info: ArtifactInfo) -> list[int]:
         chosen = order[: wanted * len(info.classes)]
     else:
         labels = torch.tensor(images.labels)[order]
-        chosen = torch.cat([order[labels == label][:wanted] for label in range(len(info.classes))])
+        by_class = labels.argsort(stable=True)
+        counts = labels.bincount(minlength=len(info.classes))
+        firsts = counts.cumsum(0) - counts
+        places = torch.arange(len(order)) - firsts[labels[by_class]]  # of each image in its class
+        chosen = order[by_class[places < wanted]]
     numbers: list[int] = chosen.sort().values.tolist()
     return numbers
+
+
+def short_classes(counts: torch.Tensor, share: float, info: ArtifactInfo) -> dict[int, float]:
+    """Return the classes of which too few images were drawn to find modes in, each with a larger share.
+
+    Args:
+        counts: (K,), images of each class that were drawn.
+        share: Of all images, of whatever class, that was drawn; 1 if there are no others.
+        info: What is built.
+
+    Returns:
+        By label, the share of its images that has about as many as are wanted; all where the modes would
+        have no image each.
+    """
+    wanted = images_of_class(info.num_modes)
+    if share >= 1:
+        return {}
+    return {
+        label: 1.0 if count <= info.num_modes else min(1.0, share * wanted / count)
+        for label, count in enumerate(counts.tolist())
+        if count <= max(info.num_modes, wanted // SHORT)
+    }
 
 
 def share_for_modes(images: Images, info: ArtifactInfo) -> float:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.build.chunks import load_tensors, save_tensors
-from d3hr_datasets.build.mode_count import images_for_modes, share_for_modes
+from d3hr_datasets.build.mode_count import images_for_modes, share_for_modes, short_classes
 from d3hr_datasets.build.reading_ahead import halve_on_out_of_memory, read_ahead
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import BuildError, UnreadableImageError
@@ -30,6 +30,7 @@ from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.sources.records import ImageRecord, Images
 
 logger = logging.getLogger(__name__)
+AGAIN = ".again.latents.safetensors"  # the end of the names of files of a second look
 SEEDS = 2**32  # numbers that `derive_seed` returns
 
 
@@ -37,7 +38,8 @@ class ModeLatents:
     """Makes and reads the latents of the images in which modes are sought.
 
     Of images with random access these are `images_for_modes`, of a stream each one by its number, with the
-    chance of `share_for_modes`.
+    chance of `share_for_modes`. Where labels are not known before, that may be few of a small class: then
+    `look_again` has more of its images drawn, of all that are left.
 
     Args:
         images: Where the images come from.
@@ -70,9 +72,34 @@ class ModeLatents:
         self._skip_unreadable = skip_unreadable
         self._chosen = images_for_modes(images, info) if images.has_random_access else None
         self._share = 1.0 if images.has_random_access else share_for_modes(images, info)
+        self._again: dict[int, float] = {}  # share of the images of a class that is looked at again
         self._encode = halve_on_out_of_memory(self._encode_records, batch_size)
         self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
         self.identity = self._identity(self._chosen or ())
+
+    def look_again(self) -> bool:
+        """Return whether more images of some classes are wanted, when the files of all processes are made.
+
+        If so, `make` then makes further files, of these classes alone.
+        """
+        share, number = self._share, self.images.num_images or 0
+        if self._chosen is not None and self.images.labels is None:
+            share = len(self._chosen) / max(1, number)
+        self._again = short_classes(self.counts(), share, self.info)
+        if self._again and self._chosen is not None:
+            self._chosen = sorted(set(range(number)).difference(self._chosen))
+        return bool(self._again)
+
+    def counts(self) -> torch.Tensor:
+        """Return how many images of each class are in the files, (K,) int64.
+
+        Raises:
+            BuildError: A file is damaged.
+        """
+        counts = torch.zeros(len(self.info.classes), dtype=torch.int64)
+        for path in self.files():
+            counts += read_labels(path).bincount(minlength=len(counts))
+        return counts
 
     def make(self, rank: int, num_processes: int) -> None:
         """Make the files of one of several processes that are missing.
@@ -97,17 +124,23 @@ class ModeLatents:
                     break
 
     def files(self) -> list[Path]:
-        """Return the files there are, in the order of the images."""
-        return sorted(self.prefix.parent.glob(f"{self.prefix.name}-*.latents.safetensors"))
+        """Return the files there are, in the order of the images; those of a second look after the others."""
+        found = sorted(self._all_files())
+        first = [path for path in found if not path.name.endswith(AGAIN)]
+        return first + [path for path in found if path.name.endswith(AGAIN) and self._again]
+
+    def _all_files(self) -> Iterator[Path]:
+        return self.prefix.parent.glob(f"{self.prefix.name}-*.latents.safetensors")
 
     def remove(self) -> None:
         """Remove the files."""
-        for path in self.files():
+        for path in self._all_files():
             path.unlink(missing_ok=True)
 
     def _make(self, shard: int, start: int) -> bool:
         """Make a file where it is missing; return whether no image comes after its own."""
-        path = self.prefix.with_name(f"{self.prefix.name}-{shard:05d}-{start:012d}.latents.safetensors")
+        suffix = AGAIN if self._again else ".latents.safetensors"
+        path = self.prefix.with_name(f"{self.prefix.name}-{shard:05d}-{start:012d}{suffix}")
         stop = start + self._chunk_size
         chosen = None if self._chosen is None else self._chosen[start:stop]
         identity = self._identity(chosen or ())
@@ -118,12 +151,13 @@ class ModeLatents:
             logger.warning("%s is damaged or of files that have changed since: it is made anew", path)
         if chosen is None:
             taken = self._take(shard, start)
-            records = [record for number, record in taken if self._is_chosen(shard, number)]
+            # Those of the first look are not taken again.
+            records = [one for one in taken if (self._draw(shard, one[0]) < self._share) != bool(self._again)]
             last = len(taken) < self._chunk_size
         else:
-            records = [next(self.images.records(0, number)) for number in chosen]
+            records = [(number, next(self.images.records(0, number))) for number in chosen]
             last = stop >= len(self._chosen or ())
-        latents, labels = self._encode(records)
+        latents, labels = self._encode(records, shard)
         order = labels.argsort(stable=True)  # so that those of a class are read in one piece
         notes = {"identity": identity, "last": json.dumps(last)}
         save_tensors(path, {"latents": latents[order], "labels": labels[order]}, notes)
@@ -132,11 +166,12 @@ class ModeLatents:
     def _identity(self, chosen: Sequence[int]) -> str:
         """Return what tells images from others: which they are, and what the source says of them."""
         numbers = hashlib.sha256(json.dumps(list(chosen)).encode()).hexdigest()
-        return f"{numbers} {self._share} {self.images.identity_of(chosen)}"
+        again = f" {sorted(self._again.items())}" if self._again else ""
+        return f"{numbers} {self._share}{again} {self.images.identity_of(chosen)}"
 
-    def _is_chosen(self, shard: int, number: int) -> bool:
-        seed = derive_seed(self.info.inversion.seed, shard, number, "modes")
-        return seed < self._share * SEEDS
+    def _draw(self, shard: int, number: int) -> float:
+        """Return the number from 0 to 1 below which a share of the images has to be to have this one."""
+        return derive_seed(self.info.inversion.seed, shard, number, "modes") / SEEDS
 
     def _take(self, shard: int, start: int) -> list[tuple[int, ImageRecord]]:
         """Return a run of a stream with its numbers. It is read on where it is, not from its start again."""
@@ -151,19 +186,26 @@ class ModeLatents:
         return list(enumerate(taken, start))
 
     def _encode_records(
-        self, batch_size: int, records: Sequence[ImageRecord]
+        self, batch_size: int, records: Sequence[tuple[int, ImageRecord]], shard: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return latents (N, C, H, W) float32, and labels (N,) int64, of the images that can be read."""
+        """Return latents (N, C, H, W) float32, and labels (N,) int64, of the images that can be read.
+
+        In a second look, of those alone that are drawn of classes that fell short.
+        """
         latents, labels = [torch.empty(0, *self.info.latent_shape)], []
+        numbers = iter([number for number, _ in records])
         with ThreadPoolExecutor(self._num_readers) as pool:
-            for batch in read_ahead(pool, records, batch_size, self.info):
+            for batch in read_ahead(pool, [record for _, record in records], batch_size, self.info):
                 items = []
-                for _, future in batch:
+                for (_, future), number in zip(batch, numbers, strict=False):
                     try:
-                        items.append(future.result())
+                        item = future.result()
                     except UnreadableImageError:
                         if not self._skip_unreadable:
                             raise
+                        continue
+                    if not self._again or self._draw(shard, number) < self._again.get(item[1], 0.0):
+                        items.append(item)
                 if items:
                     latents.append(self.model.encode(torch.stack([image for image, _ in items])).cpu())
                     labels += [label for _, label in items]

@@ -1,7 +1,7 @@
 """The search for the modes of all classes, by any number of processes: images -> centroids.
 
 1. Each process encodes its share of the images; latents go to the disk (`mode_latents`). In memory are those
-   of one chunk: `chunk_size` x D x 4 bytes, twice.
+   of one chunk: `chunk_size` x D x 4 bytes, twice. Where few of a class were drawn, it is looked at again.
 2. Each process takes its share of the classes, some at a time, reads what the files have of them in the order
    of the images, and clusters them (`mode_points`). The centroids of a class are a file, too. A class holds
    HELD_PER_MODE x M x D x 4 bytes at most, as many classes are held at a time as fit into GROUP_BYTES (at
@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 
+from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.build.chunks import load_tensors, save_tensors
 from d3hr_datasets.build.joined_processes import wait_for_processes
-from d3hr_datasets.build.mode_latents import ModeLatents, damaged, read_labels, read_latents
+from d3hr_datasets.build.mode_latents import ModeLatents, damaged, read_latents
 from d3hr_datasets.build.mode_points import HELD_PER_MODE, ModePoints
 from d3hr_datasets.errors import StatisticsError
 from d3hr_datasets.numerics.torch_settings import neutral
@@ -46,7 +47,7 @@ def find_modes(latents: ModeLatents, processes: Any) -> torch.Tensor:
         (K, M, C, H, W) float32.
 
     Raises:
-        StatisticsError: A class has fewer images than modes.
+        StatisticsError: A class has no more images than modes.
         UnreadableImageError: An image cannot be read, and none may be left out.
         MissingExtraError: scikit-learn is not installed.
         BuildError: Another process has ended, or files were damaged meanwhile.
@@ -57,7 +58,11 @@ def find_modes(latents: ModeLatents, processes: Any) -> torch.Tensor:
     if centroids is None:
         latents.make(processes.process_index, processes.num_processes)
         wait_for_processes(processes)
-        _check_counts(latents)
+        if latents.look_again():
+            latents.make(processes.process_index, processes.num_processes)
+            wait_for_processes(processes)
+        # In every process, so that none waits for another.
+        check_sought(latents.counts(), latents.info, " (all its images that can be read were looked at)")
         _cluster(latents, processes.process_index, processes.num_processes)
         wait_for_processes(processes)
         if processes.is_main_process:
@@ -81,21 +86,24 @@ def _read(path: Path, identity: str) -> torch.Tensor | None:
     return loaded[0].get("centroids")
 
 
-def _check_counts(latents: ModeLatents) -> None:
-    """Check in every process, so that none waits for another, that there are enough images of each class.
+def check_sought(counts: torch.Tensor, info: ArtifactInfo, looked_at: str = "") -> None:
+    """Check that there are enough images of each class to find its modes in.
+
+    Args:
+        counts: (K,), images of each class.
+        info: What is built.
+        looked_at: What the counts are of, to be said after them.
 
     Raises:
-        StatisticsError: A class has fewer images than modes.
+        StatisticsError: A class has no more images than modes.
     """
-    info = latents.info
-    counts = torch.zeros(len(info.classes), dtype=torch.int64)
-    for path in latents.files():
-        counts += read_labels(path).bincount(minlength=len(counts))
     label = int(counts.argmin())
-    if counts[label] < info.num_modes:
+    number = int(counts[label])
+    if number <= info.num_modes:
         raise StatisticsError(
-            f"class label {label} has {int(counts[label])} images to find {info.num_modes} modes in; add "
-            "images, or build with fewer modes (num_modes=1 stores none)"
+            f"class label {label} ({info.classes[label]}) has {number} images to find {info.num_modes} modes "
+            f"in{looked_at}, and needs more images than modes; add images, or build with --modes "
+            f"{max(1, number - 1)} at most (--modes 1 stores none)"
         )
 
 

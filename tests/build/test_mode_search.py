@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from d3hr_datasets.build import mode_count, mode_search
+from d3hr_datasets.build.build import check_images
 from d3hr_datasets.build.clustering import find_centroids
 from d3hr_datasets.build.mode_latents import ModeLatents, read_labels, read_latents
 from d3hr_datasets.build.mode_points import ModePoints
@@ -166,6 +167,28 @@ def test_damaged_files_are_made_anew(share: float, tmp_path: Path) -> None:
     assert encoder.encoded == 4
 
 
+def test_damaged_centroids_of_a_class_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, made = search(tmp_path / "whole"), ModePoints.centroids
+    for share in (None, 0.5):
+        with monkeypatch.context() as patch:
+            patch.setattr(mode_search, "_collect", lambda *given: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                search(tmp_path / "killed")
+        files = sorted((tmp_path / "killed").glob("*.centroids.safetensors"))
+        assert len(files) == 3
+        if share is not None:
+            truncate(files[1], share)
+    fitted: list[int] = []
+
+    def noted(self: ModePoints) -> torch.Tensor:
+        fitted.append(1)
+        return made(self)
+
+    monkeypatch.setattr(ModePoints, "centroids", noted)
+    assert torch.equal(search(tmp_path / "killed"), expected)
+    assert len(fitted) == 1
+
+
 def test_few_classes_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, held = search(tmp_path / "all"), []
 
@@ -186,8 +209,15 @@ def test_few_classes_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_class_of_fewer_images_than_modes_is_named(tmp_path: Path) -> None:
     for processes in (1, 2):
-        with pytest.raises(StatisticsError, match=r"class label 0 has 10 images to find 11 modes in"):
+        with pytest.raises(StatisticsError, match=r"class label 0 \(ant\) has 10 images to find 11 modes"):
             search(tmp_path / str(processes), num_modes=11, processes=processes)
+
+
+def test_classes_that_are_known_to_be_too_small_are_refused_before_anything_is_read() -> None:
+    check_images(as_images(Labelled()), tiny_info(num_modes=9))
+    said = r"class label 0 \(ant\) has 10 images to find 10 modes in, and needs more images than modes"
+    with pytest.raises(StatisticsError, match=said):
+        check_images(as_images(Labelled()), tiny_info(num_modes=10))
 
 
 def test_images_that_cannot_be_read_are_left_out_where_they_may_be(tmp_path: Path) -> None:
@@ -214,3 +244,38 @@ def test_modes_are_sought_in_so_many_random_images_of_each_class(
         found.append(search(tmp_path / str(processes), source, encoders, num_modes=2, processes=processes))
         assert 6 <= encoders.encoded <= 18  # each with a chance of 12 in 30
     assert torch.equal(*found)
+
+
+class Unequal(Pictures):
+    """Of thirty images, three are of the last class."""
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return super().__getitem__(index)[0], 2 if index in {3, 17, 28} else index % 2
+
+
+class UnequalStream(Stream):
+    def _read(self, index: int) -> tuple[Any, int]:
+        return Unequal()[index]
+
+
+def test_a_small_class_of_which_few_were_drawn_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mode_count, "IMAGES_FOR_MODES", 3)
+    monkeypatch.setattr(mode_count, "IMAGES_PER_CENTROID", 1)
+    for name, source in (("stream", UnequalStream(1, NUMBER)), ("shards", UnequalStream(2, NUMBER))):
+        alone = Encoder()
+        found = search(tmp_path / name, source, alone, num_modes=2)
+        assert alone.encoded < NUMBER  # of the other classes those alone that were drawn
+        together = search(tmp_path / f"{name} of three", source, num_modes=2, processes=3)
+        assert torch.equal(together, found)
+        with pytest.raises(KeyboardInterrupt, match="killed"):
+            search(tmp_path / f"{name} killed", source, Encoder(alone.encoded - 1), num_modes=2)
+        assert torch.equal(search(tmp_path / f"{name} killed", source, num_modes=2), found)
+    unknown = Encoder()
+    found = search(tmp_path / "unknown", Unequal(), unknown, num_modes=2)
+    assert unknown.encoded < NUMBER
+    assert torch.equal(search(tmp_path / "unknown of two", Unequal(), num_modes=2, processes=2), found)
+    said = r"class label 2 \(cat\) has 3 images to find 3 modes in \(all its images .* --modes 2 at most"
+    with pytest.raises(StatisticsError, match=said):
+        search(tmp_path / "more", UnequalStream(1, NUMBER), num_modes=3)
