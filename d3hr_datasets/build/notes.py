@@ -8,7 +8,7 @@ from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.moments_file import moments_bytes
 from d3hr_datasets.artifact.tolerance import least_images
 from d3hr_datasets.build.build_settings import BuildSettings
-from d3hr_datasets.build.early_stop import expected_images
+from d3hr_datasets.build.early_stop import expected_images, first_round
 from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.shrinkage import FEW_IMAGES
 from d3hr_datasets.diffusion.conditioning import PromptEmbeddings
@@ -65,13 +65,19 @@ def shrinkage_note(images: Images, info: ArtifactInfo, settings: BuildSettings) 
     counts = [0] * len(info.classes)
     for label in images.labels:
         counts[label] += 1
+    have = "have"
+    if settings.tolerance is not None:
+        used = first_round(settings.tolerance, info)
+        # How many images modes take, only the images tell.
+        have = "use" if info.num_modes == 1 else "may use"
+        have = have if used < FEW_IMAGES else "have"
+        counts = [min(count, used) for count in counts]
     few = sum(count < FEW_IMAGES for count in counts)
     if not few or len(counts) == 1:
         return None
     return (
-        f"{few} of {len(counts)} classes have fewer than {FEW_IMAGES} images: their variances are drawn "
-        "towards those "
-        f"that all classes share, by the share that errs least; {off}"
+        f"{few} of {len(counts)} classes {have} fewer than {FEW_IMAGES} images: their variances are drawn "
+        f"towards those that all classes share, by the share that errs least; {off}"
     )
 
 
@@ -86,6 +92,11 @@ def tolerance_note(images: Images, info: ArtifactInfo, tolerance: float | None) 
     return (
         f"{number} of {len(images.labels):,} images are inverted: the mean of a class takes {needed:,} to be "
         f"known to {100 * tolerance:g} % of its spread"
-        + ("" if info.num_modes == 1 else ", and those of its modes take more")
+        + (
+            ""
+            if info.num_modes == 1
+            else f", and those of its {info.num_modes} modes up to {info.num_modes} times as many (--modes 1 "
+            "stores none)"
+        )
         + (f"; all images of {small:,} of {len(info.classes):,} classes are fewer than that" if small else "")
     )

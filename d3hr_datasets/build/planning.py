@@ -259,7 +259,8 @@ def _describe(
     )
     info = with_privacy(info, options.privacy, settings.num_modes, diffusion.schedule)
     diffusion.forward_passes(info.decode)  # says before hours of work how it cannot be decoded
-    check_images(loaded.images, info, exact=options.sums is not None, tolerance=settings.tolerance)
+    asked = info if settings.num_modes is None else dataclasses.replace(info, num_modes=settings.num_modes)
+    check_images(loaded.images, asked, exact=options.sums is not None, tolerance=settings.tolerance)
     info, why = _complete(info, loaded.images, settings)
     check_private(info, output, settings.shrinkage_used, options.sums, settings.tolerance)
     shrinkage = shrinkage_note(loaded.images, info, settings)
@@ -279,6 +280,8 @@ def _complete(info: ArtifactInfo, images: Images, settings: BuildSettings) -> tu
     if info.privacy is not None:
         return settings.with_budgets(info), None
     num_modes, why = (
-        choose_num_modes(images, info) if settings.num_modes is None else (settings.num_modes, None)
+        choose_num_modes(images, info, settings.tolerance)
+        if settings.num_modes is None
+        else (settings.num_modes, None)
     )
     return settings.with_budgets(dataclasses.replace(info, num_modes=num_modes)), why

@@ -13,10 +13,13 @@ import torch
 from d3hr_datasets import Artifact, ClassGaussians
 from d3hr_datasets.artifact.d3hr_json import METADATA
 from d3hr_datasets.build import BuildSettings
+from d3hr_datasets.build.notes import shrinkage_note
 from d3hr_datasets.build.shrinkage import best_shares, shared_variance, shrink_variances
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.sources.user_datasets import as_images
+from tests.support.combining import Pictures
 from tests.support.tampering import read_document
-from tests.support.tiny import tiny_model
+from tests.support.tiny import tiny_info, tiny_model
 from tests.support.tiny_builds import build_tiny
 
 SHAPE = (3, 4, 4)
@@ -108,6 +111,15 @@ def test_equal_variances_have_nothing_to_be_drawn_to(counts: tuple[int, ...]) ->
 def test_what_is_no_share_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError, match="shrinkage must be 'auto', 'none', or a share from 0 to 1"):
         BuildSettings(shrinkage=value)
+
+
+def test_the_note_counts_the_images_that_a_tolerance_uses() -> None:
+    images = as_images(Pictures(range(330)))  # 110 of each class
+    assert shrinkage_note(images, tiny_info(), BuildSettings()) is None
+    said = shrinkage_note(images, tiny_info(), BuildSettings(tolerance=0.2))  # of 25 of each
+    assert said is not None and said.startswith("3 of 3 classes use fewer than 100 images: their variances")
+    of_modes = shrinkage_note(images, tiny_info(num_modes=2), BuildSettings(tolerance=0.2))
+    assert of_modes is not None and "classes may use fewer than 100 images" in of_modes
 
 
 def test_the_shares_are_noted_and_variances_computed_with_them(tmp_path: Path) -> None:

@@ -199,6 +199,11 @@ def test_the_number_of_modes_fits_the_smallest_class(counts: tuple[int, ...] | N
     assert why.startswith("no modes are stored: " if modes == 1 else f"{modes} modes per class are stored: ")
 
 
+def test_with_a_tolerance_no_modes_are_stored() -> None:
+    number, why = choose_num_modes(as_images(Labelled((6000, 6000, 6000))), tiny_info(), 0.03)
+    assert number == 1 and "take up to ten times the images" in why and "--modes 10" in why
+
+
 def test_import_takes_the_timestep_to_decode_from(scene: Path, tmp_path: Path) -> None:
     (tmp_path / "statistics").mkdir()
     for name in ("ant", "bee_wasp", "cat"):
