@@ -16,7 +16,7 @@ import torch
 
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.moments_file import moments_bytes
-from d3hr_datasets.build.early_stop import expected_images
+from d3hr_datasets.build.early_stop import count_rounds, expected_images
 from d3hr_datasets.build.merged_moments import MERGE_BYTES
 from d3hr_datasets.build.mode_count import images_for_modes, share_for_modes
 from d3hr_datasets.build.mode_points import HELD_PER_MODE
@@ -69,24 +69,23 @@ def estimate_build(
             "the stream does not say how many images it has, so nobody knows what all of them cost; estimate "
             "a build from a copy on disk, without --streaming"
         )
-    least, most = total, total
-    if plan.tolerance is not None:
-        least, most = expected_images(plan.images, info, plan.tolerance)
+    least, most = expected_images(plan.images, info, plan.tolerance)
+    from accelerate.utils.memory import should_reduce_batch_size  # as the build tells that memory ran out
+
     items, reading = _read(_some(plan.images, total), info)
     encoding: list[float] = []
 
     def work(size: int) -> None:
         encoding.append(_invert(model, info, list(itertools.islice(itertools.cycle(items), size))) / size)
 
+    size = min(batch_size, chunk_size, total)
     try:
-        measured = measure_cost(work, min(batch_size, chunk_size, total), model.device, patience)
+        measured = measure_cost(work, size, model.device, patience, should_reduce_batch_size)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             "not even one image at a time fits into memory; use a device with more, or --dtype bfloat16"
         ) from error
-    chosen = 0
-    if info.num_modes > 1:
-        chosen = _looked_at(plan.images, info)
+    chosen = _looked_at(plan.images, info)
     return Estimate(
         "inverted",
         total,
@@ -99,6 +98,7 @@ def estimate_build(
         chosen * encoding[-1],
         max(_merged_bytes(info, plan.sums is not None), _modes_bytes(info, chosen)),
         _disk_bytes(plan, most, chunk_size, chosen),
+        not_counted="without the clustering of modes" if chosen else "",
     )
 
 
@@ -144,6 +144,8 @@ def _elements(info: ArtifactInfo) -> int:
 
 def _looked_at(images: Images, info: ArtifactInfo) -> int:
     """Return in how many images modes are sought."""
+    if info.num_modes == 1:
+        return 0
     if images.has_random_access:
         return len(images_for_modes(images, info))
     return math.ceil(share_for_modes(images, info) * (images.num_images or 0))
@@ -153,14 +155,15 @@ def _merged_bytes(info: ArtifactInfo, exact: bool) -> int:
     """Return the memory that merging takes: two numbers of 8 bytes, and one more when they are saved.
 
     Of many modes some classes are merged at a time, unless exact sums are stored. What is found of them, and
-    where they were sought, is held besides.
+    where they were sought, is held besides. To decide which classes a tolerance leaves open takes no more.
     """
     merged = 24 * _elements(info) * info.num_modes
     if info.num_modes == 1:
         return merged
     if not exact:
         merged = min(merged, max(3 * MERGE_BYTES // 2, merged // len(info.classes)))
-    stored = BYTES[info.dtype] * _elements(info) * info.num_modes
+    held = BYTES["float32" if info.dtype == "int8" else info.dtype]  # int8 is made of all classes together
+    stored = held * _elements(info) * info.num_modes
     return merged + stored + _centroid_bytes(info) + 32 * _elements(info)
 
 
@@ -189,7 +192,10 @@ def _disk_bytes(plan: BuildPlan, images: int, chunk_size: int, for_modes: int) -
         found["sums"] = moments_bytes(info)
     if for_modes:
         found["latents to seek modes in, meanwhile"] = 4 * math.prod(info.latent_shape) * for_modes
+        found["centroids of modes, meanwhile"] = 2 * _centroid_bytes(info)  # of each class, and of all
     chunks = math.ceil(images / chunk_size)
+    if plan.tolerance is not None:  # each round ends in a chunk of its own
+        chunks += count_rounds(plan.images, info, plan.tolerance) - 1
     rows = min(chunk_size, len(info.classes) * info.num_modes)
     found["finished chunks at most"] = chunks * rows * 16 * elements // len(info.classes)
     if plan.sums is not None and plan.sums.membership is not None:
