@@ -25,7 +25,6 @@ class Estimate:
         seconds_before: That one process would take for what is done before, which processes share, too.
         bytes_beside: Memory that the first process takes beside batches, at its peak.
         disk_bytes: What is written, by what it is.
-        made_beside: Images that are made and not kept, the rest of the blocks of a nested set.
         largest_share: Of the process that has most to do; None where all have the same.
         not_counted: What the time is without.
     """
@@ -41,7 +40,6 @@ class Estimate:
     seconds_before: float = 0.0
     bytes_beside: int = 0
     disk_bytes: Mapping[str, int] = field(default_factory=dict)
-    made_beside: int = 0
     largest_share: float | None = None
     not_counted: str = ""
 
@@ -50,14 +48,10 @@ class Estimate:
         """Seconds at least and at most."""
         share = 1 / self.processes if self.largest_share is None else self.largest_share
         least, most = (
-            share * (self.seconds_before + self.seconds_per_image * number) for number in self._worked_on
+            share * (self.seconds_before + self.seconds_per_image * number)
+            for number in (self.least_images, self.most_images)
         )
         return least, most
-
-    @property
-    def _worked_on(self) -> tuple[int, int]:
-        """Images that the network runs for, at least and at most."""
-        return self.least_images + self.made_beside, self.most_images + self.made_beside
 
     @property
     def process_bytes(self) -> int | None:
@@ -71,9 +65,8 @@ class Estimate:
         return {
             "num_images": self.num_images,
             "images": images,
-            "images_made_beside": self.made_beside,
             "forward_passes_per_image": self.passes_per_image,
-            "forward_passes": [self.passes_per_image * number for number in self._worked_on],
+            "forward_passes": [self.passes_per_image * number for number in images],
             "processes": self.processes,
             "device": self.measured.device,
             "batch_size": self.measured.largest_batch,
@@ -89,12 +82,11 @@ class Estimate:
     def rows(self) -> dict[str, str]:
         """Return the same in words, by name."""
         measured, images = self.measured, (self.least_images, self.most_images)
-        passes = [self.passes_per_image * number for number in self._worked_on]
-        beside = f"; {self.made_beside:,} more are made to fill blocks" if self.made_beside else ""
+        passes = [self.passes_per_image * number for number in images]
         without = f"; {self.not_counted}" if self.not_counted else ""
         fits = f"batches of {measured.largest_batch:,}"
         rows = {
-            "images": f"{_range(*images)} of {self.num_images:,} are {self.done}{beside}",
+            "images": f"{_range(*images)} of {self.num_images:,} are {self.done}",
             "forward passes": f"{self.passes_per_image:,} per image, {_range(*passes)} in all",
             "time": f"{_times(*self.seconds)} by {self.processes} process"
             f"{'' if self.processes == 1 else 'es'}; {1000 * self.seconds_per_image:,.1f} ms per image, "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
@@ -56,6 +58,15 @@ def _count_calls(model: LatentDiffusion) -> int:
     return len(calls)
 
 
+@pytest.fixture
+def fresh_accelerator() -> Iterator[None]:
+    """Forget the precision of a training, which Accelerate keeps for all others of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
 def test_trainings_are_rated(artifact: Path, tmp_path: Path) -> None:
     assert gpu.adapter_training(artifact / "model", tmp_path, 4, 4, 256) > 0
     changes = {"labels": "hard", "epochs": 1, "image_size": 32, "batch_size": 10, "student": "convnet3"}
