@@ -79,7 +79,7 @@ def build(
     budgets: of_build.BudgetsOption = None,
     image_size: of_build.ImageSizeOption = None,
     work: of_build.WorkOption = None,
-    batch_size: of_build.BatchSizeOption = None,
+    batch_size: of_build.BuildBatchSizeOption = None,
     chunk_size: of_build.ChunkSizeOption = CHUNK_SIZE,
     readers: of_build.ReadersOption = NUM_READERS,
     skip_unreadable: of_build.SkipUnreadableOption = 0,

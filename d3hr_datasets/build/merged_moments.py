@@ -70,9 +70,9 @@ class MergedMoments:
         gaussians: dict[float, dict[str, torch.Tensor]] = {time: {} for time in times}
         modes: dict[float, dict[str, torch.Tensor]] = {time: {} for time in times}
         for group in self._groups:
-            of_classes, of_modes = self._of_group(group)
+            found, of_modes = self._of_group(group)
             for time in times:
-                _put(gaussians[time], of_classes[time], group, number)
+                _put(gaussians[time], found[time], group, number)
                 if of_modes:
                     _put(modes[time], of_modes.pop(time), group, number)
         return (

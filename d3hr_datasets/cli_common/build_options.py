@@ -120,7 +120,8 @@ ImageSizeOption = Annotated[
 WorkOption = Annotated[
     Path | None, typer.Option(help="Folder of finished chunks, shared by all machines. [OUTPUT.chunks]")
 ]
-BatchSizeOption = Annotated[
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Halved when memory runs out.")]
+BuildBatchSizeOption = Annotated[
     int | None, typer.Option(min=1, help="Halved when memory runs out. [256, with --epsilon 1]")
 ]
 ChunkSizeOption = Annotated[int, typer.Option(min=1, help="Images that a killed process loses.")]

@@ -124,7 +124,8 @@ def _next_batch(
     """Decode a batch of the groups that wait, and yield those that are complete then."""
 
     def decode_first(most: int) -> list[Image.Image]:
-        latents, labels = [], []
+        latents: list[torch.Tensor] = []
+        labels: list[int] = []
         for group in waiting:
             part = group.latents[: most - len(labels)]
             if len(part):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
+from unittest import mock
 
 from d3hr_datasets import D3HRFashionMNIST
 from d3hr_datasets.cache import filling
@@ -52,7 +53,7 @@ def measure(way: str) -> dict[str, float]:
     """Return what the second of two sets cost; in the first, the model is loaded and memory asked for."""
     options, batch_size, _ = WAYS[way]
     if way == "written by the same thread":
-        filling.ThreadPoolExecutor = _SameThread  # type: ignore[assignment,misc]
+        mock.patch.object(filling, "ThreadPoolExecutor", _SameThread).start()
     with tempfile.TemporaryDirectory() as root:
         warm = D3HRFashionMNIST(root, IPC, device="cpu", **options)
         warm.materialize(batch_size, progress=False)

@@ -144,7 +144,8 @@ def test_standard_errors_are_those_of_the_definition(kind: Any) -> None:
         members = [values[rows == label * modes + mode].double() for mode in range(modes)]
         whole = torch.cat(members)
         spread = whole.var(dim=0, correction=1).mean().sqrt()
-        within = sum((one - one.mean(0)).square().sum(0) for one in members) / (number - modes)
+        squares = torch.stack([(one - one.mean(0)).square().sum(0) for one in members])
+        within = squares.sum(dim=0) / (number - modes)
         errors = [(within / len(one)).mean().sqrt() for one in members]
         weighed = sum(len(one) / number * error**2 for one, error in zip(members, errors, strict=True))
         share = float(math.sqrt(weighed) / spread)

@@ -194,7 +194,8 @@ def test_a_plan_says_what_is_spent_and_stores_no_modes(saved: Path, tmp_path: Pa
     assert "were not trained on, and nothing here checks that" in notes and "out.chunks" in notes
     assert "modes" not in notes and "variances" not in notes
     built = plan.run(progress=False)
-    assert built.info.privacy == dataclasses.replace(plan.info.privacy, batch_size=1)
+    planned = plan.info.privacy
+    assert planned is not None and built.info.privacy == dataclasses.replace(planned, batch_size=1)
     assert "fingerprint" not in built.info.source
     with pytest.raises(ConfigError, match="give a new --output"):
         plan.run(progress=False)

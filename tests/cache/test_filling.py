@@ -179,7 +179,8 @@ def test_an_error_leaves_no_lock_and_only_whole_groups(error: type[BaseException
 def test_an_interrupt_while_the_rest_is_written_leaves_no_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutdown, calls = ThreadPoolExecutor.shutdown, []
+    shutdown = ThreadPoolExecutor.shutdown
+    calls: list[Any] = []
 
     def interrupted(self: ThreadPoolExecutor, *args: Any, **options: Any) -> None:
         if threading.current_thread() is threading.main_thread() and not calls:

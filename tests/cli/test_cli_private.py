@@ -23,7 +23,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _build(scene: Path, output: Path, *more: object) -> list[object]:
-    sizes = ("--timestep", 400, "--steps", 10, "--image-size", 14, "--device", "cpu")
+    sizes: tuple[object, ...] = ("--timestep", 400, "--steps", 10, "--image-size", 14, "--device", "cpu")
     sizes = (*sizes, "--class-list", scene / "classes.json")
     return ["build", scene / "images", "--model", scene / "model", "--output", output, *sizes, *more]
 

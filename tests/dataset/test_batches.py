@@ -91,7 +91,7 @@ def test_cuda_gets_what_is_free(
         max_memory_allocated=lambda device: (1 + 2 * BATCH_SIZE) * 2**20,
         mem_get_info=lambda device: (free, 10**14),
     )
-    monkeypatch.setattr(batches.torch, "cuda", fake)
+    monkeypatch.setattr(torch, "cuda", fake)
     size = BatchSize(given, CUDA)
     for _ in range(2):
         size.run(lambda most: [PICTURE] * most)

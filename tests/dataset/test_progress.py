@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_lines_say_images_a_second_and_the_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seconds = iter([0.0, 4.0, 30.0, 30.0, 60.0, 60.0])
-    monkeypatch.setattr(generation_progress.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
     with GenerationProgress(9, shown=True) as progress:
         progress.advance(2)  # after four seconds, too soon for a line
         progress.advance(4)
@@ -42,7 +43,7 @@ def test_what_is_there_counts_as_neither_made_nor_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seconds = iter([0.0, 30.0, 30.0, 60.0])
-    monkeypatch.setattr(generation_progress.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
     with GenerationProgress(18, shown=True) as progress:
         progress.leave_out(9)
         progress.advance(3)
@@ -53,11 +54,12 @@ def test_what_is_there_counts_as_neither_made_nor_missing(
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", _Terminal())
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     with GenerationProgress(12, shown=True) as progress:
         progress.leave_out(3)
         progress.advance(9)
-    shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    shown = terminal.getvalue()
     assert re.search(rf"generating: 100%\|.*\| {FIGURES}", shown)
 
 

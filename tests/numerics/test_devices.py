@@ -37,4 +37,4 @@ def test_images_do_not_depend_on_the_layout(monkeypatch: pytest.MonkeyPatch) -> 
         assert weight.is_contiguous(memory_format=torch.channels_last) == (layout is torch.channels_last)
         latents = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0))
         found.append(model.decode(latents))
-    assert torch.allclose(*found, atol=1e-5)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)

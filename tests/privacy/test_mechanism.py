@@ -63,7 +63,8 @@ def test_an_image_changes_whole_sums_by_no_more_than_the_bounds(
 
 
 def _unit(latent: torch.Tensor) -> torch.Tensor:
-    return latent.double() / latent.double().norm().clamp(min=1e-40)
+    scaled: torch.Tensor = latent.double() / latent.double().norm().clamp(min=1e-40)
+    return scaled
 
 
 def test_what_is_not_finite_stays_so() -> None:
