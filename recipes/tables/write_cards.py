@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from d3hr_datasets import Artifact
@@ -51,10 +52,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "training speed": model_tables.training_speed,
     "adaption": model_tables.adaption,
     "few images": model_tables.few_images,
-    "continual": model_tables.continual,
-    "federated": model_tables.federated,
-    "scale plans": model_tables.scale_plans,
-    "scale efficiency": model_tables.scale_efficiency,
+    "continual": partial(result_tables.join, model_tables.continual),
+    "federated": partial(result_tables.join, model_tables.federated),
+    "scale plans": partial(result_tables.join, model_tables.scale_plans),
+    "scale efficiency": partial(result_tables.join, model_tables.scale_efficiency),
 }
 BLOCK = re.compile(r"<!-- (?!end of )([a-z ]+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
 MARK = re.compile(r"<!-- (?:end of )?([a-z ]+) -->")
