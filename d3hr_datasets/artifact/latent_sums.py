@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 
 from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes, check_class_counts, check_mode_counts
+from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
 from d3hr_datasets.errors import StatisticsError
 from d3hr_datasets.numerics.sums import ordered_sum
 from d3hr_datasets.numerics.torch_settings import neutral
 
-UNIT, SQUARE_UNIT = 2.0**-32, 2.0**-36  # of a latent, and of its square
 MAX_SQUARES = 2**62  # so that two sums can be added
 MAX_ENERGY = MAX_SQUARES * SQUARE_UNIT  # the same of latents: 67 million images of unit variance
 MAX_COUNT, MAX_SUM = 2**34, 2**62  # which go with such squares

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from d3hr_datasets.artifact.curation import Curation
-from d3hr_datasets.artifact.latent_sums import SQUARE_UNIT, UNIT
+from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
 from d3hr_datasets.config.json_settings import JsonSettings
 from d3hr_datasets.config.settings import InversionConfig

@@ -10,14 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from d3hr_datasets.artifact.latent_sums import (
-    MAX_ENERGY,
-    MAX_SQUARES,
-    SQUARE_UNIT,
-    UNIT,
-    LatentSums,
-    in_units,
-)
+from d3hr_datasets.artifact.latent_sums import MAX_ENERGY, MAX_SQUARES, LatentSums, in_units
+from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
 from d3hr_datasets.build.moments import finite_latents
 from d3hr_datasets.errors import StatisticsError
 from d3hr_datasets.numerics.torch_settings import neutral

@@ -13,8 +13,8 @@ import functools
 import importlib.metadata
 from typing import Any
 
-from d3hr_datasets.artifact.latent_sums import SQUARE_UNIT, UNIT
 from d3hr_datasets.artifact.privacy import Privacy
+from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.extras import needs_extra
 

@@ -14,8 +14,9 @@ import torch
 from tqdm import tqdm
 
 from d3hr_datasets.artifact.gaussians import ClassGaussians
-from d3hr_datasets.artifact.latent_sums import MAX_ENERGY, SQUARE_UNIT, UNIT, LatentSums
+from d3hr_datasets.artifact.latent_sums import MAX_ENERGY, LatentSums
 from d3hr_datasets.artifact.privacy import Privacy
+from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
 from d3hr_datasets.errors import ConfigError, StatisticsError
 from d3hr_datasets.numerics.sums import ordered_mean, ordered_sum, squared_norm
 from d3hr_datasets.numerics.torch_settings import neutral

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from d3hr_datasets.artifact.latent_sums import SQUARE_UNIT, UNIT
 from d3hr_datasets.artifact.privacy import Privacy, check_budget
+from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
 from d3hr_datasets.config.checks import check_number
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.privacy.accounting import accountant_name, largest_rho

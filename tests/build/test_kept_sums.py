@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from d3hr_datasets import Artifact, InversionConfig
 from d3hr_datasets.artifact.d3hr_json import MOMENTS, STATISTICS, needed_files
-from d3hr_datasets.artifact.latent_sums import MAX_ENERGY, UNIT, LatentSums
+from d3hr_datasets.artifact.latent_sums import MAX_ENERGY, LatentSums
 from d3hr_datasets.artifact.membership import (
     is_membership,
     read_membership,
 )
 from d3hr_datasets.artifact.moments_file import moments_bytes
+from d3hr_datasets.artifact.units import UNIT
 from d3hr_datasets.build import BuildSettings, KeptSums
 from d3hr_datasets.build.exact_moments import ExactMoments, check_room, latent_sums
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError

@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
 from d3hr_datasets import Artifact
-from d3hr_datasets.artifact.latent_sums import SQUARE_UNIT
+from d3hr_datasets.artifact.units import SQUARE_UNIT
 from d3hr_datasets.build import BuildSettings, ClassOptions, ModelOptions, PromptOptions, plan_build
 from d3hr_datasets.build.exact_moments import ExactMoments
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion

@@ -18,7 +18,7 @@ from d3hr_datasets.cli.shared_options import merge_options
 @pytest.mark.parametrize(
     ("command", "own"),
     [
-        ("materialize", ([], ["batch_size", "compiled", "as_json"])),
+        ("materialize", ([], ["batch_size", "compiled", "estimate", "as_json"])),
         ("export", (["output", "form"], ["shard_size", "as_json"])),
     ],
 )

@@ -110,7 +110,11 @@ def test_no_command_names_an_argument_of_the_library(
             "must be 1 with --inversion ddim, not 2; --inversion fixed_point takes more",
         ),
         ("build", ("--modes", 2000), "--modes must be from 1 to 1024, not 2000"),
-        ("build", ("--modes", 7), "to find 7 modes in; add images, or build with fewer modes (--modes 1"),
+        (
+            "build",
+            ("--modes", 7),
+            "to find 7 modes in, and needs more images than modes; add images, or build with --modes 3",
+        ),
         ("build", ("--name", "My Set"), "--name must be of lower-case letters"),
         ("import", ("--decode-guidance-scale", -1), "--decode-guidance-scale must be at least 0.0"),
         ("import", ("--timestep", 400), "--timestep 400 is not in these statistics"),

@@ -15,8 +15,9 @@ from PIL import Image
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.d3hr_json import MOMENTS, STATISTICS
-from d3hr_datasets.artifact.latent_sums import SQUARE_UNIT, UNIT, LatentSums
+from d3hr_datasets.artifact.latent_sums import LatentSums
 from d3hr_datasets.artifact.membership import member_digest, open_key, read_membership
+from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
 from d3hr_datasets.build import KeptSums
 from d3hr_datasets.build.exact_moments import ExactMoments, latent_sums
 from d3hr_datasets.build.reading_ahead import read_record

@@ -29,6 +29,7 @@ from tests.support.computations import QUICK, SLOW
 
 # Public functions whose signature has tensors or models, and which are not run here.
 EXEMPT = {
+    "dataset.tensor_images.*": "bytes, and the user's transform: `tests/dataset/test_tensor_images.py`",
     "diffusion.adapters.*": "`tests/diffusion/test_adapters.py`",
     "diffusion.conditioning.*": "rows of tensors, as they are",
     "diffusion.kinds.*": "called by `Denoiser`, which is neutral",

@@ -12,8 +12,9 @@ import torch
 from dp_accounting import GaussianDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from d3hr_datasets.artifact.latent_sums import MAX_SUM, SQUARE_UNIT, UNIT
+from d3hr_datasets.artifact.latent_sums import MAX_SUM
 from d3hr_datasets.artifact.privacy import MAX_NOISE, Privacy, advantage_bound
+from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
 from d3hr_datasets.build.exact_moments import ExactMoments
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.privacy import PrivacySettings

@@ -18,8 +18,8 @@ from d3hr_datasets.cli.app import app
 
 
 def main(mark: Path) -> None:
-    def write_and_die(*arguments: Any) -> None:
-        write_chunk(*arguments)
+    def write_and_die(*arguments: Any, **options: Any) -> None:
+        write_chunk(*arguments, **options)
         if os.environ["RANK"] == "1" and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
