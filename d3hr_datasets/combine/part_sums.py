@@ -12,15 +12,8 @@ import torch
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
-from d3hr_datasets.artifact.latent_sums import (
-    MAX_COUNT,
-    MAX_ENERGY,
-    SQUARE_UNIT,
-    UNIT,
-    LatentSums,
-    in_units,
-    least_squares,
-)
+from d3hr_datasets.artifact.latent_sums import MAX_COUNT, MAX_ENERGY, LatentSums, in_units, least_squares
+from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
 from d3hr_datasets.build.shrinkage import draw_variances
 from d3hr_datasets.errors import CombineError, StatisticsError
 from d3hr_datasets.numerics.sums import ordered_sum
