@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/modes"), help="folder of the latents")
     parser.add_argument("--output", type=Path, default=Path("hub/results/modes.json"))
     arguments = parser.parse_args()
+    if not (arguments.work / LATENTS).exists():
+        need_artifact(arguments.artifact)
     cached_tensors(arguments.work / LATENTS, lambda: encoded(arguments.artifact))
     latents = JitteredLatents(arguments.work / LATENTS)
     results: dict[str, Any] = {}
@@ -69,7 +71,6 @@ def main() -> None:
 
 def encoded(artifact: str) -> dict[str, torch.Tensor]:
     """Return the VAE latents of the training images of Fashion-MNIST, and their labels."""
-    need_artifact(artifact)
     dataset, images = D3HRDataset(artifact, ipc=1), fashion_mnist(train=True)
     model, padding = dataset.model(), dataset.artifact.info.padding
     batches = [model.encode(to_model_range(batch, padding)) for batch in images.data[:, None].split(BATCH)]

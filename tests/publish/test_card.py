@@ -51,6 +51,8 @@ CHANGES: dict[str, Any] = {
 ADDED = {
     "budgets",
     "curated",
+    "precision",
+    "privacy",
     "shrinkage",
     "sums",
     "adapter",

@@ -41,6 +41,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "tables.students": [
         ([str(CONFIGS / "tables" / "hard-labels.yaml")], "apt-get install dataset-fashion-mnist")
     ],
+    "evaluate.tolerance": [(["--work", "work"], BUILD)],
     "evaluate.vae": [([], BUILD)],
     "tables.rank_architectures": [
         (
