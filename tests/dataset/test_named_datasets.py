@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -221,16 +223,18 @@ def test_hundreds_of_classes_fit_into_one_batch(
     calls = []
 
     def generate(
-        self: ImageGenerator, model: object, labels: list[int], batch_size: int, root: Path
-    ) -> dict[int, list[Image.Image]]:
-        calls.append(len(labels))
-        return {label: [Image.new("RGB", (14, 14))] for label in labels}
+        self: ImageGenerator, model: object, labels: Iterator[int], *_: object
+    ) -> Generator[tuple[int, list[Image.Image]], None, None]:
+        for label in labels:
+            calls.append(label)
+            yield label, [Image.new("RGB", (14, 14))]
 
-    monkeypatch.setattr(D3HRDataset, "model", lambda self: None)
+    model = SimpleNamespace(device=torch.device("cpu"))
+    monkeypatch.setattr(D3HRDataset, "model", lambda self: model)
     monkeypatch.setattr(ImageGenerator, "generate", generate)
     dataset = D3HRDataset(imagenet, tmp_path, 1, classes=list(range(450)))
     dataset.materialize(batch_size=1000, progress=False)
-    assert sum(calls) == 450 and dataset.cache.is_complete(449)
+    assert calls == list(range(450)) and dataset.cache.is_complete(449)
 
 
 def test_label_map_is_compared_with_the_names_of_the_data_set(imagenet: Path, tmp_path: Path) -> None:

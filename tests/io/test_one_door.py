@@ -41,6 +41,7 @@ ALLOWED = {
     ("io.atomic", "open", "_remove_left"): "to lock it; no link is followed, and nothing is read of it",
     ("io.atomic", "open", "added_folder"): "to lock it; nothing is read of it",
     ("io.atomic", "open", "sync"): "nothing is read of it",
+    ("runs.measured_cost", "read_text", "_memory"): "what the system says of this process",
     ("artifact.tensors", "safe_open", "_read"): ASKED,
     ("artifact.embeddings", "load_file", "read_embeddings"): ASKED,
     ("artifact.order_file", "safe_open", "read_order"): ASKED,

@@ -96,6 +96,8 @@ def _unmarked_card(_: pytest.MonkeyPatch) -> None:
 STATISTICS = str(ARTIFACT / "statistics.safetensors")
 TRANSFORMER = str(ARTIFACT / "model/transformer/diffusion_pytorch_model.safetensors")
 VAE = str(ARTIFACT / "model/vae/config.json")
+WITHOUT_IMAGES = ("copies", "diffusion", "inversion", "inversion_methods", "inversion_steps", "precision")
+INTO_A_FOLDER = ("continual", "federated", "few_images", "gpu", "modes", "privacy", "tolerance")
 # Each recipe that may write to `hub/`, its arguments, and what is missing.
 CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("build.fashion_mnist", [], _nothing),
@@ -105,11 +107,9 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("evaluate.dit_xl", ["--work", "work"], _no_memory),
     ("evaluate.build_memory", [], _no_processes),
     ("evaluate.dataset", [], _no_processes),
-    ("evaluate.copies", [], _nothing),
-    ("evaluate.diffusion", [], _nothing),
-    ("evaluate.inversion", [], _nothing),
-    ("evaluate.inversion_methods", [], _nothing),
-    ("evaluate.precision", [], _nothing),
+    *[(f"evaluate.{name}", [], _nothing) for name in WITHOUT_IMAGES],
+    *[(f"evaluate.{name}", ["--work", "work"], _nothing) for name in INTO_A_FOLDER],
+    ("evaluate.scale", ["--images-per-second", "0"], _nothing),
     ("evaluate.solvers", [], _remove(STATISTICS)),
     ("evaluate.storage", [], _remove(STATISTICS)),
     ("tables.students", ["recipes/configs/tables/hard-labels.yaml", "--jobs", "1"], _no_processes),
@@ -119,8 +119,6 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("evaluate.benchmarks", [], _no_processes),
     ("evaluate.training_speed", [], _no_processes),
     ("evaluate.adaption", ["--work", "work"], _no_digits),
-    ("evaluate.few_images", ["--work", "work"], _nothing),
-    ("evaluate.privacy", ["--work", "work"], _nothing),
     ("tables.trainings", [], _nothing),
     ("tables.write_cards", [], _remove("hub/results/tables/hard-labels.md")),
     ("tables.write_cards", [], _remove(TRANSFORMER)),

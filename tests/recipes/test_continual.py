@@ -73,6 +73,7 @@ def test_the_recipe_compares_memories_of_the_same_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(continual, "MODEL", ROOT / continual.MODEL)
+    monkeypatch.chdir(tmp_path)  # where images are unpacked
     asked = []
 
     def run(memory: continual.Memory, *_: object) -> dict[str, float]:

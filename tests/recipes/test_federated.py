@@ -26,6 +26,7 @@ def test_every_image_is_dealt_once_and_classes_are_skewed() -> None:
 
 def test_merged_parties_are_the_pooled_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(federated, "MODEL", ROOT / federated.MODEL)
+    monkeypatch.chdir(tmp_path)  # where images are unpacked
     output = tmp_path / "federated.json"
     sizes = {"images": 120, "parties": 2, "ipc": 1, "seeds": 1, "epochs": 1, "jobs": 1}
     arguments = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
