@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from unittest import mock
 
@@ -45,16 +45,15 @@ class _SameThread:
         future.set_result(None)
         return future
 
-    def shutdown(self) -> None:
-        pass
+    def shutdown(self, **options: bool) -> None:
+        del options
 
 
 def measure(way: str) -> dict[str, float]:
     """Return what the second of two sets cost; in the first, the model is loaded and memory asked for."""
     options, batch_size, _ = WAYS[way]
-    if way == "written by the same thread":
-        mock.patch.object(filling, "ThreadPoolExecutor", _SameThread).start()
-    with tempfile.TemporaryDirectory() as root:
+    writers = _SameThread if way == "written by the same thread" else ThreadPoolExecutor
+    with mock.patch.object(filling, "ThreadPoolExecutor", writers), tempfile.TemporaryDirectory() as root:
         warm = D3HRFashionMNIST(root, IPC, device="cpu", **options)
         warm.materialize(batch_size, progress=False)
         dataset = D3HRFashionMNIST(root, IPC, 1, device="cpu", **options)
