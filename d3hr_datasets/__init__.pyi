@@ -5,11 +5,11 @@ from .artifact.gaussians import ClassModes as ClassModes
 from .artifact.info import ArtifactInfo as ArtifactInfo
 from .build.moments import RunningMoments as RunningMoments
 from .config.budgets import Budget as Budget
+from .config.model_reference import ModelReference as ModelReference
 from .config.prompts import Prompts as Prompts
 from .config.settings import DecodeConfig as DecodeConfig
 from .config.settings import GroupSamplingConfig as GroupSamplingConfig
 from .config.settings import InversionConfig as InversionConfig
-from .config.settings import ModelReference as ModelReference
 from .dataset.dataset import D3HRDataset as D3HRDataset
 from .dataset.named_datasets import D3HRCIFAR10 as D3HRCIFAR10
 from .dataset.named_datasets import D3HRCIFAR100 as D3HRCIFAR100

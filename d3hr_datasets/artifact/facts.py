@@ -26,8 +26,9 @@ from d3hr_datasets.io.untrusted_files import is_file, read_file, read_json
 
 CARD = "README.md"
 MAX_CARD_BYTES = 4 * 2**20
-METHODS = {"ddim": "DDIM", "fixed_point": "fixed points of DDIM's steps"}
-FLOW_METHODS = {"ddim": "Euler's steps", "fixed_point": "fixed points of Euler's steps"}
+ADAMS = "predictor and corrector of second order (Adams)"
+METHODS = {"ddim": "DDIM", "fixed_point": "fixed points of DDIM's steps", "adams": ADAMS}
+FLOW_METHODS = {"ddim": "Euler's steps", "fixed_point": "fixed points of Euler's steps", "adams": ADAMS}
 GRIDS = {
     "ddim": "",
     "scheduler": ", spaced as by the model's scheduler",
@@ -37,6 +38,7 @@ SOLVERS = {"dpm++2m": "DPM-Solver++ (2M)", "unipc": "UniPC"}
 SPACINGS = {
     "uniform": "uniform in time",
     "quadratic": "quadratic in time",
+    "cubic": "cubic in time",
     "logsnr": "uniform in log(signal / noise)",
 }
 SHOWN_CLASSES, SHOWN_PROMPTS = 10, 3
@@ -152,10 +154,13 @@ def inversion_facts(inversion: InversionConfig) -> dict[str, str]:
     first = (
         "as without noise" if inversion.first_timestep < 0 else f"as at timestep {inversion.first_timestep}"
     )
+    steps = f"{inversion.num_inference_steps} steps of"
+    if inversion.num_steps is not None:
+        steps = f"{inversion.num_steps} steps to each time, {SPACINGS[inversion.spacing]}, of"
     return {
         "inversion": (FLOW_METHODS if inversion.grid == "flow" else METHODS)[inversion.method],
         "inverted latents": f"{latent}, taken {first} and carried to {_times(inversion)}",
-        "grid of inversion": f"{inversion.num_inference_steps} steps of "
+        "grid of inversion": f"{steps} "
         f"{inversion.num_train_timesteps:,} timesteps{GRIDS[inversion.grid]}, guidance "
         f"{inversion.guidance_scale:g}",
         "model evaluations": f"{inversion.evaluations_per_step} per step, at the {asked}",

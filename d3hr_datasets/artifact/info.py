@@ -15,13 +15,9 @@ from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.budgets import Budget, check_order, named_budget, read_budgets
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
 from d3hr_datasets.config.json_settings import without_defaults
+from d3hr_datasets.config.model_reference import ModelReference
 from d3hr_datasets.config.prompts import Prompts
-from d3hr_datasets.config.settings import (
-    DecodeConfig,
-    GroupSamplingConfig,
-    InversionConfig,
-    ModelReference,
-)
+from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig, InversionConfig
 from d3hr_datasets.config.timesteps import check_on_grid
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text, check_texts
@@ -191,7 +187,7 @@ class ArtifactInfo:
     def needs_format_2(self) -> bool:
         """Whether it says what readers of format 1 do not know."""
         added = (self.prompts, self.adapter, self.shrinkage, self.budgets, self.curation, self.tolerance)
-        return any(added) or bool(self.privacy or self.decode.added) or self.inversion.grid != "ddim"
+        return any(added) or bool(self.privacy or self.decode.added) or self.inversion.needs_format_2
 
     @property
     def default_sampling(self) -> GroupSamplingConfig:

@@ -57,6 +57,8 @@ def build(
     class_order: of_build.ClassOrderOption = "match",
     timesteps: of_build.TimestepsOption = None,
     steps: of_build.StepsOption = DEFAULT.num_inference_steps,
+    num_steps: of_build.NumStepsOption = DEFAULT.num_steps,
+    spacing: of_build.SpacingOption = DEFAULT.spacing,
     guidance_scale: of_build.GuidanceOption = DEFAULT.guidance_scale,
     inversion: of_build.InversionOption = DEFAULT.method,
     evaluations_per_step: of_build.EvaluationsOption = DEFAULT.evaluations_per_step,
@@ -114,6 +116,8 @@ def build(
     settings = BuildSettings(
         timesteps=tuple(timesteps) if timesteps else None,
         num_inference_steps=steps,
+        num_steps=num_steps,
+        spacing=spacing,
         guidance_scale=guidance_scale,
         method=inversion,
         evaluations_per_step=evaluations_per_step,

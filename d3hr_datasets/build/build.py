@@ -27,7 +27,6 @@ from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.membership import Member, count_members, key_id, write_membership
 from d3hr_datasets.artifact.model import check_fits
 from d3hr_datasets.artifact.tolerance import Tolerance
-from d3hr_datasets.build.build_settings import Shrinkage, check_shrinkage
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.chunks import Chunk
 from d3hr_datasets.build.early_stop import EarlyStop, check_stoppable
@@ -40,6 +39,7 @@ from d3hr_datasets.build.mode_search import check_sought, find_modes
 from d3hr_datasets.build.private_build import batch_size_of, bounds_of, check_private, save_private
 from d3hr_datasets.build.progress import BuildProgress
 from d3hr_datasets.build.shrinkage import shrink_variances
+from d3hr_datasets.build.shrinkage_choice import Shrinkage, check_shrinkage
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import CHUNK_SIZE, NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion

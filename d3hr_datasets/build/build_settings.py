@@ -10,11 +10,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any
 
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.artifact.tolerance import check_share
+from d3hr_datasets.build.shrinkage_choice import Shrinkage, check_shrinkage
 from d3hr_datasets.config.budgets import Budget, complete_budgets
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
 from d3hr_datasets.config.decode_steps import Solver, Spacing
@@ -36,13 +37,11 @@ if TYPE_CHECKING:
 
 PAPERS_TIMESTEP = 600  # of 1000
 
-# How far variances are drawn towards shared ones; see `BuildSettings` and `shrinkage.shrink_variances`.
-NamedShrinkage = Literal["auto", "none"]
-Shrinkage = NamedShrinkage | float
-
 # What `reference` says itself.
 SET_BY_REFERENCE = (
     "num_inference_steps",
+    "num_steps",
+    "spacing",
     "guidance_scale",
     "method",
     "evaluations_per_step",
@@ -67,8 +66,10 @@ class BuildSettings:
         timesteps: Times to keep statistics of: timesteps, integers, or of a flow-matching model sigmas,
             floats. By default that of the model's schedule which is nearest to the paper's, 600 of 1000.
         num_inference_steps: Steps of the whole grid, of inversion and decoding.
+        num_steps: Steps of inversion to each time, instead of those of the grid.
+        spacing: How these are spaced.
         guidance_scale: Guidance while inverting, 1 is none; this and the next five as `InversionConfig`.
-        method: The more exact inversion, or the paper's, at the same cost.
+        method: The more exact inversion, the paper's at the same cost, or one of second order.
         evaluations_per_step: Of the model.
         noise_timestep: Where a step of "ddim" evaluates the model.
         latent: Of the VAE's posterior.
@@ -100,6 +101,8 @@ class BuildSettings:
 
     timesteps: tuple[float, ...] | None = None
     num_inference_steps: int = 50
+    num_steps: int | None = None
+    spacing: Spacing = "uniform"
     guidance_scale: float = 1.0
     method: InversionMethod = "fixed_point"
     evaluations_per_step: int = 1
@@ -184,6 +187,8 @@ class BuildSettings:
             seed=self.seed,
             method=self.method,
             evaluations_per_step=self.evaluations_per_step,
+            num_steps=self.num_steps,
+            spacing=self.spacing,
             grid="ddim" if self.reference else schedule.grid_kind,
             shift=None if self.reference else schedule.shift,
         )
@@ -247,20 +252,6 @@ class ClassOptions:
             raise ConfigError(f"class_list must name a list or a file, not {self.class_list!r:.80}")
         if self.class_map is not None and not isinstance(self.class_map, Mapping | str | Path):
             raise ConfigError(f"class_map must be a mapping or a file, not {self.class_map!r:.80}")
-
-
-def check_shrinkage(value: Any) -> Shrinkage:
-    """Return a setting of shrinkage if it is one.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if isinstance(value, str) and value in get_args(NamedShrinkage):
-        return cast(NamedShrinkage, value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= 1:
-        raise ConfigError(f"shrinkage must be 'auto', 'none', or a share from 0 to 1, not {value!r:.80}")
-    return float(value)
 
 
 def _check_time(time: object) -> None:

@@ -25,8 +25,8 @@ from d3hr_datasets.build.model_facts import model_reference
 from d3hr_datasets.build.planning import BuildPlan
 from d3hr_datasets.build.reading_ahead import Item, read_record
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE, CHUNK_SIZE, NUM_READERS
+from d3hr_datasets.diffusion.inversion import inversion_passes
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.diffusion.solver import inversion_passes
 from d3hr_datasets.errors import ConfigError, UnreadableImageError
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.numerics.torch_settings import neutral

@@ -14,7 +14,8 @@ from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.classes.matching import parse_class_list, read_class_list
-from d3hr_datasets.config.settings import DecodeConfig, InversionConfig, ModelReference
+from d3hr_datasets.config.model_reference import ModelReference
+from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
 from d3hr_datasets.diffusion.adapters import FILES as ADAPTER_FILES
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.layout import PARTS

@@ -18,7 +18,7 @@ from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.build.artifact_folder import written_folder
 from d3hr_datasets.build.build import build_artifact, check_images, check_sizes
-from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions, Shrinkage
+from d3hr_datasets.build.build_settings import BuildSettings, ClassOptions
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
 from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.loaded_model import LoadedModel, check_kind, load_model
@@ -37,6 +37,7 @@ from d3hr_datasets.build.plan_options import PlanOptions
 from d3hr_datasets.build.private_build import check_private, private_notes, with_privacy
 from d3hr_datasets.build.prompt_options import PromptOptions
 from d3hr_datasets.build.reference_import import as_reference
+from d3hr_datasets.build.shrinkage_choice import Shrinkage
 from d3hr_datasets.config.defaults import CHUNK_SIZE, NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError

@@ -17,8 +17,8 @@ from d3hr_datasets.artifact.d3hr_json import ADAPTER
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.latent_sums import LatentSums
 from d3hr_datasets.artifact.privacy import Privacy, batch_condition
-from d3hr_datasets.build.build_settings import Shrinkage
 from d3hr_datasets.build.kept_sums import KeptSums
+from d3hr_datasets.build.shrinkage_choice import Shrinkage
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.atomic import replaced_folder

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from d3hr_datasets.artifact.gaussians import ClassGaussians
-from d3hr_datasets.build.build_settings import Shrinkage
+from d3hr_datasets.build.shrinkage_choice import Shrinkage
 from d3hr_datasets.numerics.sums import ordered_sum
 from d3hr_datasets.numerics.torch_settings import neutral
 

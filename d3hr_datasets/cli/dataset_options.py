@@ -101,7 +101,8 @@ class SetArguments:
         typer.Option(min=1, help="Steps from the time to decode from. By default as the artifact says."),
     ] = None
     spacing: Annotated[
-        Literal["uniform", "quadratic", "logsnr"] | None, typer.Option(help="How --num-steps are spaced.")
+        Literal["uniform", "quadratic", "cubic", "logsnr"] | None,
+        typer.Option(help="How --num-steps are spaced."),
     ] = None
     guidance_interval: Annotated[
         tuple[float, float] | None,

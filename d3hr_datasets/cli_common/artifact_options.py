@@ -52,7 +52,8 @@ DecodeNumStepsOption = Annotated[
     typer.Option(min=1, help="Steps from the time to decode from, instead of those of the grid: --steps."),
 ]
 DecodeSpacingOption = Annotated[
-    Literal["uniform", "quadratic", "logsnr"], typer.Option(help="How --decode-num-steps are spaced.")
+    Literal["uniform", "quadratic", "cubic", "logsnr"],
+    typer.Option(help="How --decode-num-steps are spaced."),
 ]
 DecodeIntervalOption = Annotated[
     tuple[float, float] | None,

@@ -47,10 +47,18 @@ TimestepsOption = Annotated[
     ),
 ]
 StepsOption = Annotated[int, typer.Option(min=1, help="Steps of the whole grid.")]
+NumStepsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Steps of inversion to each time, instead of those of the grid."),
+]
+SpacingOption = Annotated[
+    Literal["uniform", "quadratic", "cubic", "logsnr"],
+    typer.Option(help="How --num-steps are spaced; cubic is closest together near the clean end."),
+]
 GuidanceOption = Annotated[float, typer.Option(help="Guidance while inverting; 1 is none.")]
 InversionOption = Annotated[
-    Literal["fixed_point", "ddim"],
-    typer.Option(help="The more exact inversion, or the paper's, at the same cost."),
+    Literal["fixed_point", "ddim", "adams"],
+    typer.Option(help="The more exact inversion, the paper's at the same cost, or one of second order."),
 ]
 EvaluationsOption = Annotated[int, typer.Option(min=1, help="Of the model, in each step of fixed_point.")]
 NoiseTimestepOption = Annotated[

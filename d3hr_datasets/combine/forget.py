@@ -28,9 +28,10 @@ from d3hr_datasets.artifact.membership import (
     write_membership,
 )
 from d3hr_datasets.artifact.model import load_model
-from d3hr_datasets.build.build_settings import ClassOptions, Shrinkage, check_shrinkage
+from d3hr_datasets.build.build_settings import ClassOptions
 from d3hr_datasets.build.class_matching import match_to_model
 from d3hr_datasets.build.reading_ahead import halve_on_out_of_memory
+from d3hr_datasets.build.shrinkage_choice import Shrinkage, check_shrinkage
 from d3hr_datasets.combine.counted_images import CountedImage, check_belongs, check_left, find_counted
 from d3hr_datasets.combine.inverted_again import inverted_sums, taken_away
 from d3hr_datasets.combine.part_sums import checked_sums, open_part

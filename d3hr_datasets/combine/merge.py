@@ -15,7 +15,7 @@ from typing import Any
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.info_texts import MAX_TEXT
-from d3hr_datasets.build.build_settings import Shrinkage
+from d3hr_datasets.build.shrinkage_choice import Shrinkage
 from d3hr_datasets.combine.agreement import check_agreement, merged_of, shared_sources
 from d3hr_datasets.combine.class_union import UnitedClasses, unite_classes
 from d3hr_datasets.combine.joined_modes import add_up

@@ -17,8 +17,8 @@ from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS, METADATA, MOME
 from d3hr_datasets.artifact.embeddings import write_embeddings
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.latent_sums import LatentSums
-from d3hr_datasets.build.build_settings import Shrinkage, check_shrinkage
 from d3hr_datasets.build.shrinkage import FEW_IMAGES, shrink_variances
+from d3hr_datasets.build.shrinkage_choice import Shrinkage, check_shrinkage
 from d3hr_datasets.config.budgets import Budget
 from d3hr_datasets.diffusion.conditioning import PromptEmbeddings
 from d3hr_datasets.errors import CombineError, ConfigError, D3HRError

@@ -3,11 +3,11 @@ from .checks import check_choice as check_choice
 from .checks import check_compiler as check_compiler
 from .checks import check_int as check_int
 from .checks import check_number as check_number
+from .model_reference import ModelReference as ModelReference
 from .prompts import Prompts as Prompts
 from .settings import DecodeConfig as DecodeConfig
 from .settings import GroupSamplingConfig as GroupSamplingConfig
 from .settings import InversionConfig as InversionConfig
-from .settings import ModelReference as ModelReference
 from .timesteps import CLEAN as CLEAN
 from .timesteps import check_on_grid as check_on_grid
 from .timesteps import timestep_grid as timestep_grid

@@ -20,9 +20,11 @@ MAX_STEPS = 65_536
 Solver = Literal["ddim", "dpm++2m", "unipc"]
 
 # How steps that are counted from the start are spaced.
-# "uniform": evenly in time; "quadratic": evenly in its square root, closer together near the clean end.
+# "uniform": evenly in time; "quadratic": evenly in its square root, closer together near the clean end;
+# "cubic": evenly in its cube root, closer still.
 # "logsnr": evenly in the logarithm of signal / noise, the last one at the lowest time that has noise.
-Spacing = Literal["uniform", "quadratic", "logsnr"]
+Spacing = Literal["uniform", "quadratic", "cubic", "logsnr"]
+POWERS: dict[Spacing, int] = {"uniform": 1, "quadratic": 2, "cubic": 3}
 
 # Fields of `DecodeConfig` that format 1 has not, and what they are where they are not used.
 ADDED: dict[str, Any] = {"solver": "ddim", "num_steps": None, "spacing": "uniform", "guidance_interval": None}
@@ -84,11 +86,10 @@ def counted_times(start: float, num_steps: int, spacing: Spacing, grid: GridKind
     Args:
         start: Time that the first step starts at.
         num_steps: As many of them.
-        spacing: "uniform" or "quadratic"; "logsnr" depends on the model's schedule.
+        spacing: One of `POWERS`; "logsnr" depends on the model's schedule.
         grid: Whether times are timesteps or sigmas.
     """
-    power = {"uniform": 1, "quadratic": 2}[spacing]
-    shares = [((number + 1) / num_steps) ** power for number in range(num_steps)]
+    shares = [((number + 1) / num_steps) ** POWERS[spacing] for number in range(num_steps)]
     if grid == "flow":
         return (*(start * share for share in shares[:-1]), start)
     return apart([round(CLEAN + (start - CLEAN) * share) for share in shares])

@@ -1,6 +1,6 @@
 """The times that decoding asks the model at, and what an image costs: settings -> times, forward passes.
 
-Here is what settings alone say; what depends on a model's schedule is in `diffusion.decode_times`.
+Here is what settings alone say; what depends on a model's schedule is in `diffusion.walk_times`.
 """
 
 from __future__ import annotations

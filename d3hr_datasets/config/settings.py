@@ -6,9 +6,7 @@ artifacts by content.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
@@ -18,7 +16,7 @@ from d3hr_datasets.config.timesteps import CLEAN, GridKind, check_on_grid, check
 from d3hr_datasets.errors import ConfigError
 
 GroupSamplingMethod = Literal["moment_matched", "search", "modes", "curated"]
-InversionMethod = Literal["ddim", "fixed_point"]
+InversionMethod = Literal["ddim", "fixed_point", "adams"]
 NoiseTimestep = Literal["source", "target"]
 PosteriorLatent = Literal["mean", "sample"]
 Resizing = Literal["bicubic", "bilinear"]
@@ -31,60 +29,13 @@ def _set_number(config: Any, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class ModelReference(JsonSettings):
-    """Where the diffusion model of an artifact is.
-
-    Either a Hub repository at a revision, or a folder inside the artifact, in diffusers' layout.
-
-    Args:
-        repo_id: "ORG/NAME" on the Hub, or None.
-        revision: The commit of `repo_id`, all 40 digits; needed with it. Branches and tags may move.
-        path: A relative POSIX path inside the artifact, or None.
-    """
-
-    repo_id: str | None = None
-    revision: str | None = None
-    path: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.repo_id is None) == (self.path is None):
-            raise ConfigError("ModelReference needs either repo_id with revision, or path")
-        if self.path is not None:
-            path = PurePosixPath(self.path) if isinstance(self.path, str) else None
-            if (
-                path is None
-                or self.path in {"", "."}
-                or path.as_posix() != self.path
-                or path.is_absolute()
-                or ".." in path.parts
-                or "\\" in self.path
-                or ":" in self.path
-                or "\0" in self.path
-            ):
-                raise ConfigError(
-                    f"ModelReference.path must be a relative path inside the artifact, not {self.path!r}"
-                )
-            if self.revision is not None:
-                raise ConfigError("ModelReference.revision goes with repo_id, not with path")
-        else:
-            if not isinstance(self.repo_id, str) or not re.fullmatch(
-                r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", self.repo_id
-            ):
-                raise ConfigError(f"ModelReference.repo_id must be ORG/NAME, not {self.repo_id!r}")
-            if not isinstance(self.revision, str) or not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-                raise ConfigError(
-                    f"ModelReference of {self.repo_id} needs a revision, the 40 hexadecimal digits of the "
-                    f"commit whose latents the statistics describe, not {self.revision!r}"
-                )
-
-
-@dataclass(frozen=True)
 class InversionConfig(JsonSettings):
     """How images were turned into inverted latents.
 
     Args:
         timesteps: Times whose statistics are kept: on a grid of "ddim" timesteps of it, of "flow" sigmas.
-        num_inference_steps: Steps of the whole grid; 50 as in the paper.
+        num_inference_steps: Steps of the whole grid; 50 as in the paper. A walk makes those from the clean
+            end to a time, where `num_steps` says nothing else.
         num_train_timesteps: Timesteps the model was trained with.
         guidance_scale: Classifier-free guidance while inverting. 1 (none) by default: inversion with
             guidance is not undone by denoising, since the guided field differs between the two points
@@ -96,14 +47,18 @@ class InversionConfig(JsonSettings):
         seed: Seed of the posterior samples.
         method: "ddim" as in the paper: a step takes the noise predicted where it starts. "fixed_point": it
             takes the noise predicted where it ends, as the denoising step that undoes it will, found by
-            iterating from that of the step before.
-        evaluations_per_step: Model evaluations in each step: 1 for "ddim", iterations of "fixed_point".
+            iterating from that of the step before. "adams": of second order, by predictor and corrector
+            (Adams-Bashforth-Moulton); one evaluation in a step and one before the first.
+        evaluations_per_step: Model evaluations in each step: iterations of "fixed_point", else 1.
         first_timestep: Where VAE latents are taken to be: -1, without noise; 0 as in the reference, whose
             walk has one evaluation fewer.
         resizing: How images of another size were resized: "bicubic", or "bilinear" by Pillow as in the
             reference.
         grid: Which times the model knows, and which of them a walk stops at: see `timesteps.GridKind`.
         shift: Of the sigmas of a "flow" grid, as the model's scheduler has it at the size of its latents.
+        num_steps: Steps of the walk to each time, counted from the clean end, instead of those of the grid.
+        spacing: Where these steps end; see `decode_steps.Spacing`. Near the clean end the noise that a model
+            predicts changes fastest, so steps that are closer together there make fewer of them enough.
     """
 
     timesteps: tuple[float, ...]
@@ -119,6 +74,8 @@ class InversionConfig(JsonSettings):
     resizing: Resizing = "bicubic"
     grid: GridKind = "ddim"
     shift: float | None = None
+    num_steps: int | None = None
+    spacing: Spacing = "uniform"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values, without what later versions added, where it is not used.
@@ -128,7 +85,13 @@ class InversionConfig(JsonSettings):
         values = super().to_dict()
         if self.method == "ddim":
             del values["method"], values["evaluations_per_step"]
-        return without_defaults(values, first_timestep=-1, resizing="bicubic", grid="ddim", shift=None)
+        added = {"grid": "ddim", "shift": None, "num_steps": None, "spacing": "uniform"}
+        return without_defaults(values, first_timestep=CLEAN, resizing="bicubic", **added)
+
+    @property
+    def needs_format_2(self) -> bool:
+        """Whether it says what readers of format 1 do not know."""
+        return self.grid != "ddim" or self.method == "adams" or self.num_steps is not None
 
     def guidance_at(self, time: float) -> float:
         """Return the scale of guidance at a time: the same at all of them."""
@@ -151,16 +114,17 @@ class InversionConfig(JsonSettings):
             )
         if self.shift is not None and check_number("shift", self.shift, 0.0) == 0:
             raise ConfigError("shift must be more than 0")
-        if self.method == "ddim" and self.evaluations_per_step != 1:
+        if self.method != "fixed_point" and self.evaluations_per_step != 1:
             raise ConfigError(
-                f"evaluations_per_step must be 1 with method='ddim', not {self.evaluations_per_step}; "
-                "method='fixed_point' takes more"
+                f"evaluations_per_step must be 1 with method={self.method!r}, not "
+                f"{self.evaluations_per_step}; method='fixed_point' takes more"
             )
-        if self.method == "fixed_point" and self.noise_timestep != "source":
+        if self.method != "ddim" and self.noise_timestep != "source":
             raise ConfigError(
-                "noise_timestep is of the method 'ddim'; 'fixed_point' asks for the noise of latents that "
+                f"noise_timestep is of the method 'ddim'; {self.method!r} asks for the noise of latents that "
                 "are at the timestep asked for: leave it out"
             )
+        self._check_counting()
         check_int("seed", self.seed, 0)
         if not isinstance(self.timesteps, tuple) or not self.timesteps:
             raise ConfigError(f"timesteps must be a tuple of at least one timestep, not {self.timesteps!r}")
@@ -179,6 +143,23 @@ class InversionConfig(JsonSettings):
                 )
         if len(set(self.timesteps)) != len(self.timesteps):
             raise ConfigError(f"timesteps {self.timesteps} has duplicates")
+
+    def _check_counting(self) -> None:
+        """Check the steps that are counted from the clean end.
+
+        Raises:
+            ConfigError: There are none, or they do not go with the rest.
+        """
+        check_choice("spacing", self.spacing, Spacing)
+        if self.num_steps is not None:
+            check_int("num_steps", self.num_steps, 1, self.num_train_timesteps)
+            if self.first_timestep != CLEAN:
+                raise ConfigError(
+                    f"num_steps counts from the clean end, {CLEAN}, and first_timestep is "
+                    f"{self.first_timestep}: leave out one of them"
+                )
+        elif self.spacing != "uniform":
+            raise ConfigError(f"spacing={self.spacing!r} is of counted steps: give num_steps, too")
 
 
 @dataclass(frozen=True)
@@ -234,8 +215,8 @@ class DecodeConfig(JsonSettings):
             multistep, for few steps: "dpm++2m" (DPM-Solver++, arXiv 2211.01095), or "unipc" (UniPC, arXiv
             2302.04867). All make one evaluation of the model in a step, and the last step is DDIM's.
         num_steps: Steps from `timestep` to the clean end, as many as evaluations, instead of those of a grid.
-        spacing: Where these steps start: "uniform" in time, "quadratic" (closer together near the clean end),
-            or "logsnr", uniform in log(signal / noise).
+        spacing: Where these steps start: "uniform" in time, "quadratic" or "cubic" (closer together near the
+            clean end), or "logsnr", uniform in log(signal / noise).
         guidance_interval: (low, high) in the time that `timestep` is in: guidance is applied where
             low <= time <= high. Elsewhere the conditional model alone is asked, one forward pass instead of
             two (arXiv 2404.07724). None applies it everywhere.

@@ -22,7 +22,7 @@ import torch
 
 from d3hr_datasets.config.checks import check_int, check_number
 from d3hr_datasets.config.json_settings import JsonSettings
-from d3hr_datasets.config.settings import ModelReference
+from d3hr_datasets.config.model_reference import ModelReference
 from d3hr_datasets.diffusion.kinds.kind import ModelKind
 from d3hr_datasets.diffusion.layout import WEIGHTS
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, ModelFormatError, ModelNotFoundError

@@ -20,12 +20,13 @@ from d3hr_datasets.diffusion.conditioning import ClassLabels, Conditioning
 from d3hr_datasets.diffusion.denoiser import Denoiser
 from d3hr_datasets.diffusion.earlier_names import EarlierNames
 from d3hr_datasets.diffusion.fingerprint import inversion_fingerprint
+from d3hr_datasets.diffusion.inversion import invert_latents
 from d3hr_datasets.diffusion.kinds.kind import ModelKind
 from d3hr_datasets.diffusion.kinds.table import DIT
 from d3hr_datasets.diffusion.loading import check_parts, load_parts, vae_halvings
 from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule, open_schedule
 from d3hr_datasets.diffusion.prompts import prompts_of
-from d3hr_datasets.diffusion.solver import denoise_latents, forward_passes, invert_latents
+from d3hr_datasets.diffusion.solver import denoise_latents, forward_passes
 from d3hr_datasets.errors import ConfigError, ModelFormatError
 from d3hr_datasets.numerics.devices import best_device_type, convolution_layout
 from d3hr_datasets.numerics.torch_settings import neutral
@@ -246,7 +247,7 @@ class LatentDiffusion(EarlierNames):
     def invert(
         self, latents: torch.Tensor, class_labels: torch.Tensor, config: InversionConfig
     ) -> dict[float, torch.Tensor]:
-        """Return `solver.invert_latents` of (B, *latent_shape) and (B,), on this model."""
+        """Return `inversion.invert_latents` of (B, *latent_shape) and (B,), on this model."""
         self._check(latents)
         return invert_latents(self.denoiser, latents.to(self.device), class_labels.to(self.device), config)
 

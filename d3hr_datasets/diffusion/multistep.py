@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 import torch
 
-from d3hr_datasets.diffusion.decode_times import log_snr
 from d3hr_datasets.diffusion.noise_schedule import NoiseLevel
+from d3hr_datasets.diffusion.walk_times import log_snr
 from d3hr_datasets.numerics.torch_settings import neutral
 
 

@@ -1,17 +1,14 @@
-"""The deterministic solver in both directions: latents <-> inverted latents.
+"""The deterministic solver: a step between levels of noise, and the walk down to clean latents.
 
 One step over levels of noise, x = signal * x_0 + noise * eps, serves models of betas (then it is DDIM) and of
-flow matching (then it is Euler's on the velocity); `multistep` has steps of second order. `CLEAN` (-1) stands
+flow matching (then it is Euler's on the velocity); `multistep` has steps of second order, `inversion` the
+way up. `CLEAN` (-1) stands
 for VAE latents without noise, one step below timestep 0, so a 50-step grid reaches t = 600 in 31 steps.
 
     symbol of DDIM      here
     x_t                 latents at time t
     sqrt(alpha_t)       schedule.level(t).signal
     eps_theta           predict_noise
-
-diffusers' `DDIMInverseScheduler` is not used: it asks the model for the timestep that a step goes to, one off
-from where the latents are (`noise_timestep="target"` here). By `recipes.evaluate.inversion_methods` its round
-trip has 2.5 times the error of fixed points in as many evaluations; see `docs/reference-differences.md`.
 """
 
 from __future__ import annotations
@@ -24,10 +21,10 @@ import torch
 from d3hr_datasets.config.decode_times import count_forward_passes
 from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
 from d3hr_datasets.config.timesteps import CLEAN
-from d3hr_datasets.diffusion.decode_times import decode_times
 from d3hr_datasets.diffusion.denoiser import Denoiser
 from d3hr_datasets.diffusion.multistep import MultistepSolver
 from d3hr_datasets.diffusion.noise_schedule import NoiseLevel
+from d3hr_datasets.diffusion.walk_times import decode_times
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.numerics.torch_settings import neutral
 
@@ -96,7 +93,7 @@ def step(
     return level_to.signal * clean + level_to.noise * noise
 
 
-def _walk(
+def walk(
     denoiser: Denoiser,
     latents: torch.Tensor,
     class_labels: torch.Tensor,
@@ -119,71 +116,6 @@ def _walk(
         if target in keep:
             kept[target] = latents
     return kept
-
-
-def _walk_fixed_point(
-    denoiser: Denoiser,
-    latents: torch.Tensor,
-    class_labels: torch.Tensor,
-    times: Sequence[float],
-    config: InversionConfig,
-) -> dict[float, torch.Tensor]:
-    """Solve each step for the latents from which denoising comes back to those it started from.
-
-    Source: AIDI (Pan et al., 2023, arXiv 2309.04907); ReNoise (Garibi et al., 2024, arXiv 2403.14602).
-    Differs from them: a step is first guessed with the noise that the one before ended with, and not with
-    an evaluation of its own. So one evaluation in a step, as many as plain DDIM makes, is already at its end.
-    """
-    kept = {times[0]: latents.float()} if times[0] in config.timesteps else {}
-    latents, schedule = latents.float(), denoiser.schedule
-    noise = predict_noise(denoiser, latents, times[0], class_labels, config.guidance_scale)
-    for source, target in itertools.pairwise(times):
-        level_from, level_to = schedule.level(source), schedule.level(target)
-        # The evaluation before the loop is the first of the first step.
-        for _ in range(config.evaluations_per_step - (source == times[0])):
-            reached = step(latents, noise, level_from, level_to)
-            noise = predict_noise(denoiser, reached, target, class_labels, config.guidance_scale)
-        latents = step(latents, noise, level_from, level_to)
-        if target in config.timesteps:
-            kept[target] = latents
-    return kept
-
-
-@neutral()
-def invert_latents(
-    denoiser: Denoiser, latents: torch.Tensor, class_labels: torch.Tensor, config: InversionConfig
-) -> dict[float, torch.Tensor]:
-    """Carry VAE latents up to the times of `config`: in one pass, where all of them are on the grid.
-
-    Source: D3HR, section 4.1; DDIM inversion.
-    Differs from reference: no guidance unless asked for, the model is evaluated at the timestep the latents
-    are at, and the walk starts below timestep 0; `reference_import.imported_inversion` has its settings.
-
-    Args:
-        denoiser: The model.
-        latents: (B, C, H, W), VAE latents x scaling factor.
-        class_labels: (B,) int64, model side.
-        config: Grid, times, guidance.
-
-    Returns:
-        For each of `config.timesteps`, (B, C, H, W) float32.
-
-    Raises:
-        ConfigError: The model has no such grid, or no such time.
-    """
-    kept: dict[float, torch.Tensor] = {}
-    for highest in sorted(config.timesteps, reverse=True):
-        if highest in kept:  # it lies on the way to a higher one
-            continue
-        path = denoiser.schedule.path(highest, config.num_inference_steps, config.grid, config.first_timestep)
-        if config.method == "fixed_point":
-            kept |= _walk_fixed_point(denoiser, latents, class_labels, path, config)
-        else:
-            at_target = config.noise_timestep == "target"
-            kept |= _walk(
-                denoiser, latents, class_labels, path, config, config.timesteps, at_target=at_target
-            )
-    return {time: kept[time] for time in config.timesteps}
 
 
 @neutral()
@@ -211,7 +143,7 @@ def denoise_latents(
     if config.solver != "ddim":
         take_step = MultistepSolver(len(times) - 1, corrects=config.solver == "unipc").step
     lowest = min(1, denoiser.schedule.num_train_timesteps - 1) if config.reference_last_step else CLEAN
-    return _walk(denoiser, inverted_latents, class_labels, times, config, (CLEAN,), take_step, lowest=lowest)[
+    return walk(denoiser, inverted_latents, class_labels, times, config, (CLEAN,), take_step, lowest=lowest)[
         CLEAN
     ]
 
@@ -239,23 +171,3 @@ def forward_passes(denoiser: Denoiser, config: DecodeConfig) -> int:
     check_guidance(denoiser, config)
     times = decode_times(denoiser.schedule, config)[:-1]
     return count_forward_passes(config, times, denoiser.kind.embeds_guidance(denoiser.network))
-
-
-def inversion_passes(denoiser: Denoiser, config: InversionConfig) -> int:
-    """Return how often the network runs to invert an image, as `invert_latents` does; guidance takes two.
-
-    Raises:
-        ConfigError: As `invert_latents`.
-    """
-    evaluations, on_the_way = 0, set()
-    for highest in sorted(config.timesteps, reverse=True):
-        if highest in on_the_way:
-            continue
-        path = denoiser.schedule.path(highest, config.num_inference_steps, config.grid, config.first_timestep)
-        on_the_way |= {*path}
-        if config.method == "fixed_point":  # which asks before its first step, be there one or not
-            evaluations += max(1, config.evaluations_per_step * (len(path) - 1))
-        else:
-            evaluations += len(path) - 1
-    doubled = config.guidance_scale != 1 and not denoiser.kind.embeds_guidance(denoiser.network)
-    return evaluations * (2 if doubled else 1)

@@ -17,6 +17,7 @@ from torch.utils.data import Subset
 
 from d3hr_datasets import Artifact, __version__
 from d3hr_datasets.build import BuildPlan, BuildSettings, ClassOptions, ModelOptions, plan_build
+from d3hr_datasets.config.decode_steps import Spacing
 from d3hr_datasets.config.settings import InversionMethod
 from d3hr_datasets.diffusion.layout import INDEX, PARTS
 from d3hr_datasets.image_sets.real_images import HELD_OUT, fashion_mnist, split_indices
@@ -45,6 +46,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/build-fashion-mnist"))
     parser.add_argument("--timesteps", type=int, nargs="+", default=[200, 400])
     parser.add_argument("--steps", type=int, default=25, help="steps of the DDIM grid")
+    parser.add_argument("--num-steps", type=int, help="of inversion to each timestep, instead of the grid's")
+    parser.add_argument("--spacing", choices=get_args(Spacing), default="uniform", help="of --num-steps")
     parser.add_argument("--method", choices=get_args(InversionMethod), default="ddim", help="of inversion")
     parser.add_argument(
         "--evaluations-per-step", type=int, default=1, help="more than 1 for fixed_point only"
@@ -84,6 +87,8 @@ def plan_images(arguments: argparse.Namespace) -> BuildPlan:
     settings = BuildSettings(
         timesteps=tuple(arguments.timesteps),
         num_inference_steps=arguments.steps,
+        num_steps=arguments.num_steps,
+        spacing=arguments.spacing,
         method=arguments.method,
         evaluations_per_step=arguments.evaluations_per_step,
         num_modes=arguments.modes,

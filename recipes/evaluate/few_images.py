@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from d3hr_datasets.build import BuildSettings, ClassOptions, plan_build
-from d3hr_datasets.build.build_settings import NamedShrinkage
+from d3hr_datasets.build.shrinkage_choice import NamedShrinkage
 from d3hr_datasets.classes.folders import class_folders
 from d3hr_datasets.experiments.table_rows import Row
 from d3hr_datasets.experiments.train_table import students_at_a_time, summarize, train_all

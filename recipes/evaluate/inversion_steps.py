@@ -2,15 +2,16 @@
 
     python -m recipes.evaluate.inversion_steps
 
-The same held-out training images are inverted on grids of few to many steps, and the statistics of each class
-are compared with those of the finest grid. The unit is the standard error that the statistics have
-anyway, since a class is a sample of its images: below 1 a better inversion shows in nothing. Writes
-`hub/results/inversion_steps.json`.
+The same held-out training images are inverted in few to many steps, on grids and counted from the clean end
+with several spacings, and the statistics of each class are compared with those of a far finer walk. The unit
+is the standard error that the statistics have anyway, since a class is a sample of its images: below 1 a
+better inversion shows in nothing. Writes `hub/results/inversion_steps.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from typing import Any, get_args
 
 import torch
@@ -19,10 +20,11 @@ from tqdm import tqdm
 from d3hr_datasets import Artifact, ClassGaussians, InversionConfig
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.build.moments import RunningMoments
+from d3hr_datasets.config.decode_steps import Spacing
 from d3hr_datasets.config.settings import InversionMethod
+from d3hr_datasets.diffusion.inversion import inversion_passes
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_model_range
-from d3hr_datasets.diffusion.solver import inversion_passes
 from d3hr_datasets.image_sets.real_images import load_images
 from d3hr_datasets.students.selection import random_per_class
 from recipes.common.errors import RecipeError
@@ -31,7 +33,7 @@ from recipes.common.program import program
 from recipes.common.results import write_results
 
 BATCH = 100
-FINEST, FINEST_EVALUATIONS = 250, 2  # steps of the reference, and its evaluations in each
+FINEST = 100  # steps of the reference, of second order and closer together near the clean end
 
 
 def statistics(
@@ -63,19 +65,18 @@ def errors(found: ClassGaussians, wanted: ClassGaussians, class_size: int) -> di
     }
 
 
-def ways(timestep: float, steps: list[int], evaluations: list[int]) -> dict[str, InversionConfig]:
-    """Return the ways to invert by name; fixed points with one evaluation cost what DDIM costs."""
+def ways(
+    timestep: float, grids: list[int], steps: list[int], spacings: list[Spacing]
+) -> dict[str, InversionConfig]:
+    """Return the ways to invert by name: every method, on grids, and in steps that are counted."""
     found: dict[str, InversionConfig] = {}
-    for number in steps:
-        for method in get_args(InversionMethod):
-            for each in evaluations if method == "fixed_point" else [1]:
-                name = f"{method}, grid of {number}" + (f", {each} evaluations a step" if each > 1 else "")
-                found[name] = InversionConfig(
-                    timesteps=(timestep,),
-                    num_inference_steps=number,
-                    method=method,
-                    evaluations_per_step=each,
-                )
+    for method in get_args(InversionMethod):
+        for grid in grids:
+            found[f"{method}, grid of {grid}"] = InversionConfig((timestep,), grid, method=method)
+        for spacing, number in itertools.product(spacings, steps):
+            found[f"{method}, {spacing}, {number} steps"] = InversionConfig(
+                (timestep,), method=method, num_steps=number, spacing=spacing
+            )
     return found
 
 
@@ -89,9 +90,10 @@ def main() -> None:
     parser.add_argument(
         "--class-size", type=int, default=6000, help="images whose standard error is the unit"
     )
-    parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 25, 50, 100], help="of the grids")
+    parser.add_argument("--grids", type=int, nargs="*", default=[25, 50], help="steps of whole grids")
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 6, 8, 11, 20], help="that are counted")
     parser.add_argument(
-        "--evaluations", type=int, nargs="+", default=[1, 2], help="in a step of fixed points"
+        "--spacings", nargs="+", choices=get_args(Spacing), default=["uniform", "quadratic", "cubic"]
     )
     parser.add_argument("--output", default="hub/results/inversion_steps.json")
     arguments = parser.parse_args()
@@ -99,29 +101,25 @@ def main() -> None:
     artifact = Artifact.load(arguments.artifact)
     model = load_model(artifact)
     timestep = artifact.info.decode.timestep
-    bad = [number for number in arguments.steps if timestep % (1000 / number)]
+    bad = [number for number in arguments.grids if timestep % (1000 / number)]
     if bad:
-        raise RecipeError(f"timestep {timestep:g} is not on grids of {bad} steps; give others with --steps")
+        raise RecipeError(f"timestep {timestep:g} is not on grids of {bad} steps; give others with --grids")
     images, labels, _ = load_images("fashion-mnist", "held-out", 28, 1)
     chosen = random_per_class(labels, arguments.images, 0)
     pixels = to_model_range(images[chosen], artifact.info.padding)
     latents = torch.cat([model.encode(batch) for batch in pixels.split(BATCH)])
     labels = labels[chosen]
-    finest = InversionConfig(
-        timesteps=(timestep,),
-        num_inference_steps=FINEST,
-        method="fixed_point",
-        evaluations_per_step=FINEST_EVALUATIONS,
-    )
+    finest = InversionConfig((timestep,), method="adams", num_steps=FINEST, spacing="quadratic")
     wanted = statistics(model, latents, labels, finest)
     results: dict[str, Any] = {}
-    for name, config in tqdm(ways(timestep, arguments.steps, arguments.evaluations).items()):
+    compared = ways(timestep, arguments.grids, arguments.steps, arguments.spacings)
+    for name, config in tqdm(compared.items()):
         off = errors(statistics(model, latents, labels, config), wanted, arguments.class_size)
         results[name] = {"evaluations": inversion_passes(model.denoiser, config), **off}
         print(name, results[name], flush=True)
     write_results(
         arguments.output,
-        {**vars(arguments), "timestep": timestep, "finest": [FINEST, FINEST_EVALUATIONS]},
+        {**vars(arguments), "timestep": timestep, "finest": finest.to_dict()},
         results,
     )
 

@@ -21,6 +21,7 @@ CONFIGS: list[Any] = [
         timesteps=(-1, 600), guidance_scale=4.0, noise_timestep="target", latent="sample", seed=3
     ),
     InversionConfig(timesteps=(600,), method="fixed_point", evaluations_per_step=3),
+    InversionConfig(timesteps=(600,), method="adams", num_steps=6, spacing="cubic"),
     GroupSamplingConfig(method="search", seed=7, num_candidates=10, skewness_weight=0.1),
     DecodeConfig(timestep=600, num_inference_steps=50, guidance_scale=1.5, reference_off_by_one=True),
 ]
@@ -102,6 +103,9 @@ def test_from_dict_wants_every_needed_field() -> None:
         (InversionConfig, {"timesteps": (0,), "noise_timestep": "both"}, "noise_timestep"),
         (InversionConfig, {"timesteps": (0,), "latent": "median"}, "latent"),
         (InversionConfig, {"timesteps": (0,), "seed": -1}, "seed"),
+        (InversionConfig, {"timesteps": (0,), "num_steps": 0}, "num_steps"),
+        (InversionConfig, {"timesteps": (0,), "num_steps": 1.0}, "num_steps"),
+        (InversionConfig, {"timesteps": (0,), "num_steps": 6, "spacing": "even"}, "spacing"),
         (GroupSamplingConfig, {"method": "best"}, "method"),
         (GroupSamplingConfig, {"seed": 1.0}, "seed"),
         (GroupSamplingConfig, {"num_candidates": 0}, "num_candidates"),
@@ -194,6 +198,10 @@ def test_plain_ddim_is_written_as_before_there_was_a_choice() -> None:
         ({"evaluations_per_step": 2}, "must be 1 with method='ddim'"),
         ({"method": "fixed_point", "evaluations_per_step": 0}, "evaluations_per_step must be from 1"),
         ({"method": "fixed_point", "noise_timestep": "target"}, "noise_timestep is of the method 'ddim'"),
+        ({"method": "adams", "noise_timestep": "target"}, "noise_timestep is of the method 'ddim'"),
+        ({"method": "adams", "evaluations_per_step": 2}, "must be 1 with method='adams'"),
+        ({"spacing": "cubic"}, "give num_steps, too"),
+        ({"num_steps": 6, "first_timestep": 0}, "counts from the clean end"),
     ],
 )
 def test_inversion_methods_are_checked(options: dict[str, Any], message: str) -> None:

@@ -144,9 +144,24 @@ def test_a_build_says_how_to_decode(photos: Path, tiny_artifact: Path, tmp_path:
     assert read_document(tmp_path / "usual")["format"] == 1
 
 
+def test_a_build_inverts_in_few_steps_and_says_so(photos: Path, tiny_artifact: Path, tmp_path: Path) -> None:
+    options = ("--num-steps", 6, "--spacing", "cubic", "--inversion", "adams")
+    made = d3hr(*_build(photos, tiny_artifact / "model", tmp_path / "few", *options))
+    assert made.exit_code == 0, made.output
+    assert read_document(tmp_path / "few")["format"] == 2
+    inversion = Artifact.load(tmp_path / "few").info.inversion
+    assert (inversion.num_steps, inversion.spacing, inversion.method) == (6, "cubic", "adams")
+    described = d3hr("info", tmp_path / "few").output
+    assert "6 steps to each time, cubic in time" in described
+    assert "second order" in described
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (("--num-steps", 1001), "--num-steps must be from 1 to 1000, not 1001"),
+        (("--spacing", "cubic"), "give --num-steps, too"),
+        (("--reference", "--num-steps", 4), "--reference sets what"),
         (("--decode-num-steps", 402), "--decode-num-steps must be from 1 to 401, not 402"),
         (("--decode-spacing", "logsnr"), "give --decode-num-steps, too"),
         (("--decode-guidance-interval", 3, 1), "--decode-guidance-interval must be (low, high)"),

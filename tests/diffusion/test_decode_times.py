@@ -12,9 +12,9 @@ import torch
 
 from d3hr_datasets import DecodeConfig
 from d3hr_datasets.config.decode_times import known_forward_passes
-from d3hr_datasets.diffusion.decode_times import decode_times, log_snr
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.noise_schedule import BetaSchedule
+from d3hr_datasets.diffusion.walk_times import decode_times, log_snr
 from d3hr_datasets.errors import ConfigError
 from tests.support.fake_transformer import ddim_scheduler
 from tests.support.kinds import Kinds

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from d3hr_datasets import InversionConfig
-from d3hr_datasets.diffusion.solver import inversion_passes
+from d3hr_datasets.diffusion.inversion import inversion_passes
 from tests.support.tiny import tiny_model
 
 FIXED: dict[str, Any] = {"method": "fixed_point"}
@@ -23,6 +23,11 @@ FIXED: dict[str, Any] = {"method": "fixed_point"}
         ((200, 400), {**FIXED, "evaluations_per_step": 3}),
         ((-1,), FIXED),
         ((200, 400), {"first_timestep": 0}),
+        ((400,), {"method": "adams"}),
+        ((-1,), {"method": "adams"}),
+        ((200, 400), {**FIXED, "num_steps": 6, "spacing": "cubic"}),
+        ((0, 400), {"method": "adams", "num_steps": 6, "spacing": "quadratic"}),
+        ((400,), {"num_steps": 5, "spacing": "logsnr"}),
     ],
 )
 def test_passes_are_those_that_are_made(timesteps: tuple[int, ...], options: dict[str, Any]) -> None:

@@ -10,11 +10,11 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from d3hr_datasets import DecodeConfig
-from d3hr_datasets.diffusion.decode_times import decode_times
 from d3hr_datasets.diffusion.denoiser import Denoiser
 from d3hr_datasets.diffusion.multistep import MultistepSolver
 from d3hr_datasets.diffusion.noise_schedule import NoiseLevel
 from d3hr_datasets.diffusion.solver import denoise_latents
+from d3hr_datasets.diffusion.walk_times import decode_times
 from tests.support.fake_transformer import (
     LABELS,
     FakeTransformer,

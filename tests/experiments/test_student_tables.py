@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.errors import ConfigError, D3HRError
 from d3hr_datasets.experiments import table_rows, train_table
+from d3hr_datasets.experiments.kept_rows import kept_rows
 from d3hr_datasets.experiments.student_run import run_student
 from d3hr_datasets.experiments.student_settings import StudentSettings
 from d3hr_datasets.experiments.table_files import markdown, pick, score, write_table
@@ -105,6 +106,26 @@ def test_a_table_is_trained_and_written(
     assert lrs["value"] == pytest.approx((math.exp(alpha) - math.exp(-1)) / (math.e - math.exp(-1)))
     text = output.with_suffix(".md").read_text()
     assert f"| random real, ipc 2 | {sum(two) / 2:.1f} ± " in text and "two (LRS)" in text
+    _check_what_is_kept(table_file, output.with_suffix(".json"), document["rows"])
+
+
+def _check_what_is_kept(table_file: Path, written: Path, before: list[dict[str, Any]]) -> None:
+    """Check which rows of a table are found again: those that nothing changed for."""
+    rows = expand(load_table(table_file, ["learning_rate=0.02"]))
+    kept = kept_rows(written, rows, 2)
+    assert [kept[row["name"]] for row in before] == [{"made_by": "command", **row} for row in before]
+    assert kept_rows(written, rows, 1) == kept_rows(written.with_name("none.json"), rows, 2) == {}
+    other = expand(load_table(table_file, ["learning_rate=0.03"]))
+    weighted = expand(load_table(table_file, ["learning_rate=0.02", "weights=true"]))
+    assert kept_rows(written, other, 2) == kept_rows(written, weighted, 2) == {}
+    document = json.loads(written.read_text())
+    del document["rows"][0]["settings"]["weights"]  # of before there was a choice
+    document["rows"][1]["inputs"]["real test"] = "others"
+    written.write_text(json.dumps(document))
+    assert list(kept_rows(written, rows, 2)) == ["random real, ipc 1", "everything"]
+    written.write_text("[]")
+    with pytest.raises(D3HRError):
+        kept_rows(written, rows, 2)
 
 
 def test_tables_are_checked(table_file: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.d3hr_json import METADATA
 from d3hr_datasets.artifact.facts import CARD
 from d3hr_datasets.cli.app import app
-from d3hr_datasets.config.settings import ModelReference
+from d3hr_datasets.config.model_reference import ModelReference
 from d3hr_datasets.dataset.artifact_registry import RegistryRow
 from d3hr_datasets.dataset.card_head import ImageFiles
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, PublishError

@@ -22,13 +22,18 @@ def test_an_error_of_one_standard_error_is_one() -> None:
 
 
 def test_what_is_compared_costs_what_its_name_says() -> None:
-    found = ways(400, [5, 10], [1, 2])
+    found = ways(400, [5], [4, 8], ["uniform", "cubic"])
     assert list(found) == [
-        "ddim, grid of 5",
-        "fixed_point, grid of 5",
-        "fixed_point, grid of 5, 2 evaluations a step",
-        "ddim, grid of 10",
-        "fixed_point, grid of 10",
-        "fixed_point, grid of 10, 2 evaluations a step",
+        f"{method}, {walk}"
+        for method in ("ddim", "fixed_point", "adams")
+        for walk in (
+            "grid of 5",
+            "uniform, 4 steps",
+            "uniform, 8 steps",
+            "cubic, 4 steps",
+            "cubic, 8 steps",
+        )
     ]
+    assert found["adams, cubic, 8 steps"].num_steps == 8
+    assert found["ddim, grid of 5"].num_inference_steps == 5
     assert all(config.timesteps == (400,) for config in found.values())

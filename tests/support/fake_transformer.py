@@ -12,9 +12,10 @@ from diffusers import DDIMScheduler
 from d3hr_datasets import DecodeConfig, InversionConfig
 from d3hr_datasets.diffusion.conditioning import ClassLabels
 from d3hr_datasets.diffusion.denoiser import Denoiser
+from d3hr_datasets.diffusion.inversion import invert_latents
 from d3hr_datasets.diffusion.kinds.table import DIT
 from d3hr_datasets.diffusion.noise_schedule import BetaSchedule, NoiseLevel
-from d3hr_datasets.diffusion.solver import denoise_latents, invert_latents, predict_noise
+from d3hr_datasets.diffusion.solver import denoise_latents, predict_noise
 
 NULL = 7
 

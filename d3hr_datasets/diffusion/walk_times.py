@@ -1,4 +1,4 @@
-"""The walk from inverted latents down to clean ones: settings and a model's schedule -> times."""
+"""The walks between clean latents and inverted ones: settings and a model's schedule -> times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from d3hr_datasets.config.decode_steps import apart, counted_times
 from d3hr_datasets.config.decode_times import known_times, start_time
-from d3hr_datasets.config.settings import DecodeConfig
+from d3hr_datasets.config.settings import DecodeConfig, InversionConfig
 from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.diffusion.noise_schedule import NoiseLevel, NoiseSchedule
 
@@ -23,7 +23,26 @@ def decode_times(schedule: NoiseSchedule, config: DecodeConfig) -> tuple[float, 
     # On the finest grid is every time there is; this refuses all others.
     schedule.path(config.timestep, schedule.num_train_timesteps, config.grid)
     times = known_times(config, schedule.num_train_timesteps)
-    return (*(_uniform_in_log_snr(schedule, config) if times is None else times), CLEAN)
+    if times is None:
+        times = _uniform_in_log_snr(schedule, config.timestep, config.num_steps or 1)
+    return (*times, CLEAN)
+
+
+def inversion_times(schedule: NoiseSchedule, config: InversionConfig, time: float) -> tuple[float, ...]:
+    """Return the ascending times of the walk up to one of the times whose statistics are kept.
+
+    Counted steps are fewer where there are fewer timesteps below.
+
+    Raises:
+        ConfigError: As `decode_times`.
+    """
+    if config.num_steps is None or time == CLEAN:
+        return schedule.path(time, config.num_inference_steps, config.grid, config.first_timestep)
+    schedule.path(time, schedule.num_train_timesteps, config.grid)
+    steps = config.num_steps if config.grid == "flow" else min(config.num_steps, int(time) + 1)
+    if config.spacing == "logsnr":
+        return (CLEAN, *_uniform_in_log_snr(schedule, time, steps)[::-1])
+    return (CLEAN, *counted_times(time, steps, config.spacing, config.grid))
 
 
 def log_snr(level: NoiseLevel) -> float:
@@ -31,20 +50,21 @@ def log_snr(level: NoiseLevel) -> float:
     return math.inf if level.noise == 0 else math.log(level.signal / level.noise)
 
 
-def _uniform_in_log_snr(schedule: NoiseSchedule, config: DecodeConfig) -> tuple[float, ...]:
+def _uniform_in_log_snr(schedule: NoiseSchedule, start: float, steps: int) -> tuple[float, ...]:
     """Return descending times, uniform in log(signal / noise) from the start to the lowest time with noise.
 
     That is timestep 0, or of flow matching the lowest sigma that a model is trained at, 1 / timesteps.
     """
-    steps, start = config.num_steps or 1, config.timestep
-    if config.grid == "flow":
+    if steps == 1:
+        return (start,)
+    if schedule.grid_kind == "flow":
         lowest = min(1 / schedule.num_train_timesteps, start / 2)
         wanted = _between(log_snr(schedule.level(start)), log_snr(schedule.level(lowest)), steps)
         return (start, *(1 / (1 + math.exp(value)) for value in wanted[1:]))
     known = {time: log_snr(schedule.level(time)) for time in range(int(start) + 1)}
     noisy = [time for time, value in known.items() if value < math.inf] or [int(start)]
     if known[noisy[-1]] == math.inf:  # nothing is left to remove
-        return counted_times(start, steps, "uniform", config.grid)[::-1]
+        return counted_times(start, steps, "uniform", schedule.grid_kind)[::-1]
     wanted = _between(known[noisy[-1]], known[noisy[0]], steps)
     nearest = [min(noisy, key=lambda time: abs(known[time] - value)) for value in reversed(wanted)]
     return apart(nearest)[::-1]

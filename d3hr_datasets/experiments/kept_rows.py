@@ -1,0 +1,57 @@
+"""Rows of a table that is there, where training them again would repeat them: a table -> rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.experiments.student_inputs import fingerprints
+from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
+from d3hr_datasets.experiments.table_rows import Row
+from d3hr_datasets.io.untrusted_files import read_json
+
+# What is told by the fingerprints of a student's inputs, wherever they lie.
+PLACES = ("artifact", "teacher", "teacher_weights")
+
+
+def kept_rows(table: Path, rows: list[Row], seeds: int) -> dict[str, dict[str, Any]]:
+    """Return rows of an earlier run whose students would be the same today, by name.
+
+    They have the same name, settings, seeds and inputs (artifact, teacher, real images). The code is taken to
+    be the same. Each says the command that made it, as `made_by`.
+
+    Args:
+        table: JSON file of the table, which need not be there.
+        rows: As they are asked for now.
+        seeds: Students of each.
+
+    Raises:
+        ConfigError: The file is no table.
+    """
+    if not table.exists():
+        return {}
+    document = read_json(table)
+    if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
+        raise ConfigError(f"{table} is no table of students: give another output, or do not keep its rows")
+    earlier = {row["name"]: row for row in document["rows"]}
+    kept = {}
+    for row in rows:
+        found = earlier.get(row.name)
+        if found is not None and _is_same(found, row.student(0), seeds):
+            kept[row.name] = {"made_by": document["command"], **found}
+    return kept
+
+
+def _is_same(row: dict[str, Any], settings: StudentSettings, seeds: int) -> bool:
+    """Return whether a row says what students of these settings, with seeds from 0, would say."""
+    earlier = dict(row["settings"])
+    if earlier.pop("seed") != list(range(seeds)) or row["inputs"] != fingerprints(settings):
+        return False
+    now = json.loads(json.dumps(dataclasses.asdict(settings)))
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    names = set(now) - {"seed", *NOT_OF_THE_RESULT, *PLACES}
+    # What did not exist then was as it is by default.
+    return all(earlier.get(name, defaults[name]) == now[name] for name in names)
