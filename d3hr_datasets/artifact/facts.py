@@ -156,7 +156,7 @@ def inversion_facts(inversion: InversionConfig) -> dict[str, str]:
     )
     steps = f"{inversion.num_inference_steps} steps of"
     if inversion.num_steps is not None:
-        steps = f"{inversion.num_steps} steps to each time, {SPACINGS[inversion.spacing]}, of"
+        steps = f"{inversion.num_steps} steps to the highest time, {SPACINGS[inversion.spacing]}, of"
     return {
         "inversion": (FLOW_METHODS if inversion.grid == "flow" else METHODS)[inversion.method],
         "inverted latents": f"{latent}, taken {first} and carried to {_times(inversion)}",

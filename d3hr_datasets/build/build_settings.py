@@ -7,6 +7,7 @@ inversion and decoding are made of them where the model's schedule is known.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.info_texts import MAX_TEXT
 from d3hr_datasets.artifact.tolerance import check_share
+from d3hr_datasets.build.given_times import PAPERS_TIMESTEP, check_known_time, check_time
 from d3hr_datasets.build.shrinkage_choice import Shrinkage, check_shrinkage
 from d3hr_datasets.config.budgets import Budget, complete_budgets
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
-from d3hr_datasets.config.decode_steps import Solver, Spacing
+from d3hr_datasets.config.decode_steps import GRID_STEPS, Solver, Spacing
+from d3hr_datasets.config.defaults import INVERSION_STEPS
 from d3hr_datasets.config.settings import (
     DecodeConfig,
     InversionConfig,
@@ -26,7 +29,6 @@ from d3hr_datasets.config.settings import (
     NoiseTimestep,
     PosteriorLatent,
 )
-from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text
 from d3hr_datasets.io.untrusted_files import read_json_argument
@@ -34,8 +36,6 @@ from d3hr_datasets.version import __version__
 
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule
-
-PAPERS_TIMESTEP = 600  # of 1000
 
 # What `reference` says itself.
 SET_BY_REFERENCE = (
@@ -65,9 +65,10 @@ class BuildSettings:
     Args:
         timesteps: Times to keep statistics of: timesteps, integers, or of a flow-matching model sigmas,
             floats. By default that of the model's schedule which is nearest to the paper's, 600 of 1000.
-        num_inference_steps: Steps of the whole grid, of inversion and decoding.
-        num_steps: Steps of inversion to each time, instead of those of the grid.
-        spacing: How these are spaced.
+        num_inference_steps: Steps of the whole grid, of inversion and decoding; 50 by default, for decoding.
+        num_steps: Steps of inversion to the highest time, instead of those of the grid. By default
+            `INVERSION_STEPS` where nothing is said of the grid, but for "ddim", which has it as in the paper.
+        spacing: How these are spaced; "cubic" by default.
         guidance_scale: Guidance while inverting, 1 is none; this and the next five as `InversionConfig`.
         method: The more exact inversion, the paper's at the same cost, or one of second order.
         evaluations_per_step: Of the model.
@@ -100,9 +101,9 @@ class BuildSettings:
     """
 
     timesteps: tuple[float, ...] | None = None
-    num_inference_steps: int = 50
+    num_inference_steps: int | None = None
     num_steps: int | None = None
-    spacing: Spacing = "uniform"
+    spacing: Spacing | None = None
     guidance_scale: float = 1.0
     method: InversionMethod = "fixed_point"
     evaluations_per_step: int = 1
@@ -130,7 +131,7 @@ class BuildSettings:
         if self.license_name is not None:
             check_text("license_name", self.license_name, MAX_TEXT)  # before hours of work
         if self.decode_timestep is not None:
-            _check_time(self.decode_timestep)
+            check_time(self.decode_timestep)
         check_number("decode_guidance_scale", self.decode_guidance_scale, 0.0)
         check_choice("decode_solver", self.decode_solver, Solver)
         check_choice("decode_spacing", self.decode_spacing, Spacing)
@@ -164,11 +165,11 @@ class BuildSettings:
         if self.timesteps is None:
             if self.reference:
                 return (PAPERS_TIMESTEP,)
-            return (schedule.default_time(self.num_inference_steps),)
+            return (schedule.default_time(self.grid_steps),)
         for time in self.timesteps if isinstance(self.timesteps, tuple) else ():
-            _check_known("timestep", time, schedule)
+            check_known_time("timestep", time, schedule)
         if self.decode_timestep is not None:
-            _check_known("decode_timestep", self.decode_timestep, schedule)
+            check_known_time("decode_timestep", self.decode_timestep, schedule)
         return self.timesteps
 
     def inversion(self, schedule: NoiseSchedule) -> InversionConfig:
@@ -177,9 +178,12 @@ class BuildSettings:
         Raises:
             ConfigError: A value is not accepted.
         """
+        num_steps = self.num_steps
+        if num_steps is None and self.num_inference_steps is None and self.method != "ddim":
+            num_steps = None if self.reference else INVERSION_STEPS
         config = InversionConfig(
             timesteps=self.times(schedule),
-            num_inference_steps=self.num_inference_steps,
+            num_inference_steps=self.grid_steps,
             num_train_timesteps=schedule.num_train_timesteps,
             guidance_scale=self.guidance_scale,
             noise_timestep=self.noise_timestep,
@@ -187,8 +191,8 @@ class BuildSettings:
             seed=self.seed,
             method=self.method,
             evaluations_per_step=self.evaluations_per_step,
-            num_steps=self.num_steps,
-            spacing=self.spacing,
+            num_steps=num_steps,
+            spacing=self.spacing or ("uniform" if num_steps is None else "cubic"),
             grid="ddim" if self.reference else schedule.grid_kind,
             shift=None if self.reference else schedule.shift,
         )
@@ -197,18 +201,26 @@ class BuildSettings:
         return config
 
     def decode(self, inversion: InversionConfig) -> DecodeConfig:
-        """Return how images that were inverted so are decoded."""
+        """Return how images that were inverted so are decoded.
+
+        Raises:
+            ConfigError: A value is not accepted.
+        """
         time = inversion.timesteps[-1] if self.decode_timestep is None else self.decode_timestep
-        return DecodeConfig(
-            time,
-            self.num_inference_steps if self.decode_num_steps is None else None,
-            self.decode_guidance_scale,
-            grid=inversion.grid,
-            solver=self.decode_solver,
-            num_steps=self.decode_num_steps,
-            spacing=self.decode_spacing,
-            guidance_interval=self.decode_guidance_interval,
-        )
+        try:
+            return DecodeConfig(
+                time,
+                self.grid_steps if self.decode_num_steps is None else None,
+                self.decode_guidance_scale,
+                grid=inversion.grid,
+                solver=self.decode_solver,
+                num_steps=self.decode_num_steps,
+                spacing=self.decode_spacing,
+                guidance_interval=self.decode_guidance_interval,
+            )
+        except ConfigError as error:  # by the names that they have here
+            said = re.sub(r"\b(num_steps|spacing|guidance_interval)\b", r"decode_\1", str(error))
+            raise ConfigError(said) from error
 
     def with_budgets(self, info: ArtifactInfo) -> ArtifactInfo:
         """Return a description with the rules for sets of few images per class.
@@ -218,6 +230,11 @@ class BuildSettings:
         """
         rules = complete_budgets(self.budgets, info.decode, info.default_sampling)
         return dataclasses.replace(info, budgets=rules)
+
+    @property
+    def grid_steps(self) -> int:
+        """Steps of the whole grid."""
+        return GRID_STEPS if self.num_inference_steps is None else self.num_inference_steps
 
     @property
     def shrinkage_used(self) -> Shrinkage:
@@ -252,35 +269,3 @@ class ClassOptions:
             raise ConfigError(f"class_list must name a list or a file, not {self.class_list!r:.80}")
         if self.class_map is not None and not isinstance(self.class_map, Mapping | str | Path):
             raise ConfigError(f"class_map must be a mapping or a file, not {self.class_map!r:.80}")
-
-
-def _check_time(time: object) -> None:
-    """Check a time without knowing the model: an integer from -1, or a sigma."""
-    if isinstance(time, float):
-        if not 0 < time < 1:
-            raise ConfigError(
-                f"decode_timestep must be a timestep, an integer, or a sigma between 0 and 1, not {time!r}"
-            )
-        return
-    check_int("decode_timestep", time, CLEAN)
-
-
-def _check_known(name: str, time: object, schedule: NoiseSchedule) -> None:
-    """Check that a time is of the kind that a model's are.
-
-    Raises:
-        ConfigError: It is not; the message says what is accepted.
-    """
-    is_sigma = isinstance(time, float) and 0 < time < 1
-    if schedule.grid_kind == "flow" and not is_sigma and time != CLEAN:
-        raise ConfigError(
-            f"{name} {time!r} is none of the model's times, which are sigmas, the share of noise (flow "
-            f"matching); accepted: a number between 0 and 1, such as 0.6; {CLEAN} stands for latents without "
-            "noise"
-        )
-    if schedule.grid_kind != "flow" and isinstance(time, float):
-        raise ConfigError(
-            f"{name} {time!r} is none of the model's times, which are timesteps; accepted: an integer from "
-            f"{CLEAN} (latents without noise) to {schedule.num_train_timesteps - 1}, such as "
-            f"{PAPERS_TIMESTEP}"
-        )

@@ -43,7 +43,7 @@ def curate(
         Literal["herding", "facility_location", "random"], typer.Option(help="How they are put in order.")
     ] = "herding",
     mode_spread: Annotated[
-        float | None, typer.Option(help="Factor on the standard deviation within modes. [1.15]")
+        float | None, typer.Option(help="Factor on the standard deviation within modes. [1]")
     ] = None,
     difficulty_weight: Annotated[
         float, typer.Option(min=0, help="How much images are preferred that are easy for the teacher.")

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from d3hr_datasets.build.build_settings import PAPERS_TIMESTEP, BuildSettings
+from d3hr_datasets.build.build_settings import BuildSettings
+from d3hr_datasets.build.given_times import PAPERS_TIMESTEP
 from d3hr_datasets.cli_common.artifact_options import (
     AllowBinOption,
     ClassListOption,

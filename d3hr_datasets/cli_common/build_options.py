@@ -46,14 +46,17 @@ TimestepsOption = Annotated[
         "[600 of 1000, or 0.6]",
     ),
 ]
-StepsOption = Annotated[int, typer.Option(min=1, help="Steps of the whole grid.")]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Steps of the whole grid, of inversion and decoding. [decoding: 50]"),
+]
 NumStepsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Steps of inversion to each time, instead of those of the grid."),
+    typer.Option(min=1, help="Steps of inversion, instead of those of a grid. [6; of ddim, those of a grid]"),
 ]
 SpacingOption = Annotated[
-    Literal["uniform", "quadratic", "cubic", "logsnr"],
-    typer.Option(help="How --num-steps are spaced; cubic is closest together near the clean end."),
+    Literal["uniform", "quadratic", "cubic", "logsnr"] | None,
+    typer.Option(help="How --num-steps are spaced; cubic is closest together near the clean end. [cubic]"),
 ]
 GuidanceOption = Annotated[float, typer.Option(help="Guidance while inverting; 1 is none.")]
 InversionOption = Annotated[

@@ -25,7 +25,7 @@ class CurationSettings:
             as often as the class has, which is what herding aims at for every size. Which of them makes the
             better students is not measured yet.
         seed: Of all candidates.
-        mode_spread: Factor on the standard deviation within modes; by default that of "modes", 1.15. None is
+        mode_spread: Factor on the standard deviation within modes; by default that of "modes", 1. None is
             the only choice where the artifact stores no modes.
         difficulty_weight: How much images are preferred whose class is easy to tell for the teacher. 0 asks
             for the features only. No more of difficulty is looked at: see `order_candidates`.

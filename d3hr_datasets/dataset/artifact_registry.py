@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from d3hr_datasets.config.defaults import INVERSION_STEPS
 from d3hr_datasets.errors import ArtifactNotFoundError, ConfigError, TeacherError
 
 # Of DiT-XL/2 at 256 pixels: `python -m recipes.evaluate.flops`. `recipes/IMAGENET.md` says more.
@@ -39,7 +40,7 @@ class RegistryRow:
     repo_id: str | None = None
     revision: str | None = None
     num_images: int = 0
-    num_evaluations: int = 31
+    num_evaluations: int = INVERSION_STEPS
     sha256: str | None = None
 
     def __post_init__(self) -> None:

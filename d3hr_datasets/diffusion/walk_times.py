@@ -31,7 +31,8 @@ def decode_times(schedule: NoiseSchedule, config: DecodeConfig) -> tuple[float, 
 def inversion_times(schedule: NoiseSchedule, config: InversionConfig, time: float) -> tuple[float, ...]:
     """Return the ascending times of the walk up to one of the times whose statistics are kept.
 
-    Counted steps are fewer where there are fewer timesteps below.
+    A walk of counted steps also stops at the lower ones of them, at the cost of a step each. It has fewer
+    steps where there are fewer timesteps below.
 
     Raises:
         ConfigError: As `decode_times`.
@@ -41,8 +42,11 @@ def inversion_times(schedule: NoiseSchedule, config: InversionConfig, time: floa
     schedule.path(time, schedule.num_train_timesteps, config.grid)
     steps = config.num_steps if config.grid == "flow" else min(config.num_steps, int(time) + 1)
     if config.spacing == "logsnr":
-        return (CLEAN, *_uniform_in_log_snr(schedule, time, steps)[::-1])
-    return (CLEAN, *counted_times(time, steps, config.spacing, config.grid))
+        counted = _uniform_in_log_snr(schedule, time, steps)
+    else:
+        counted = counted_times(time, steps, config.spacing, config.grid)
+    kept = (lower for lower in config.timesteps if lower < time)
+    return tuple(sorted({CLEAN, *counted, *kept}))
 
 
 def log_snr(level: NoiseLevel) -> float:

@@ -16,7 +16,7 @@ from d3hr_datasets.artifact.d3hr_json import METADATA
 from d3hr_datasets.dataset.artifact_registry import REGISTRY, registered_artifact
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.own_images import settings_of_images
-from d3hr_datasets.image_sets.training_sets import GROUPS
+from d3hr_datasets.image_sets.training_set_settings import GROUPS
 from d3hr_datasets.io.paths import expand_user
 
 GENERATED = ("raw_diffusion", *GROUPS)  # sources of images that an artifact makes

@@ -17,7 +17,8 @@ from d3hr_datasets.experiments.protocol_files import choose_protocol
 from d3hr_datasets.experiments.table_files import write_table
 from d3hr_datasets.experiments.table_rows import Row, Table
 from d3hr_datasets.experiments.train_table import students_at_a_time, summarize, train_all
-from d3hr_datasets.image_sets.training_sets import TrainingSet, real_images
+from d3hr_datasets.image_sets.training_set_settings import TrainingSet
+from d3hr_datasets.image_sets.training_sets import real_images
 
 # What a protocol may do to images before a student sees them, and what undoes it.
 PLAIN: dict[str, Any] = {

@@ -21,15 +21,13 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.own_images import PREFIX, own_images
 from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
 from d3hr_datasets.image_sets.channels import with_channels
+from d3hr_datasets.image_sets.distilled_sets import open_artifact
 from d3hr_datasets.image_sets.image_set import ImageSet
 from d3hr_datasets.image_sets.real_images import check_splits
+from d3hr_datasets.image_sets.training_set_settings import GROUPS, REAL, check_groups
 from d3hr_datasets.image_sets.training_sets import (
-    GROUPS,
-    REAL,
-    check_groups,
     check_real_images,
     images_to_test_on,
-    open_artifact,
     real_images,
     training_set,
 )
@@ -105,7 +103,7 @@ def run_folder(settings: StudentSettings, inputs: dict[str, str]) -> Path:
     """Return the folder of a run."""
     values = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NOT_OF_THE_RESULT}
     # Runs of before there was a choice keep their names.
-    values = without_defaults(values, weights=False, resample_every=0)
+    values = without_defaults(values, weights=False, resample_every=0, decode={})
     digest = hashlib.sha256(json.dumps([values, inputs], sort_keys=True).encode()).hexdigest()[:12]
     source = Path(settings.source).name.replace(":", "-")
     return (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from d3hr_datasets.image_sets.class_order import ClassOrder
-from d3hr_datasets.image_sets.training_sets import TrainingSet
+from d3hr_datasets.image_sets.training_set_settings import TrainingSet
 from d3hr_datasets.students.protocol import Protocol
 
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data import Subset
@@ -17,14 +15,8 @@ from torchvision import datasets
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets.artifact.model import load_model
-from d3hr_datasets.classes.class_list import packaged_subset
-from d3hr_datasets.config.checks import check_int
-from d3hr_datasets.config.settings import GroupSamplingConfig
-from d3hr_datasets.config.timesteps import CLEAN
-from d3hr_datasets.dataset.artifact_registry import REGISTRY, registered_artifact
-from d3hr_datasets.dataset.dataset import D3HRDataset
-from d3hr_datasets.dataset.generation_settings import default_settings
 from d3hr_datasets.errors import ConfigError, ImagesNotFoundError
+from d3hr_datasets.image_sets.distilled_sets import IN_MEMORY, open_artifact
 from d3hr_datasets.image_sets.generated_images import (
     FreshImages,
     dataset_tensors,
@@ -38,139 +30,12 @@ from d3hr_datasets.image_sets.real_images import (
     provide_fashion_mnist,
     split_folder,
 )
+from d3hr_datasets.image_sets.training_set_settings import REAL, SOURCES, TrainingSet, check_groups
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
 from d3hr_datasets.students.views import Images, TensorImages
 
-IN_MEMORY = 20_000  # generated images, at most
-REAL = ("whole", "random_real", "herding", "k_center", "reconstructed")
-# Source of generated images -> how groups are sampled; "independent" draws one random group and takes it.
-GROUPS = {
-    "default": None,
-    "modes": GroupSamplingConfig("modes"),
-    "moment_matched": GroupSamplingConfig("moment_matched"),
-    "search": GroupSamplingConfig("search"),
-    "curated": GroupSamplingConfig("curated"),
-    "independent": GroupSamplingConfig("search", num_candidates=1),
-    "vae_gaussians": GroupSamplingConfig("search", num_candidates=1),
-}
-# Those of which there is another group for another seed: of an order there is one.
-RESAMPLED = [name for name, how in GROUPS.items() if how is None or how.method != "curated"]
-SOURCES = (*REAL, "raw_diffusion", *GROUPS)
 Features = Callable[[Images], torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSet:
-    """Which images a student sees.
-
-    Args:
-        dataset: "fashion-mnist", "cifar10", "cifar100" (torchvision's, below `data_root`), or a folder with
-            `train` and `val` or `test`, each with one folder per class.
-        source: One of `SOURCES`. "whole" is the real training set, "random_real", "herding" and "k_center"
-            (the last two in the teacher's features) are subsets of it, "reconstructed" is "random_real"
-            through the VAE; "raw_diffusion" samples the model from noise; "vae_gaussians" draws from class
-            Gaussians in VAE space (timestep -1); "independent" draws from those at the artifact's timestep;
-            "search", "moment_matched" and "modes" are group sampling, "curated" is the order that the
-            artifact stores, and "default" is what the artifact does by default.
-        ipc: Images per class; 0 for "whole".
-        seed: Of the images and of the training; curated images are the same ones for every seed.
-        artifact: Folder of the artifact, or "ORG/NAME" on the Hub; empty for that of the data set.
-        subset: A usual subset of ImageNet: "imagenette", "imagewoof", "imagenet100".
-        timestep: To decode from; the artifact's default otherwise.
-        guidance_scale: To decode with; the artifact's default otherwise.
-        num_candidates: Of "search".
-        mode_spread: Of "modes"; that of `GroupSamplingConfig` otherwise.
-        weights: Give each image the weight in the loss that its share of the real images asks for
-            (`D3HRDataset.weights`). For sources of `GROUPS`: no others have weights.
-        resample_every: Passes over the images after which another group is taken; 0 for never. For sources of
-            `RESAMPLED`.
-        select: Choose settings: leave the held-out training images out, and test on them.
-        data_root: Folder of torchvision's files.
-        download: Let torchvision download them.
-    """
-
-    dataset: str
-    source: str
-    ipc: int = 0
-    seed: int = 0
-    artifact: str = ""
-    subset: str = ""
-    timestep: int | float | None = None
-    guidance_scale: float | None = None
-    num_candidates: int = 2000
-    mode_spread: float | None = None
-    weights: bool = False
-    resample_every: int = 0
-    select: bool = False
-    data_root: str = "data"
-    download: bool = False
-
-
-def check_groups(settings: TrainingSet) -> None:
-    """Check that images can be drawn anew and weighed, where they are to be.
-
-    Raises:
-        ConfigError: `resample_every` is no number of passes, or the source has no other group or no weights.
-    """
-    every = check_int("resample_every", settings.resample_every, 0)
-    if every and settings.source not in RESAMPLED:
-        raise ConfigError(
-            f"resample_every = {every} takes another group of the artifact every few passes, of which source "
-            f"{settings.source!r} has none; accepted sources: {RESAMPLED}, or resample_every: 0"
-        )
-    if settings.weights and settings.source not in GROUPS:
-        raise ConfigError(
-            "weights=True weighs images by the real ones that they stand for, and those of source "
-            f"{settings.source!r} have no weights; leave it out, or take one of the sources {list(GROUPS)}"
-        )
-
-
-def open_artifact(settings: TrainingSet, root: str | Path) -> D3HRDataset:
-    """Return the distilled data set of the settings; its images are not made yet."""
-    sampling = GROUPS.get(settings.source)
-    if settings.source == "search":
-        sampling = GroupSamplingConfig("search", num_candidates=settings.num_candidates)
-    if settings.mode_spread is not None:
-        if settings.source != "modes":
-            raise ConfigError(
-                f"mode_spread is of source 'modes', not of {settings.source!r}; set both or none"
-            )
-        sampling = GroupSamplingConfig("modes", mode_spread=settings.mode_spread)
-    classes = packaged_subset("imagenet", settings.subset) if settings.subset else None
-    artifact = settings.artifact or _artifact_of(settings.dataset)
-    plain = D3HRDataset(artifact, root, max(settings.ipc, 1), classes=classes)
-    timestep = CLEAN if settings.source == "vae_gaussians" else settings.timestep
-    changes: dict[str, Any] = {"timestep": timestep, "guidance_scale": settings.guidance_scale}
-    method = None if sampling is None else sampling.method
-    first, default = default_settings(
-        plain.artifact.info, plain.ipc, method=method, redrawn=settings.resample_every > 0
-    )
-    decode = dataclasses.replace(default, **{k: v for k, v in changes.items() if v is not None})
-    # Curated images are the same ones for every student, also where a rule asks for them.
-    seed = 0 if (method or first.method) == "curated" else settings.seed
-    return D3HRDataset(
-        plain.artifact,
-        root,
-        plain.ipc,
-        seed,
-        classes=classes,
-        sampling=sampling,
-        decode=decode,
-        resample="epoch" if settings.resample_every else "never",
-        in_memory=settings.resample_every > 0 and len(plain) <= IN_MEMORY,
-    )
-
-
-def _artifact_of(dataset: str) -> str | Path:
-    """Return the artifact of a data set by its name, or by that of the folder of its real images."""
-    name = Path(dataset).name
-    if name not in REGISTRY:
-        raise ConfigError(
-            f"no artifact belongs to the data set {dataset!r}; give one with artifact=FOLDER, or one of the "
-            f"names {sorted(REGISTRY)}"
-        )
-    return registered_artifact(name)
 
 
 @neutral()

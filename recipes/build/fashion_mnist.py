@@ -45,16 +45,17 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("hub/d3hr-fashion-mnist"))
     parser.add_argument("--work", type=Path, default=Path("runs/build-fashion-mnist"))
     parser.add_argument("--timesteps", type=int, nargs="+", default=[200, 400])
-    parser.add_argument("--steps", type=int, default=25, help="steps of the DDIM grid")
-    parser.add_argument("--num-steps", type=int, help="of inversion to each timestep, instead of the grid's")
-    parser.add_argument("--spacing", choices=get_args(Spacing), default="uniform", help="of --num-steps")
-    parser.add_argument("--method", choices=get_args(InversionMethod), default="ddim", help="of inversion")
+    parser.add_argument("--steps", type=int, help="of a uniform grid, instead of --num-steps of inversion")
+    parser.add_argument("--num-steps", type=int, help="of inversion; 6 by default")
+    parser.add_argument("--spacing", choices=get_args(Spacing), help="of --num-steps; cubic by default")
+    parser.add_argument("--method", choices=get_args(InversionMethod), default="fixed_point")
     parser.add_argument(
         "--evaluations-per-step", type=int, default=1, help="more than 1 for fixed_point only"
     )
+    parser.add_argument("--decode-num-steps", type=int, default=4, help="of DPM-Solver++, quadratic in time")
     parser.add_argument("--timestep", type=int, default=400, help="default timestep to decode from")
     parser.add_argument("--modes", type=int, default=50, help="modes per class; 1 stores none")
-    parser.add_argument("--guidance-scale", type=float, default=3.0, help="default guidance to decode with")
+    parser.add_argument("--guidance-scale", type=float, default=7.0, help="default guidance to decode with")
     parser.add_argument(
         "--select",
         type=int,
@@ -94,6 +95,9 @@ def plan_images(arguments: argparse.Namespace) -> BuildPlan:
         num_modes=arguments.modes,
         decode_timestep=arguments.timestep,
         decode_guidance_scale=arguments.guidance_scale,
+        decode_solver="dpm++2m",
+        decode_num_steps=arguments.decode_num_steps,
+        decode_spacing="quadratic",
         image_size=28,
         name="fashion-mnist",
         producer=f"d3hr-datasets {__version__}, recipes.build.fashion_mnist",

@@ -91,6 +91,16 @@ def scale_efficiency() -> str:
     return table(["images", "build", *(f"{number} workers" for number in row)], rows)
 
 
+def inversion_steps() -> str:
+    """Return how far statistics are off over the evaluations of the model that they took."""
+    rows = [
+        [name, *(values[key] for key in ("evaluations", "means", "variances", "spreads, relative"))]
+        for name, values in sorted(read("inversion_steps").items(), key=lambda row: row[1]["evaluations"])
+    ]
+    errors = ["means, standard errors", "variances, standard errors", "standard deviations, relative"]
+    return table(["inversion", "evaluations", *errors], rows)
+
+
 def continual() -> str:
     """Return what a student keeps of classes that arrive in steps, by what is stored of the earlier ones."""
     rows = [

@@ -49,6 +49,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "round trips": findings.inversion_methods,
     "copies": findings.copies,
     "configurations": model_tables.configurations,
+    "inversion steps": model_tables.inversion_steps,
     "training speed": model_tables.training_speed,
     "adaption": model_tables.adaption,
     "few images": model_tables.few_images,

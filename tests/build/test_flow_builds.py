@@ -9,7 +9,8 @@ import pytest
 
 from d3hr_datasets import D3HRDataset
 from d3hr_datasets.artifact.facts import artifact_facts
-from d3hr_datasets.image_sets.training_sets import TrainingSet, training_set
+from d3hr_datasets.image_sets.training_set_settings import TrainingSet
+from d3hr_datasets.image_sets.training_sets import training_set
 from tests.cli.test_cli import d3hr, fail, succeed
 from tests.support.hub_server import HubServer
 from tests.support.own_photos import assert_same_from_the_hub, build, pixels, save_models

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from d3hr_datasets import Artifact, Budget, GroupSamplingConfig
+from d3hr_datasets import Artifact, Budget, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.artifact.d3hr_json import file_digests
 from d3hr_datasets.build import BuildPlan, BuildSettings, ClassOptions, ModelOptions, plan_build
 from d3hr_datasets.build.artifact_folder import written_folder
@@ -154,6 +154,28 @@ def test_the_settings_of_the_reference_are_its_own(scene: Path, tmp_path: Path) 
     plan = _plan(scene, tmp_path / "out", settings)
     assert plan.info == as_reference(plan.info) and plan.info.num_modes == 1 and plan.notes == ()
     assert (plan.info.inversion.seed, plan.info.inversion.first_timestep) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "num_steps", "spacing", "grid"),
+    [
+        ({}, 6, "cubic", 50),
+        ({"num_inference_steps": 10}, None, "uniform", 10),
+        ({"method": "ddim"}, None, "uniform", 50),
+        ({"method": "adams"}, 6, "cubic", 50),
+        ({"method": "ddim", "num_steps": 9}, 9, "cubic", 50),
+        ({"num_inference_steps": 10, "num_steps": 9, "spacing": "logsnr"}, 9, "logsnr", 10),
+        ({"reference": True}, None, "uniform", 50),
+    ],
+)
+def test_inversion_takes_few_steps_unless_a_grid_is_asked_for(
+    given: dict[str, Any], num_steps: int | None, spacing: str, grid: int
+) -> None:
+    settings = BuildSettings((400,), **given)
+    inversion = settings.inversion(tiny_model().schedule)
+    assert (inversion.num_steps, inversion.spacing) == (num_steps, spacing)
+    assert inversion.num_inference_steps == grid
+    assert settings.decode(inversion) == DecodeConfig(400, grid)
 
 
 def test_a_plan_says_what_it_chose(scene: Path, tmp_path: Path) -> None:

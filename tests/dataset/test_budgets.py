@@ -9,7 +9,8 @@ import pytest
 
 from d3hr_datasets import Artifact, Budget, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.artifact import copy_with_budgets
-from d3hr_datasets.image_sets.training_sets import TrainingSet, open_artifact
+from d3hr_datasets.image_sets.distilled_sets import open_artifact
+from d3hr_datasets.image_sets.training_set_settings import TrainingSet
 from tests.support.sets import image_digests, tiny_set
 
 DECODE = DecodeConfig(200, 10, 1.0)

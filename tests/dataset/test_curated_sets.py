@@ -13,7 +13,8 @@ from d3hr_datasets import Budget, D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.artifact import copy_with_budgets
 from d3hr_datasets.artifact.facts import artifact_facts
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.image_sets.training_sets import TrainingSet, open_artifact
+from d3hr_datasets.image_sets.distilled_sets import open_artifact
+from d3hr_datasets.image_sets.training_set_settings import TrainingSet
 from tests.cli.test_cli import fail, succeed
 from tests.support.curated import add_order, curation, save_separate_artifact
 from tests.support.sets import image_digests

@@ -151,9 +151,9 @@ def test_a_build_inverts_in_few_steps_and_says_so(photos: Path, tiny_artifact: P
     assert read_document(tmp_path / "few")["format"] == 2
     inversion = Artifact.load(tmp_path / "few").info.inversion
     assert (inversion.num_steps, inversion.spacing, inversion.method) == (6, "cubic", "adams")
-    described = d3hr("info", tmp_path / "few").output
-    assert "6 steps to each time, cubic in time" in described
-    assert "second order" in described
+    said = artifact_facts(Artifact.load(tmp_path / "few"))
+    assert said["grid of inversion"].startswith("6 steps to the highest time, cubic in time, of 1,000")
+    assert "second order" in said["inversion"]
 
 
 @pytest.mark.parametrize(

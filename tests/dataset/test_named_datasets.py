@@ -134,9 +134,9 @@ def test_what_is_not_published_says_how_to_build_it(cls: type[D3HRDataset], tmp_
     for values in others:
         assert values["artifact"] == build["output"] and values["repo_id"] == f"ORG/{build['output']}"
     hours = re.search(r"(\d+\.\d) hours of one H100", str(error.value))
-    known = {D3HRImageNet: "6.9", D3HRTinyImageNet: "0.5", D3HRCIFAR10: "0.3", D3HRCIFAR100: "0.3"}
+    known = {D3HRImageNet: "1.5", D3HRTinyImageNet: "0.1", D3HRCIFAR10: "0.1", D3HRCIFAR100: "0.1"}
     assert hours is not None and hours[1] == known[cls]
-    assert ("1,281,167 training images x 31 model evaluations" in str(error.value)) == (cls is D3HRImageNet)
+    assert ("1,281,167 training images x 6 model evaluations" in str(error.value)) == (cls is D3HRImageNet)
 
 
 def test_artifact_overrides_the_registry(imagenet: Path, tmp_path: Path) -> None:

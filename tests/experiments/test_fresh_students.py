@@ -17,7 +17,8 @@ from d3hr_datasets.experiments.student_inputs import fingerprints, run_folder
 from d3hr_datasets.experiments.student_run import run_student
 from d3hr_datasets.experiments.student_settings import StudentSettings
 from d3hr_datasets.image_sets.channels import with_channels
-from d3hr_datasets.image_sets.training_sets import TrainingSet, training_set
+from d3hr_datasets.image_sets.training_set_settings import TrainingSet
+from d3hr_datasets.image_sets.training_sets import training_set
 from d3hr_datasets.runs.run_folder import RunFolder
 from tests.support.tiny import save_untrained_artifact
 from tests.support.tiny_students import CLASSES, student

@@ -19,9 +19,7 @@ from d3hr_datasets.experiments.student_settings import StudentSettings
 from d3hr_datasets.experiments.table_files import markdown, pick, score, write_table
 from d3hr_datasets.experiments.table_rows import expand, load_table
 from d3hr_datasets.experiments.train_table import summarize, train_all
-from d3hr_datasets.image_sets.training_sets import (
-    SOURCES,
-)
+from d3hr_datasets.image_sets.training_set_settings import SOURCES
 from d3hr_datasets.students.models import create_student
 from recipes.tables.rank_architectures import correlations
 from tests.recipes.tiny_trainings import TABLES

@@ -16,7 +16,7 @@ from d3hr_datasets.experiments.evaluation import WEIGHTED, EvaluationSettings, e
 from d3hr_datasets.experiments.student_inputs import run_folder
 from d3hr_datasets.experiments.student_run import run_student
 from d3hr_datasets.experiments.train_table import train_all
-from d3hr_datasets.image_sets.training_sets import open_artifact
+from d3hr_datasets.image_sets.distilled_sets import open_artifact
 from d3hr_datasets.students import training
 from tests.cli.test_cli import fail, succeed
 from tests.support.modes import save_artifact_of_modes

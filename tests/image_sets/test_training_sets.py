@@ -12,13 +12,9 @@ import torch
 from d3hr_datasets import D3HRDataset, GroupSamplingConfig
 from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.image_sets.training_sets import (
-    IN_MEMORY,
-    TrainingSet,
-    images_to_test_on,
-    open_artifact,
-    training_set,
-)
+from d3hr_datasets.image_sets.distilled_sets import IN_MEMORY, open_artifact
+from d3hr_datasets.image_sets.training_set_settings import TrainingSet
+from d3hr_datasets.image_sets.training_sets import images_to_test_on, training_set
 from tests.support.tiny_students import CLASSES
 
 
@@ -53,6 +49,29 @@ def test_settings_of_generation_reach_the_data_set(tmp_path: Path) -> None:
     assert default.decode != other.decode
     with pytest.raises(ConfigError, match="mode_spread is of source 'modes', not of 'default'"):
         open_artifact(dataclasses.replace(changed, source="default"), tmp_path)
+
+
+def test_steps_of_decoding_reach_the_data_set(tiny_artifact: Path, tmp_path: Path) -> None:
+    plain = TrainingSet(dataset="none", source="moment_matched", ipc=1, artifact=str(tiny_artifact))
+    few = {"num_steps": 3, "solver": "dpm++2m", "spacing": "quadratic", "guidance_interval": [100, 400]}
+    changed = open_artifact(dataclasses.replace(plain, decode=few, guidance_scale=2.0), tmp_path).decode
+    kept = open_artifact(plain, tmp_path).decode
+    assert changed == dataclasses.replace(
+        kept,
+        num_inference_steps=None,
+        num_steps=3,
+        solver="dpm++2m",
+        spacing="quadratic",
+        guidance_interval=(100.0, 400.0),
+        guidance_scale=2.0,
+    )
+    for wrong, said in (
+        ({"guidance_scale": 3.0}, "settings of their own"),
+        ({"steps": 3}, "does not know"),
+        ([3], "must be a mapping"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            open_artifact(dataclasses.replace(plain, decode=wrong), tmp_path)  # type: ignore[arg-type]
 
 
 def test_baselines_of_real_images(real: Path, tmp_path: Path) -> None:
