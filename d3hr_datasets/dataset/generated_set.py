@@ -90,7 +90,7 @@ class GeneratedSet:
             for first in missing:
                 with torch.random.fork_rng(devices=[]):  # loading a model must not move the user's generator
                     loaded = model()  # says what does not fit before the statistics do
-                size = BatchSize(batch_size, loaded.device)
+                size = BatchSize(batch_size, loaded.device, loaded.placement.is_offloaded)
                 those = itertools.chain([first], missing)
                 yield from self.generator.generate(loaded, those, size, self.cache.root, shown)
 

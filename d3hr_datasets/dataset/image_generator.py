@@ -21,7 +21,7 @@ from d3hr_datasets.cache.epoch_sets import MARK
 from d3hr_datasets.cache.image_cache import ImageCache
 from d3hr_datasets.cache.nested_sets import cached_images
 from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
-from d3hr_datasets.dataset.batches import BatchSize, UnfinishedGroup, in_batches
+from d3hr_datasets.dataset.batches import BatchSize, Finish, UnfinishedGroup, in_batches
 from d3hr_datasets.dataset.generation_progress import GenerationProgress
 from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.numerics.seeds import derive_seed
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 # Raised when the same settings give other pixels than before, so that old caches are not read.
 PIXELS_VERSION = 3
+
+# That are denoised before they are decoded, where network and VAE take turns on the device: it takes time to
+# move them.
+OFFLOADED_BATCHES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +153,8 @@ class ImageGenerator:
     ) -> Generator[tuple[int, list[Image.Image]], None, None]:
         """Yield (label, images) of labels, in their order, as soon as they are made.
 
-        Batches go across classes; what is there, or not asked for, is in none. Run it in `neutral` settings.
+        Batches go across classes; what is there, or not asked for, is in none. On CUDA a batch is decoded
+        while the next one is denoised. Run it in `neutral` settings.
 
         Args:
             model: The artifact's diffusion model.
@@ -159,12 +164,17 @@ class ImageGenerator:
             progress: Is told of each batch, and of images that are there.
         """
 
-        def decode(latents: torch.Tensor, class_labels: torch.Tensor) -> list[Image.Image]:
+        def start(latents: torch.Tensor, class_labels: torch.Tensor, batch_size: int) -> Finish:
             with torch.random.fork_rng(devices=[]):  # compiling must not move the user's generator
-                clean = model.denoise(latents, class_labels, self.decode, len(latents))
-                images = to_pil(model.decode(clean, len(latents)), self.artifact.info.padding)
-            progress.advance(len(images))
-            return images
+                clean = model.denoise(latents, class_labels, self.decode, batch_size)
+                decoded = model.second_stream.start(lambda: model.decode(clean, batch_size), clean)
+
+            def finish() -> list[Image.Image]:
+                images = to_pil(decoded(), self.artifact.info.padding)
+                progress.advance(len(images))
+                return images
+
+            return finish
 
         def groups() -> Iterator[UnfinishedGroup]:
             for label in labels:
@@ -172,7 +182,9 @@ class ImageGenerator:
                 progress.leave_out(len(group.images))
                 yield group
 
-        for group in in_batches(groups(), decode, size):
+        together = OFFLOADED_BATCHES if model.placement.is_offloaded else 1
+        ahead = model.second_stream.is_there
+        for group in in_batches(groups(), start, size, ahead=ahead, together=together):
             yield group.label, group.images
 
     def _other_sizes(self, root: Path) -> Iterator[ImageCache]:

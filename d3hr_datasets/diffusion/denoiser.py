@@ -1,6 +1,7 @@
 """A network together with what it is conditioned on: latents, a time and class labels -> what it predicts.
 
-The one place where classifier-free guidance doubles a batch and where precision is chosen.
+The one place where classifier-free guidance doubles a batch, where precision is chosen, and where a batch is
+filled up to a size that a CUDA graph is recorded of.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from d3hr_datasets.diffusion.conditioning import Conditioning
 from d3hr_datasets.diffusion.kinds.kind import ModelKind
 from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule
+from d3hr_datasets.diffusion.recorded_sizes import RecordedSizes
 from d3hr_datasets.numerics.torch_settings import neutral
 
 
@@ -28,6 +30,7 @@ class Denoiser:
         image_size: Side of its images in pixels.
         is_compiled: Whether `torch.compile` is to make one network for all sizes of a batch: guidance doubles
             batches, in an interval only some of them, and the last is smaller.
+        recorded: Sizes that CUDA graphs are recorded of; None where there are no such graphs.
     """
 
     network: Any
@@ -36,6 +39,7 @@ class Denoiser:
     schedule: NoiseSchedule
     image_size: int
     is_compiled: bool = False
+    recorded: RecordedSizes | None = None
 
     @neutral()
     def __call__(
@@ -55,6 +59,10 @@ class Denoiser:
         Returns:
             (B, C, H, W) float32.
         """
+        number = len(latents)
+        if self.recorded is not None:
+            missing = self.recorded.padded(number) - number
+            latents, class_labels = _filled_up(latents, missing), _filled_up(class_labels, missing)
         doubled = guidance_scale != 1 and not self.kind.embeds_guidance(self.network)
         inputs = torch.cat([latents, latents]) if doubled else latents
         times = torch.full((len(inputs),), model_time, device=latents.device)
@@ -67,9 +75,18 @@ class Denoiser:
         if self.is_compiled:
             for tensor in (inputs, times, *condition.values()):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        if self.recorded is not None:
+            torch.compiler.cudagraph_mark_step_begin()
         output = self.kind.predict(self.network, inputs, times, condition, guidance_scale, self.image_size)
+        if self.recorded is not None:
+            output = output.clone()  # a graph's next run writes where this one has written
         output = output[:, : latents.shape[1]].float()
         if doubled:
             conditional, unconditional = output.chunk(2)
             output = unconditional + guidance_scale * (conditional - unconditional)
-        return output
+        return output[:number]
+
+
+def _filled_up(tensor: torch.Tensor, missing: int) -> torch.Tensor:
+    """Return a batch with its last row so many times more."""
+    return torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])]) if missing else tensor

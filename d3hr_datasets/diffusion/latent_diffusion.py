@@ -1,7 +1,7 @@
 """The latent diffusion model: images <-> latents <-> inverted latents.
 
-The only module that knows scaling factors, dtype and device; `pixel_range` knows pixels, `conditioning` what
-a class is to a model, `kinds` how diffusers' networks are called. It takes the models of `loading`.
+It puts together what others know: `pixel_range` pixels, `latent_scale` scaling factors, `placement` devices,
+`conditioning` what a class is to a model, `kinds` how diffusers' networks are called, `loading` models.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ from d3hr_datasets.diffusion.fingerprint import inversion_fingerprint
 from d3hr_datasets.diffusion.inversion import invert_latents
 from d3hr_datasets.diffusion.kinds.kind import ModelKind
 from d3hr_datasets.diffusion.kinds.table import DIT
+from d3hr_datasets.diffusion.latent_scale import scale_latents, unscale_latents
 from d3hr_datasets.diffusion.loading import check_parts, load_parts, vae_halvings
 from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule, open_schedule
+from d3hr_datasets.diffusion.placement import Placement
 from d3hr_datasets.diffusion.prompts import prompts_of
+from d3hr_datasets.diffusion.recorded_sizes import RecordedSizes
 from d3hr_datasets.diffusion.solver import denoise_latents, forward_passes
 from d3hr_datasets.errors import ConfigError, ModelFormatError
-from d3hr_datasets.numerics.devices import best_device_type, convolution_layout
+from d3hr_datasets.numerics.devices import best_device_type
+from d3hr_datasets.numerics.second_stream import SecondStream, to_device
 from d3hr_datasets.numerics.torch_settings import neutral
 
 # Latents, or images, in the model at a time unless told otherwise: memory does not grow with groups.
@@ -48,11 +52,17 @@ class LatentDiffusion(EarlierNames):
         device: Where to run; CUDA if there is one, else MPS, else the CPU.
         kind: Of the model; a DiT by default.
         conditioning: What it is told of classes; by default the labels that a DiT was trained with.
+        cpu_offload: Have network and VAE take turns on the device, and wait in the host's memory: slower, and
+            for GPUs that are too small for both.
+
+    Attributes:
+        second_stream: Where batches are decoded while the next one is denoised, on CUDA.
 
     Raises:
         ModelFormatError: Network, VAE and schedule are not of a kind this library can use, or do not fit each
             other.
-        ConfigError: PyTorch knows or finds no such device, or a model of prompts is given none.
+        ConfigError: PyTorch knows or finds no such device, its memory is too small, or a model of prompts is
+            given none.
     """
 
     @neutral()
@@ -65,6 +75,7 @@ class LatentDiffusion(EarlierNames):
         *,
         kind: ModelKind = DIT,
         conditioning: Conditioning | None = None,
+        cpu_offload: bool = False,
     ) -> None:
         check_parts(kind, network, vae)
         if not isinstance(schedule, NoiseSchedule):
@@ -77,22 +88,12 @@ class LatentDiffusion(EarlierNames):
                     "a {name}', or from_pretrained(..., prompts={0: '...', ...})"
                 )
             conditioning = ClassLabels(int(network.config.num_embeds_ada_norm))
-        if device is None:
-            device = best_device_type()
-        try:
-            self.device = torch.device(device)
-            network.to(self.device)
-        except (RuntimeError, AssertionError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise ConfigError(
-                f"the device {str(device)!r} cannot be used: {str(error).splitlines()[0]}; accepted: 'cpu', "
-                "and 'cuda', 'mps' or such where PyTorch finds it"
-            ) from error
+        self.placement = Placement(network, vae, device, cpu_offload)
+        self.device = self.placement.device
+        self.second_stream = SecondStream(None if self.placement.is_offloaded else self.device)
         self.kind = kind
         self.network = network.eval().requires_grad_(False)
-        self.vae = vae.to(self.device, memory_format=convolution_layout(self.device, vae.dtype))
-        self.vae.eval().requires_grad_(False)
+        self.vae = vae.eval().requires_grad_(False)
         self.schedule = schedule
         self.conditioning = conditioning
         self.denoiser = Denoiser(self.network, kind, conditioning, schedule, self.sample_size)
@@ -113,6 +114,7 @@ class LatentDiffusion(EarlierNames):
         num_classes: int | None = None,
         conditioning: Conditioning | None = None,
         adapter: str | Path | None = None,
+        cpu_offload: bool = False,
     ) -> LatentDiffusion:
         """Load a model in diffusers' layout.
 
@@ -130,6 +132,7 @@ class LatentDiffusion(EarlierNames):
             num_classes: Where there are more classes than `prompts`.
             conditioning: What was made of prompts before, instead of them.
             adapter: Folder of an adapter of this model, merged into its weights.
+            cpu_offload: Have network and VAE take turns on the device.
 
         Raises:
             ModelNotFoundError: A part of it is missing.
@@ -155,7 +158,8 @@ class LatentDiffusion(EarlierNames):
                 repo_id = None if parts.folder == Path(model) else str(model)
                 check_base(read_description(Path(adapter)), parts.folder, parts.kind, repo_id, revision)
                 network = apply_adapter(network, Path(adapter))
-        return cls(network, parts.vae, parts.schedule, device, kind=parts.kind, conditioning=conditioning)
+        how = {"kind": parts.kind, "conditioning": conditioning, "cpu_offload": cpu_offload}
+        return cls(network, parts.vae, parts.schedule, device, **how)
 
     def __repr__(self) -> str:
         return (
@@ -191,15 +195,21 @@ class LatentDiffusion(EarlierNames):
         """1 for grey images, 3 for RGB."""
         return int(self.vae.config.get("out_channels") or self.vae.config.in_channels)
 
-    def compile(self) -> None:
+    def compile(self, cuda_graphs: bool = True) -> None:
         """Compile the network with `torch.compile`: slow at its first batch, faster at those of any size.
+
+        Args:
+            cuda_graphs: On CUDA, also record what it asks the GPU for, of each size of a batch
+                (`mode="reduce-overhead"`). Not where parts take turns on the device: their weights move.
 
         Raises:
             ConfigError: The device is the CPU, for which a C++ compiler is needed, and there is none.
         """
         check_compiler(self.device.type)
-        self.network.compile()
+        recorded = cuda_graphs and self.placement.has_cuda_graphs
+        self.network.compile(**({"mode": "reduce-overhead"} if recorded else {}))
         self.denoiser.is_compiled = True
+        self.denoiser.recorded = RecordedSizes() if recorded else None
 
     @neutral(full_float32=True)
     def encode(self, images: torch.Tensor, generators: list[torch.Generator] | None = None) -> torch.Tensor:
@@ -218,12 +228,13 @@ class LatentDiffusion(EarlierNames):
         expected = (self.image_channels, self.sample_size, self.sample_size)
         if tuple(images.shape[1:]) != expected:
             raise ModelFormatError(f"images are {tuple(images.shape[1:])}, the VAE takes {expected}")
+        self.placement.use(self.vae)
         encoded = self.vae.encode(images.to(self.device, self.vae.dtype))
         if hasattr(encoded, "latent"):  # a VAE without a posterior, of deep compression
-            return self._scale(encoded.latent.float())
+            return scale_latents(encoded.latent.float(), self.vae.config)
         posterior = encoded.latent_dist
         latents = posterior.mean if generators is None else posterior.sample(generators)
-        return self._scale(latents.float())
+        return scale_latents(latents.float(), self.vae.config)
 
     @neutral(full_float32=True)
     def decode(self, latents: torch.Tensor, batch_size: int = CHUNK) -> torch.Tensor:
@@ -234,13 +245,14 @@ class LatentDiffusion(EarlierNames):
             batch_size: Latents that are in the model at a time.
 
         Returns:
-            (B, C, S, S) float32 in [-1, 1].
+            (B, C, S, S) float32 in [-1, 1]; in the host's memory where parts take turns on the device.
         """
         self._check(latents)
-        images = [
-            self.vae.decode(self._unscale(chunk).to(self.device, self.vae.dtype)).sample.float().clamp(-1, 1)
-            for chunk in latents.split(batch_size)
-        ]
+        self.placement.use(self.vae)
+        images = []
+        for chunk in latents.split(batch_size):
+            taken = unscale_latents(chunk, self.vae.config).to(self.device, self.vae.dtype)
+            images.append(self.vae.decode(taken).sample.float().clamp(-1, 1).to(self.placement.rest))
         return torch.cat(images)
 
     @neutral(full_float32=True)
@@ -249,6 +261,7 @@ class LatentDiffusion(EarlierNames):
     ) -> dict[float, torch.Tensor]:
         """Return `inversion.invert_latents` of (B, *latent_shape) and (B,), on this model."""
         self._check(latents)
+        self.placement.use(self.network)
         return invert_latents(self.denoiser, latents.to(self.device), class_labels.to(self.device), config)
 
     @neutral(full_float32=True)
@@ -266,13 +279,10 @@ class LatentDiffusion(EarlierNames):
         end at timestep 1.
         """
         self._check(inverted_latents)
-        chunks = [
-            denoise_latents(self.denoiser, latents.to(self.device), labels.to(self.device), config)
-            for latents, labels in zip(
-                inverted_latents.split(batch_size), class_labels.split(batch_size), strict=True
-            )
-        ]
-        return torch.cat(chunks)
+        self.placement.use(self.network)
+        parts = inverted_latents.split(batch_size), class_labels.split(batch_size)
+        moved = ([to_device(part, self.device) for part in pair] for pair in zip(*parts, strict=True))
+        return torch.cat([denoise_latents(self.denoiser, *pair, config) for pair in moved])
 
     def forward_passes(self, config: DecodeConfig) -> int:
         """Return how often the network runs to make an image with such settings; guidance takes two passes.
@@ -287,13 +297,3 @@ class LatentDiffusion(EarlierNames):
             raise ModelFormatError(
                 f"latents are {tuple(latents.shape[1:])}, the model's are {self.latent_shape}"
             )
-
-    @property
-    def _shift(self) -> float:
-        return float(self.vae.config.get("shift_factor") or 0.0)
-
-    def _scale(self, latents: torch.Tensor) -> torch.Tensor:
-        return (latents - self._shift) * float(self.vae.config.scaling_factor)
-
-    def _unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        return latents / float(self.vae.config.scaling_factor) + self._shift

@@ -16,6 +16,18 @@ def best_device_type() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def advice_on_memory(can_offload: bool) -> str:
+    """Return what helps where the memory of a device is too small, for the end of a message.
+
+    Args:
+        can_offload: Whether parts of the model could wait in the host's memory, and do not yet.
+    """
+    advice = "use a device with more, or torch_dtype=torch.bfloat16"
+    if can_offload:
+        advice += ", or cpu_offload=True, which has idle parts of the model wait in the memory of the host"
+    return advice
+
+
 def convolution_layout(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
     """Return how weights of convolutions are best laid out: with channels last on CUDA in half precision.
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.dataset import batches
-from d3hr_datasets.dataset.batches import BatchSize, UnfinishedGroup, in_batches
+from d3hr_datasets.dataset.batches import BatchSize, Finish, UnfinishedGroup, in_batches
+from d3hr_datasets.errors import ConfigError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PICTURE = Image.new("L", (1, 1))
@@ -29,23 +30,54 @@ class _Decoder:
     def __init__(self, most: int) -> None:
         self.most = most
         self.sizes: list[int] = []
+        self.order: list[str] = []
 
-    def __call__(self, latents: torch.Tensor, labels: torch.Tensor) -> list[Image.Image]:
+    def __call__(self, latents: torch.Tensor, labels: torch.Tensor, batch_size: int) -> Finish:
+        number = len(self.sizes)
         self.sizes.append(len(latents))
-        if len(latents) > self.most:
+        if batch_size > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         assert torch.equal(latents[:, 0] + 10, labels.float())
-        return [Image.new("L", (1, 1), int(label)) for label in labels]
+        self.order.append(f"start {number}")
+
+        def finish() -> list[Image.Image]:
+            self.order.append(f"finish {number}")
+            return [Image.new("L", (1, 1), int(label)) for label in labels]
+
+        return finish
 
 
-@pytest.mark.parametrize("sizes", [(3, 3, 3), (1, 7, 0, 2), (70,), (1,) * 70, (5, 64, 5)])
-def test_groups_come_in_order_with_their_own_images(sizes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("sizes", [(3, 3, 3), (1, 7, 0, 2), (70,), (1,) * 70, (5, 64, 5), (0, 0, 4, 0), ()])
+def test_groups_come_in_order_with_their_own_images(sizes: tuple[int, ...], ahead: bool) -> None:
     decoder = _Decoder(100)
-    found = list(in_batches(_groups(*sizes), decoder, BatchSize(4, CPU)))
+    found = list(in_batches(_groups(*sizes), decoder, BatchSize(4, CPU), ahead=ahead))
     assert [group.label for group in found] == list(range(len(sizes)))
     for group, size in zip(found, sizes, strict=True):
         assert [image.getpixel((0, 0)) for image in group.images] == [10 + group.label] * size
     assert set(decoder.sizes[:-1]) <= {4}
+
+
+def test_a_batch_is_finished_before_the_next_one_unless_the_device_works_on_its_own() -> None:
+    decoder = _Decoder(100)
+    list(in_batches(_groups(3, 3), decoder, BatchSize(2, CPU)))
+    assert decoder.order == ["start 0", "finish 0", "start 1", "finish 1", "start 2", "finish 2"]
+    decoder = _Decoder(100)
+    list(in_batches(_groups(3, 3), decoder, BatchSize(2, CPU), ahead=True))
+    assert decoder.order == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]
+
+
+def test_a_group_is_whole_only_when_its_last_batch_is_finished() -> None:
+    """Of six images, four are started while none is finished."""
+    decoder = _Decoder(100)
+    for group in in_batches(_groups(6, 1), decoder, BatchSize(2, CPU), ahead=True):
+        assert len(group.images) == (6, 1)[group.label]
+
+
+def test_batches_are_started_together_and_halved_one_by_one() -> None:
+    decoder = _Decoder(1)
+    found = list(in_batches(_groups(4, 4, 4), decoder, BatchSize(2, CPU), together=3))
+    assert decoder.sizes == [6, 3, 3, 3, 3] and [len(group.images) for group in found] == [4, 4, 4]
 
 
 def test_no_batch_holds_the_locks_of_too_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +101,10 @@ def test_batches_are_halved_until_they_fit(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_an_image_that_does_not_fit_alone_is_an_error() -> None:
-    with pytest.raises(torch.OutOfMemoryError):
-        list(in_batches(_groups(2), _Decoder(0), BatchSize(2, CPU)))
+    for offloaded in (False, True):
+        with pytest.raises(ConfigError, match="not even one image at a time") as error:
+            list(in_batches(_groups(2), _Decoder(0), BatchSize(2, CPU, cpu_offload=offloaded)))
+        assert ("cpu_offload=True" in str(error.value)) != offloaded
 
 
 @pytest.mark.parametrize(

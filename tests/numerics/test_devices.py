@@ -29,7 +29,7 @@ def test_images_do_not_depend_on_the_layout(monkeypatch: pytest.MonkeyPatch) -> 
     found = []
     for layout in (torch.preserve_format, torch.channels_last):
         monkeypatch.setattr(
-            "d3hr_datasets.diffusion.latent_diffusion.convolution_layout", lambda *_, layout=layout: layout
+            "d3hr_datasets.diffusion.placement.convolution_layout", lambda *_, layout=layout: layout
         )
         parts = tiny_pipeline()
         model = LatentDiffusion(parts.transformer, parts.vae, parts.scheduler, device="cpu")
