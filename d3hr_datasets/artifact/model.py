@@ -108,6 +108,8 @@ def load_model(
     torch_dtype: torch.dtype = torch.float32,
     class_list: ClassList | None = None,
     class_labels: Sequence[int] | None = None,
+    *,
+    cpu_offload: bool = False,
 ) -> LatentDiffusion:
     """Load the diffusion model an artifact refers to and check that it fits.
 
@@ -117,6 +119,7 @@ def load_model(
         torch_dtype: Precision.
         class_list: The names to compare the model's label map with, the artifact's by default.
         class_labels: The classes in use, whose prompts are read; all by default.
+        cpu_offload: Whether its parts take turns on the device, and wait in the host's memory.
 
     Raises:
         ModelNotFoundError: It, or its label map, cannot be loaded.
@@ -154,6 +157,7 @@ def load_model(
         num_classes=len(info.classes),
         conditioning=artifact.embeddings() if info.embeddings else None,
         adapter=adapter,
+        cpu_offload=cpu_offload,
     )
     check_fits(model, info)
     if info.embeddings:

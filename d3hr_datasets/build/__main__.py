@@ -32,7 +32,7 @@ from d3hr_datasets.cli_common.artifact_options import (
 )
 from d3hr_datasets.cli_common.command_group import command_group
 from d3hr_datasets.cli_common.error_lines import OTHER_NAMES
-from d3hr_datasets.cli_common.output import EstimateOption, JsonOption, print_estimate
+from d3hr_datasets.cli_common.output import CpuOffloadOption, EstimateOption, JsonOption, print_estimate
 from d3hr_datasets.config.defaults import CHUNK_SIZE, NUM_READERS
 
 DEFAULT = BuildSettings()
@@ -88,6 +88,7 @@ def build(
     device: of_build.DeviceOption = None,
     dtype: of_build.DtypeOption = "float32",
     compiled: of_build.CompileOption = False,
+    cpu_offload: CpuOffloadOption = False,
     allow_bin: AllowBinOption = False,
     license_name: LicenseOption = None,
     reference_code: of_build.ReferenceOption = False,
@@ -148,7 +149,7 @@ def build(
         work=work,
         source_options=SourceOptions(split, download, streaming, image_column, label_column),
         class_options=ClassOptions(class_list, class_map, class_order == "same"),
-        model_options=_model_options(device, dtype, allow_bin, compiled, adapter),
+        model_options=_model_options(device, dtype, allow_bin, compiled, adapter, cpu_offload),
         prompt_options=PromptOptions(prompt, prompts, negative_prompt, store_embeddings),
         sums=kept_sums(moments, membership, membership_key),
         privacy=privacy_settings(epsilon, delta),
@@ -174,13 +175,18 @@ def build(
 
 
 def _model_options(
-    device: str | None, dtype: str, allow_bin: bool, compiled: bool, adapter: Path | None
+    device: str | None,
+    dtype: str,
+    allow_bin: bool,
+    compiled: bool,
+    adapter: Path | None,
+    cpu_offload: bool,
 ) -> ModelOptions:
     import torch
 
     from d3hr_datasets.build import ModelOptions
 
-    return ModelOptions(device, getattr(torch, dtype), allow_bin, compiled, adapter)
+    return ModelOptions(device, getattr(torch, dtype), allow_bin, compiled, adapter, cpu_offload)
 
 
 def _check_alone(context: typer.Context) -> None:

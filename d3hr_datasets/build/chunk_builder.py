@@ -91,14 +91,14 @@ class ChunkBuilder:
         self.membership_key = membership_key
         self._num_unreadable = 0
         self.batch_size = batch_size
-        self._invert = halve_on_out_of_memory(self._invert_records, batch_size)
+        self._invert = halve_on_out_of_memory(self._invert_records, batch_size, model)
         self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
 
     def of_some(self, numbers: Sequence[int], prefix: Path) -> ChunkBuilder:
         """Return what makes the chunks of some of the images, in this order, where there is random access."""
         some = copy.copy(self)
         some._numbers, some._num_images, some.prefix = numbers, len(numbers), prefix
-        some._invert = halve_on_out_of_memory(some._invert_records, self.batch_size)
+        some._invert = halve_on_out_of_memory(some._invert_records, self.batch_size, self.model)
         return some
 
     @property

@@ -29,6 +29,7 @@ from d3hr_datasets.diffusion.inversion import inversion_passes
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError, UnreadableImageError
 from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.numerics.devices import advice_on_memory
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.runs.estimate import Estimate
 from d3hr_datasets.runs.measured_cost import PATIENCE, measure_cost
@@ -83,7 +84,8 @@ def estimate_build(
         measured = measure_cost(work, size, model.device, patience, should_reduce_batch_size)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            "not even one image at a time fits into memory; use a device with more, or --dtype bfloat16"
+            "not even one image at a time fits into memory; "
+            f"{advice_on_memory(not model.placement.is_offloaded)}"
         ) from error
     chosen = _looked_at(plan.images, info)
     return Estimate(

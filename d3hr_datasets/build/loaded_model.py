@@ -137,6 +137,7 @@ def _load(model: str, options: PlanOptions, prompts: Prompts | None) -> LatentDi
         prompts=None if prompts is None else dict(enumerate(prompts.per_class)),
         negative_prompt=options.prompts.negative,
         adapter=options.adapter,
+        cpu_offload=options.model.cpu_offload,
     )
     conditioning = diffusion.conditioning
     if options.prompts.store_embeddings and isinstance(conditioning, PromptEmbeddings):

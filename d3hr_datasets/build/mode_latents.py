@@ -73,7 +73,7 @@ class ModeLatents:
         self._chosen = images_for_modes(images, info) if images.has_random_access else None
         self._share = 1.0 if images.has_random_access else share_for_modes(images, info)
         self._again: dict[int, float] = {}  # share of the images of a class that is looked at again
-        self._encode = halve_on_out_of_memory(self._encode_records, batch_size)
+        self._encode = halve_on_out_of_memory(self._encode_records, batch_size, model)
         self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
         self.identity = self._identity(self._chosen or ())
 

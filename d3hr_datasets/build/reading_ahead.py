@@ -12,8 +12,10 @@ from typing import TypeVar
 import torch
 
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_model_range
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.numerics.devices import advice_on_memory
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.records import ImageRecord
 from d3hr_datasets.sources.resizing import read_pixels
@@ -65,8 +67,14 @@ def read_ahead(
         yield ahead
 
 
-def halve_on_out_of_memory(work: Callable[..., Result], batch_size: int) -> Callable[..., Result]:
-    """Return `work` without its first argument, the batch size, which is halved when memory runs out."""
+def halve_on_out_of_memory(
+    work: Callable[..., Result], batch_size: int, model: LatentDiffusion | None
+) -> Callable[..., Result]:
+    """Return `work` without its first argument, the batch size, which is halved when memory runs out.
+
+    The error where one image does not fit says whether it helps to have parts of `model` wait in the host's
+    memory; of None they cannot.
+    """
     # Not accelerate's `find_executable_batch_size`, which collects garbage at every call: a chunk.
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
@@ -81,9 +89,9 @@ def halve_on_out_of_memory(work: Callable[..., Result], batch_size: int) -> Call
                 if not should_reduce_batch_size(error):
                     raise
                 if size == 1:
+                    can_offload = model is not None and not model.placement.is_offloaded
                     raise ConfigError(
-                        "not even one image at a time fits into memory; use a device with more, or "
-                        "--dtype bfloat16"
+                        f"not even one image at a time fits into memory; {advice_on_memory(can_offload)}"
                     ) from error
             size //= 2
             logger.warning("out of memory: going on with batches of %d images", size)

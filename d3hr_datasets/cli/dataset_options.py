@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
-from d3hr_datasets.cli_common.output import RootOption
+from d3hr_datasets.cli_common.output import CpuOffloadOption, RootOption
 from d3hr_datasets.cli_common.times import parse_time
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class SetArguments:
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="Precision of the diffusion model.")
     ] = "float32"
+    cpu_offload: CpuOffloadOption = False
 
 
 def make_dataset(given: SetArguments) -> D3HRDataset:
@@ -142,6 +143,7 @@ def make_dataset(given: SetArguments) -> D3HRDataset:
         "nested": given.nested,
         "device": given.device,
         "torch_dtype": getattr(torch, given.dtype),
+        "cpu_offload": given.cpu_offload,
         "sampling": None if given.sampling is None else GroupSamplingConfig(cast(Any, given.sampling)),
         "decode": _decoding(decode, given),
     }

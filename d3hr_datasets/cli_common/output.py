@@ -23,6 +23,14 @@ EstimateOption = Annotated[
         "nothing.",
     ),
 ]
+CpuOffloadOption = Annotated[
+    bool,
+    typer.Option(
+        "--cpu-offload",
+        help="Have the parts of the diffusion model take turns on the GPU and wait in the host's memory: "
+        "slower, for a GPU that is too small for all of them.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RootOption = Annotated[
     Path | None, typer.Option(help="Folder of the cache; in the Hugging Face assets cache by default.")

@@ -155,7 +155,7 @@ def forget_images(
     drawn = shrinkage_like([opened], options.shrinkage, notify, check_shrinkage(noted.shrinkage))
     _make_parent(new_path)
     model = load_model(opened, options.device, dtype)
-    invert = halve_on_out_of_memory(inverted_sums, options.batch_size)
+    invert = halve_on_out_of_memory(inverted_sums, options.batch_size, model=None)
     left = taken_away(sums, invert(counted, opened, model, options.num_readers))
     found = dataclasses.replace(without(noted, members), shrinkage=drawn)
     made = _write(opened, place, left, counted, drawn, found, new_path)

@@ -40,6 +40,7 @@ class Job:
         device: Where, as PyTorch names it.
         threads: Of the process that trains, so that rounding is the same.
         batch_size: Images in the model at a time.
+        cpu_offload: Whether parts of the model wait in the host's memory.
     """
 
     images: GeneratedSet
@@ -48,6 +49,7 @@ class Job:
     device: str
     threads: int
     batch_size: int
+    cpu_offload: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,9 @@ class _Background:
         if self._model is None:
             generator = job.images.generator
             labels = generator.class_labels.tolist()
+            where = job.device, generator.torch_dtype
             self._model = load_model(
-                generator.artifact, job.device, generator.torch_dtype, job.class_list, labels
+                generator.artifact, *where, job.class_list, labels, cpu_offload=job.cpu_offload
             )
         return self._model
 

@@ -71,6 +71,8 @@ class D3HRDataset(FreshGroups, DatasetFolder):
             `persistent_workers=True`. "tensor" keeps all of them as one uint8 tensor, read when the first is
             asked for: items are tensors (C, H, W), and `transform` takes a batch, uint8 (B, C, H, W), and
             returns a tensor (B, ...). What it draws at random it draws once for a batch.
+        cpu_offload: Have the parts of the diffusion model take turns on the GPU, and wait in the host's
+            memory: slower, for a GPU that is too small for all of them. The images are the same.
         resample: "epoch" to have another group of each class in every epoch, by `set_epoch`; "never" to have
             the same images for ever.
         keep_epochs: Of `resample="epoch"`, how many epochs' images may lie on disk, at least 1, beside those

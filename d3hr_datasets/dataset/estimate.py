@@ -18,6 +18,7 @@ from d3hr_datasets.dataset.image_generator import ImageGenerator
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.numerics.devices import advice_on_memory
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.processes import process_share
 from d3hr_datasets.runs.estimate import Estimate
@@ -70,7 +71,8 @@ def estimate_set(
         measured = measure_cost(work, together, model.device, patience)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            "not even one image at a time fits into memory; use a device with more, or --dtype bfloat16"
+            "not even one image at a time fits into memory; "
+            f"{advice_on_memory(not model.placement.is_offloaded)}"
         ) from error
     processes = process_share()[1]
     return Estimate(

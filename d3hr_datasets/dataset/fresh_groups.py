@@ -181,7 +181,8 @@ class FreshGroups(ImagesOnDemand):
         device = generation_device(self.device)
         if device.type == "cuda" and device.index is None and torch.cuda.is_initialized():
             device = torch.device("cuda", torch.cuda.current_device())
-        job = Job(images, tuple(share), self.class_list, str(device), torch.get_num_threads(), BATCH_SIZE)
+        how = str(device), torch.get_num_threads(), BATCH_SIZE, self.cpu_offload
+        job = Job(images, tuple(share), self.class_list, *how)
         self._background.ask(job, images.generator.epoch)
 
 

@@ -19,7 +19,7 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.cache.files import default_root
 from d3hr_datasets.classes.class_list import ClassList
-from d3hr_datasets.config.checks import check_int
+from d3hr_datasets.config.checks import check_bool, check_int
 from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.config.settings import MAX_IPC, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.dataset.generated_set import GeneratedSet
@@ -59,6 +59,7 @@ class ImagesOnDemand:
         torch_dtype: torch.dtype = torch.float32,
         nested: bool = False,
         in_memory: InMemory = False,
+        cpu_offload: bool = False,
     ) -> None:
         self.ipc = check_int("ipc", ipc, 1, MAX_IPC)
         self.seed = check_int("seed", seed, 0)
@@ -76,6 +77,7 @@ class ImagesOnDemand:
         self.torch_dtype = torch_dtype
         self.nested = nested
         self.in_memory = check_in_memory(in_memory)
+        self.cpu_offload = check_bool("cpu_offload", cpu_offload)
         self._images: dict[int, Image.Image] = {}
         self._tensor: torch.Tensor | None = None
         self._model: LatentDiffusion | None = None
@@ -170,7 +172,8 @@ class ImagesOnDemand:
     ) -> Path:
         """Generate every class that is not cached and undamaged; batches go across classes.
 
-        Images are written while the model makes the next ones. A run that was stopped goes on where it was.
+        Images are written while the model makes the next ones; on CUDA a batch is decoded while the next one
+        is denoised. A run that was stopped goes on where it was.
         With `torch.distributed`, or RANK and WORLD_SIZE in the environment (`torchrun`, `accelerate launch`),
         each process generates its share of the classes; with the former, all return when all have finished.
 
@@ -180,17 +183,19 @@ class ImagesOnDemand:
         Args:
             batch_size: Images in the model at a time; halved where a GPU's memory is too small for so many.
                 By default 64, and on CUDA as many more as fit into half of the free memory. Of at most 64
-                classes, which are locked meanwhile: so with few images per class a batch is smaller.
+                classes, which are locked meanwhile (on CUDA those of two batches): so with few images per
+                class a batch is smaller.
             progress: Say on stderr how many images are made, how many a second, and how long it takes.
             torch_compile: Compile the model first, which takes a minute and pays off for large sets; it
-                stays compiled. To one grey level, the images are the same.
+                stays compiled. On CUDA it is recorded as CUDA graphs, too, and the last batch is filled up to
+                the size of the others. To one grey level, the images are the same.
 
         Returns:
             The folder of the images.
 
         Raises:
-            ConfigError: `batch_size` is no positive integer, RANK and WORLD_SIZE are no numbers, or there is
-                no compiler.
+            ConfigError: `batch_size` is no positive integer, RANK and WORLD_SIZE are no numbers, there is no
+                compiler, or not even one image fits into memory.
             CacheError: The cache cannot be written, or there are other images in the folders of the set.
         """
         if batch_size is not None:
@@ -241,7 +246,10 @@ class ImagesOnDemand:
         """
         if self._model is None:
             labels = self.class_labels.tolist()  # prompts of other classes are not read
-            self._model = load_model(self.artifact, self.device, self.torch_dtype, self.class_list, labels)
+            where = self.device, self.torch_dtype
+            self._model = load_model(
+                self.artifact, *where, self.class_list, labels, cpu_offload=self.cpu_offload
+            )
         return self._model
 
     @neutral()

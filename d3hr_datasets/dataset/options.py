@@ -35,6 +35,7 @@ class ImageOptions(TypedDict, total=False):
     torch_dtype: torch.dtype
     nested: bool
     in_memory: InMemory
+    cpu_offload: bool
 
 
 class SetOptions(ImageOptions, total=False):

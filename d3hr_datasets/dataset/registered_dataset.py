@@ -33,8 +33,8 @@ class NamedDataset(D3HRDataset):
         target_transform: Applied to the int label.
         artifact: Folder, "ORG/NAME" or "ORG/NAME@REVISION" to use instead of the registry's.
         subset: Name of a usual subset of the classes to keep.
-        options: `classes`, `sampling`, `decode`, `device`, `torch_dtype`, `nested`, `in_memory`, `resample`,
-            `keep_epochs`.
+        options: `classes`, `sampling`, `decode`, `device`, `torch_dtype`, `nested`, `in_memory`,
+            `cpu_offload`, `resample`, `keep_epochs`.
 
     Raises:
         ArtifactNotFoundError: There is no artifact at `artifact`, or, without it, none is published yet.

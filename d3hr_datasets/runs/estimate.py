@@ -100,7 +100,9 @@ class Estimate:
                 f"{_size(measured.gpu_bytes)} of {_size(measured.gpu_total_bytes)} at its peak, with {fits}"
             )
             if measured.gpu_bytes > measured.gpu_total_bytes:
-                rows["GPU memory"] += "; that is more than there is: give a smaller --batch-size"
+                rows["GPU memory"] += (
+                    "; that is more than there is: give a smaller --batch-size, or --cpu-offload"
+                )
         parts = ", ".join(f"{_size(number)} {what}" for what, number in self.disk_bytes.items())
         rows["disk"] = f"{_size(sum(self.disk_bytes.values()))}: {parts}"
         return rows
