@@ -74,6 +74,8 @@ def test_trainings_are_rated(artifact: Path, tmp_path: Path) -> None:
     assert gpu.student_training(protocol, 20, torch_compile=False) > 0
     assert gpu.student_operations(protocol) > 3 * 2 * 32 * 32 * 3 * 9 * 128  # its first layer alone
     assert gpu.whole_set(artifact, tmp_path / "cache", 1, 2, torch_compile=False) > 0
+    ways = gpu.ways_to_make_a_set(artifact, tmp_path / "ways", 1, 2, batch_size=1)
+    assert len(ways) == 3 and all(found["images_per_second"] > 0 for found in ways.values())
 
 
 def test_the_bound_is_that_of_matrices() -> None:
