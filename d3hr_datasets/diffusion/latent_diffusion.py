@@ -158,7 +158,7 @@ class LatentDiffusion(EarlierNames):
                 repo_id = None if parts.folder == Path(model) else str(model)
                 check_base(read_description(Path(adapter)), parts.folder, parts.kind, repo_id, revision)
                 network = apply_adapter(network, Path(adapter))
-        how = {"kind": parts.kind, "conditioning": conditioning, "cpu_offload": cpu_offload}
+        how: dict[str, Any] = {"kind": parts.kind, "conditioning": conditioning, "cpu_offload": cpu_offload}
         return cls(network, parts.vae, parts.schedule, device, **how)
 
     def __repr__(self) -> str:
@@ -280,9 +280,11 @@ class LatentDiffusion(EarlierNames):
         """
         self._check(inverted_latents)
         self.placement.use(self.network)
-        parts = inverted_latents.split(batch_size), class_labels.split(batch_size)
-        moved = ([to_device(part, self.device) for part in pair] for pair in zip(*parts, strict=True))
-        return torch.cat([denoise_latents(self.denoiser, *pair, config) for pair in moved])
+        chunks = []
+        for pair in zip(inverted_latents.split(batch_size), class_labels.split(batch_size), strict=True):
+            latents, labels = (to_device(part, self.device) for part in pair)
+            chunks.append(denoise_latents(self.denoiser, latents, labels, config))
+        return torch.cat(chunks)
 
     def forward_passes(self, config: DecodeConfig) -> int:
         """Return how often the network runs to make an image with such settings; guidance takes two passes.

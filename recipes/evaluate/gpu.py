@@ -210,7 +210,8 @@ def ways_to_make_a_set(
     found: dict[str, dict[str, float]] = {}
     for way in ("one after the other", "decoded on a second stream", "parts take turns"):
         options: SetOptions = {"classes": names, "torch_dtype": torch.bfloat16}
-        dataset = D3HRDataset(artifact, root / way, ipc, cpu_offload=way == "parts take turns", **options)
+        options["cpu_offload"] = way == "parts take turns"
+        dataset = D3HRDataset(artifact, root / way, ipc, **options)
         model = dataset.model()
         if way == "one after the other":
             model.second_stream = SecondStream(None)

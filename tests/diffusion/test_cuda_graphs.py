@@ -22,7 +22,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> LatentDiffusion:
     model = tiny_model()
     monkeypatch.setattr(Placement, "has_cuda_graphs", True)
     monkeypatch.setenv("CXX", "true")  # a compiler to be found
-    forward, memory = model.network.forward, {}
+    forward = model.network.forward
+    memory: dict[int, torch.Tensor] = {}
 
     def compiled(**options: Any) -> None:
         assert options == {"mode": "reduce-overhead"}
