@@ -108,7 +108,6 @@ def load_model(
     torch_dtype: torch.dtype = torch.float32,
     class_list: ClassList | None = None,
     class_labels: Sequence[int] | None = None,
-    *,
     cpu_offload: bool = False,
 ) -> LatentDiffusion:
     """Load the diffusion model an artifact refers to and check that it fits.

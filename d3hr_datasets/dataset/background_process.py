@@ -133,10 +133,8 @@ class _Background:
         if self._model is None:
             generator = job.images.generator
             labels = generator.class_labels.tolist()
-            where = job.device, generator.torch_dtype
-            self._model = load_model(
-                generator.artifact, *where, job.class_list, labels, cpu_offload=job.cpu_offload
-            )
+            how = job.device, generator.torch_dtype, job.class_list, labels, job.cpu_offload
+            self._model = load_model(generator.artifact, *how)
         return self._model
 
     def _listen(self) -> None:

@@ -246,10 +246,8 @@ class ImagesOnDemand:
         """
         if self._model is None:
             labels = self.class_labels.tolist()  # prompts of other classes are not read
-            where = self.device, self.torch_dtype
-            self._model = load_model(
-                self.artifact, *where, self.class_list, labels, cpu_offload=self.cpu_offload
-            )
+            how = self.device, self.torch_dtype, self.class_list, labels, self.cpu_offload
+            self._model = load_model(self.artifact, *how)
         return self._model
 
     @neutral()
