@@ -122,14 +122,12 @@ def load_model(
 
     Raises:
         ModelNotFoundError: It, or its label map, cannot be loaded.
-        ModelFormatError: Its latents, classes, image size or channels are not the artifact's, or its
-            label map tells another order of the classes.
+        ModelFormatError: Latents, classes or their order, image size or channels are not the artifact's.
         MissingExtraError: What reads its prompts, or applies its adapter, is not installed.
     """
     from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 
-    info = artifact.info
-    folder = artifact.model_folder()
+    info, folder = artifact.info, artifact.model_folder()
     where = folder if folder is not None else str(info.model.repo_id)
     if folder is None:
         folder = find_model(
@@ -142,8 +140,9 @@ def load_model(
         check_described(folder, info)
     adapter = artifact.adapter_folder()
     if adapter is not None:
-        description = read_description(adapter)
-        check_base(description, folder, read_kind(folder), info.model.repo_id, info.model.revision)
+        check_base(
+            read_description(adapter), folder, read_kind(folder), info.model.repo_id, info.model.revision
+        )
     labels = range(len(info.classes)) if class_labels is None else sorted(set(class_labels))
     prompts = None if info.prompts is None else {label: info.prompts.per_class[label] for label in labels}
     model = LatentDiffusion.from_pretrained(

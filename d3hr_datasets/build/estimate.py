@@ -83,10 +83,8 @@ def estimate_build(
     try:
         measured = measure_cost(work, size, model.device, patience, should_reduce_batch_size)
     except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            "not even one image at a time fits into memory; "
-            f"{advice_on_memory(not model.placement.is_offloaded)}"
-        ) from error
+        advice = advice_on_memory(not model.placement.is_offloaded)
+        raise ConfigError(f"not even one image at a time fits into memory; {advice}") from error
     chosen = _looked_at(plan.images, info)
     return Estimate(
         "inverted",

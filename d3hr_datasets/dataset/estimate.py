@@ -70,10 +70,8 @@ def estimate_set(
     try:
         measured = measure_cost(work, together, model.device, patience)
     except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            "not even one image at a time fits into memory; "
-            f"{advice_on_memory(not model.placement.is_offloaded)}"
-        ) from error
+        advice = advice_on_memory(not model.placement.is_offloaded)
+        raise ConfigError(f"not even one image at a time fits into memory; {advice}") from error
     processes = process_share()[1]
     return Estimate(
         "generated; the others are cached" if kept < len(dataset) else "generated",
