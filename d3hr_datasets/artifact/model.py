@@ -101,6 +101,15 @@ def _check_embeddings(model: LatentDiffusion, info: ArtifactInfo) -> None:
         )
 
 
+def _checked_adapter(artifact: Artifact, folder: Path) -> Path | None:
+    """Return the folder of an artifact's adapter, if it has one, of the model in `folder`."""
+    adapter, reference = artifact.adapter_folder(), artifact.info.model
+    if adapter is not None:
+        kind = read_kind(folder)
+        check_base(read_description(adapter), folder, kind, reference.repo_id, reference.revision)
+    return adapter
+
+
 @neutral()
 def load_model(
     artifact: Artifact,
@@ -138,11 +147,7 @@ def load_model(
         )
     else:
         check_described(folder, info)
-    adapter = artifact.adapter_folder()
-    if adapter is not None:
-        check_base(
-            read_description(adapter), folder, read_kind(folder), info.model.repo_id, info.model.revision
-        )
+    adapter = _checked_adapter(artifact, folder)
     labels = range(len(info.classes)) if class_labels is None else sorted(set(class_labels))
     prompts = None if info.prompts is None else {label: info.prompts.per_class[label] for label in labels}
     model = LatentDiffusion.from_pretrained(
