@@ -52,8 +52,7 @@ class LatentDiffusion(EarlierNames):
         device: Where to run; CUDA if there is one, else MPS, else the CPU.
         kind: Of the model; a DiT by default.
         conditioning: What it is told of classes; by default the labels that a DiT was trained with.
-        cpu_offload: Have network and VAE take turns on the device, and wait in the host's memory: slower, and
-            for GPUs that are too small for both.
+        cpu_offload: Have network and VAE take turns on a device that is too small for both: slower.
 
     Attributes:
         second_stream: Where batches are decoded while the next one is denoised, on CUDA.
