@@ -19,6 +19,7 @@ COMMANDS = {
     "cli/curate.py:curate",
     "cli/combine.py:forget",
     "cli/evaluate.py:evaluate",
+    "cli/learn.py:learn",
     "cli/train.py:student",
 }
 

@@ -77,8 +77,8 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
     if described.needs_format_2 and document["format"] == 1:
         raise ArtifactFormatError(
             f"{path}: format = 1, but it says what format 2 has (prompts, an adapter, another grid, shrunk "
-            "variances, another way to decode, budgets, an order of images, a tolerance or privacy); build "
-            "or download it again"
+            "variances, another way to decode, budgets, an order of images, a tolerance, privacy or "
+            "learned means); build or download it again"
         )
     return described, sha256
 

@@ -12,6 +12,7 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.curation import describe_curation
 from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS, MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
+from d3hr_datasets.artifact.learned import describe_learned
 from d3hr_datasets.artifact.moments_file import moments_bytes
 from d3hr_datasets.artifact.privacy import describe_privacy
 from d3hr_datasets.artifact.tolerance import describe_tolerance
@@ -85,7 +86,7 @@ def artifact_facts(artifact: Artifact) -> dict[str, str]:
 
 
 def _additions(artifact: Artifact) -> dict[str, str]:
-    """Return what an artifact says of adapter, prompts, sums, variances, privacy and order, if it does."""
+    """Return what an artifact says of adapter, prompts, sums, statistics, privacy and order, if it does."""
     info, facts = artifact.info, {}
     if info.adapter:
         facts["adapter"] = _adapter_fact(artifact.folder / ADAPTER)
@@ -113,6 +114,8 @@ def _additions(artifact: Artifact) -> dict[str, str]:
         facts["precision"] = describe_tolerance(info.tolerance, sum(info.counts), info.classes)
     if info.privacy is not None:
         facts["privacy"] = describe_privacy(info.privacy)
+    if info.learned is not None:
+        facts["learned"] = describe_learned(info.learned)
     if info.curation is not None:
         decoding = describe_decoding(info.curation.decode)
         facts["curated"] = f"{describe_curation(info.curation)}; {decoding}"

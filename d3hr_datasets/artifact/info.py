@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from d3hr_datasets.artifact.curation import Curation
 from d3hr_datasets.artifact.info_texts import ADDED, MAX_TEXT, check_classes, check_name, check_wnids
+from d3hr_datasets.artifact.learned import Learned
 from d3hr_datasets.artifact.privacy import Privacy
 from d3hr_datasets.artifact.tolerance import Tolerance
 from d3hr_datasets.classes.class_list import ClassList
@@ -60,6 +61,7 @@ class ArtifactInfo:
         curation: How the images of an order of each class were chosen, where the artifact has one.
         tolerance: To what precision means were asked for, where the build stopped when they were known.
         privacy: What is promised to the images, where statistics and counts have noise.
+        learned: How the means of modes were moved after the build, where they were.
     """
 
     name: str
@@ -85,6 +87,7 @@ class ArtifactInfo:
     curation: Curation | None = None
     tolerance: Tolerance | None = None
     privacy: Privacy | None = None
+    learned: Learned | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -160,6 +163,8 @@ class ArtifactInfo:
             self.check_decode(self.curation.decode, "curation.decode.")
         if self.tolerance is not None:
             self.tolerance.check_fits(len(self.classes), self.counts)
+        if self.learned is not None:
+            self.learned.check_fits(self.num_modes, self.inversion.timesteps)
         if self.privacy is not None:
             self.privacy.check_fits(self.num_modes, self.inversion, self.curation)
 
@@ -187,7 +192,8 @@ class ArtifactInfo:
     def needs_format_2(self) -> bool:
         """Whether it says what readers of format 1 do not know."""
         added = (self.prompts, self.adapter, self.shrinkage, self.budgets, self.curation, self.tolerance)
-        return any(added) or bool(self.privacy or self.decode.added) or self.inversion.needs_format_2
+        others = (self.privacy, self.learned, self.decode.added, self.inversion.needs_format_2)
+        return any(added) or any(others)
 
     @property
     def default_sampling(self) -> GroupSamplingConfig:
@@ -273,6 +279,7 @@ class ArtifactInfo:
             "curation": Curation,
             "tolerance": Tolerance,
             "privacy": Privacy,
+            "learned": Learned,
         }
         for key, config in configs.items():
             if values.get(key) is not None or (key in values and key not in ADDED):

@@ -19,6 +19,7 @@ ADDED: dict[str, Any] = {
     "curation": None,
     "tolerance": None,
     "privacy": None,
+    "learned": None,
 }
 _OF_NAMES = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 

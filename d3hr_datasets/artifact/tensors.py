@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 
 from d3hr_datasets.artifact.gaussians import ClassGaussians, ClassModes
 from d3hr_datasets.artifact.info import ArtifactInfo
@@ -57,21 +58,47 @@ def pack_statistics(
         tensors[f"t{timestep}.modes.mean"] = mode.mean
         tensors[f"t{timestep}.modes.variance"] = mode.variance
         tensors["modes.count"] = mode.count
-    stored = {}
+    stored: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
-        if info.dtype == "int8" and tensor.is_floating_point():
-            stored[name], stored[scale_name(name)] = quantize(name, tensor)
-        elif tensor.is_floating_point():
-            stored[name] = tensor.to(getattr(torch, info.dtype))
-        else:
-            stored[name] = tensor
-    for name, tensor in stored.items():
-        if not tensor.isfinite().all():
+        stored |= _as_stored(info, name, tensor)
+    return stored
+
+
+def _as_stored(info: ArtifactInfo, name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return what is stored of one tensor: itself in the artifact's type, or integers and their steps."""
+    if info.dtype == "int8" and tensor.is_floating_point():
+        values, scale = quantize(name, tensor)
+        stored = {name: values, scale_name(name): scale}
+    elif tensor.is_floating_point():
+        stored = {name: tensor.to(getattr(torch, info.dtype))}
+    else:
+        stored = {name: tensor}
+    for key, values in stored.items():
+        if not values.isfinite().all():
             raise StatisticsError(
-                f"{name} overflows {info.dtype}: see whether images, guidance and model belong together, or "
+                f"{key} overflows {info.dtype}: see whether images, guidance and model belong together, or "
                 "store them as ArtifactInfo(dtype='float32') does"
             )
-        stored[name] = tensor.contiguous()
+    return {key: values.contiguous() for key, values in stored.items()}
+
+
+@neutral()
+def with_mode_means(
+    path: Path, info: ArtifactInfo, means: Mapping[float, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file with other means of modes; all others are as stored, to the last bit.
+
+    Args:
+        path: The file, which has been checked.
+        info: What it is of.
+        means: (K, M, *latent) by timestep, for those that change.
+
+    Raises:
+        StatisticsError: Means overflow `info.dtype`.
+    """
+    stored = load_file(path)
+    for timestep, mean in means.items():
+        stored |= _as_stored(info, f"t{timestep}.modes.mean", mean)
     return stored
 
 

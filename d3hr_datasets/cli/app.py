@@ -21,6 +21,7 @@ from d3hr_datasets.cli.curate import curate
 from d3hr_datasets.cli.dataset import export, materialize
 from d3hr_datasets.cli.evaluate import evaluate
 from d3hr_datasets.cli.import_statistics import import_statistics
+from d3hr_datasets.cli.learn import learn
 from d3hr_datasets.cli.list_datasets import list_datasets
 from d3hr_datasets.cli.publish import card, publish
 from d3hr_datasets.cli.report import report
@@ -34,7 +35,7 @@ app = command_group(
 )
 app.add_typer(cache_app, name="cache")
 app.add_typer(train_app, name="train")
-OF_ARTIFACTS = (build, curate, budgets, merge, forget, adapt, report, card, publish, info, verify)
+OF_ARTIFACTS = (build, curate, learn, budgets, merge, forget, adapt, report, card, publish, info, verify)
 for command in (*OF_ARTIFACTS, materialize, export, evaluate):
     app.command()(command)
 app.command("import")(import_statistics)

@@ -36,6 +36,7 @@ SHOWN = (
     "decoding",
     "image costs",
     "budgets",
+    "learned",
     "curated",
     "model",
     "adapter",

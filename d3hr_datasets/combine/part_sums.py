@@ -27,7 +27,7 @@ def open_part(part: str | Path | Artifact) -> Artifact:
     """Return an artifact with its sums, where it has any.
 
     Raises:
-        CombineError: Privacy was promised to its images.
+        CombineError: Privacy was promised to its images, or its means are learned.
     """
     if isinstance(part, Artifact) and part.repo_id is None:
         opened = part
@@ -40,6 +40,13 @@ def open_part(part: str | Path | Artifact) -> Artifact:
             f"{opened.folder} is a private artifact, of noisy statistics: it is not merged with others, and "
             "no image is forgotten of it; build one anew of the images that are wanted, which spends its own "
             "budget"
+        )
+    learned = opened.info.learned
+    if learned is not None:
+        raise CombineError(
+            f"{opened.folder} has learned means of modes, which all images moved together: it is not merged "
+            "with others, and no image is forgotten of it. Merge or forget in the artifact that it was "
+            f"learned from, of fingerprint {learned.original}, and learn again: d3hr learn"
         )
     return opened
 

@@ -46,7 +46,7 @@ CARRIED = (
 ADAPTED = ("budgets",)  # carried as far as it fits what is written
 # Candidates are other images where statistics are others; and a precision was that of other images.
 DROPPED = ("curation", "tolerance")
-REFUSED = ("privacy",)  # artifacts that have it are neither merged nor forgotten of
+REFUSED = ("privacy", "learned")  # artifacts that have it are neither merged nor forgotten of
 MADE = ("name", "classes", "counts", "source", "producer", "wnids", "num_modes", "prompts", "shrinkage")
 REPLACED = {METADATA, STATISTICS, MOMENTS, EMBEDDINGS}
 

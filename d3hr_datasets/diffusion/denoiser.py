@@ -41,7 +41,7 @@ class Denoiser:
     is_compiled: bool = False
     recorded: RecordedSizes | None = None
 
-    @neutral()
+    @neutral(grad=None)
     def __call__(
         self, latents: torch.Tensor, model_time: float, class_labels: torch.Tensor, guidance_scale: float
     ) -> torch.Tensor:

@@ -235,7 +235,7 @@ class LatentDiffusion(EarlierNames):
         latents = posterior.mean if generators is None else posterior.sample(generators)
         return scale_latents(latents.float(), self.vae.config)
 
-    @neutral(full_float32=True)
+    @neutral(grad=None, full_float32=True)
     def decode(self, latents: torch.Tensor, batch_size: int = CHUNK) -> torch.Tensor:
         """Decode latents.
 
@@ -263,7 +263,7 @@ class LatentDiffusion(EarlierNames):
         self.placement.use(self.network)
         return invert_latents(self.denoiser, latents.to(self.device), class_labels.to(self.device), config)
 
-    @neutral(full_float32=True)
+    @neutral(grad=None, full_float32=True)
     def denoise(
         self,
         inverted_latents: torch.Tensor,

@@ -51,7 +51,7 @@ class MultistepSolver:
         self._evaluations: list[_Evaluation] = []  # the last two
         self._was_second_order = False
 
-    @neutral()
+    @neutral(grad=None)
     def step(
         self, latents: torch.Tensor, noise: torch.Tensor, level_from: NoiseLevel, level_to: NoiseLevel
     ) -> torch.Tensor:

@@ -32,7 +32,7 @@ from d3hr_datasets.numerics.torch_settings import neutral
 Step = Callable[[torch.Tensor, torch.Tensor, NoiseLevel, NoiseLevel], torch.Tensor]
 
 
-@neutral()
+@neutral(grad=None)
 def predict_noise(
     denoiser: Denoiser,
     latents: torch.Tensor,
@@ -71,7 +71,7 @@ def predict_noise(
     return (latents - level.signal * output) / level.noise
 
 
-@neutral()
+@neutral(grad=None)
 def step(
     latents: torch.Tensor, noise: torch.Tensor, level_from: NoiseLevel, level_to: NoiseLevel
 ) -> torch.Tensor:
@@ -118,7 +118,7 @@ def walk(
     return kept
 
 
-@neutral()
+@neutral(grad=None)
 def denoise_latents(
     denoiser: Denoiser, inverted_latents: torch.Tensor, class_labels: torch.Tensor, config: DecodeConfig
 ) -> torch.Tensor:

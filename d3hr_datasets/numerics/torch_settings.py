@@ -21,17 +21,29 @@ import torch
 AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
+class _Recording(threading.local):
+    """Whether the computation that a thread is in records gradients."""
+
+    is_on = False
+
+
+_RECORDING = _Recording()
+
+
 @contextlib.contextmanager
-def neutral(*, grad: bool = False, full_float32: bool = False) -> Iterator[None]:
+def neutral(*, grad: bool | None = False, full_float32: bool = False) -> Iterator[None]:
     """Compute outside the caller's autocast, default dtype, default device, gradient and inference mode.
 
     Default dtype and precision belong to the whole process. They are touched only where they are not what
     they should be, and other threads see the change meanwhile.
 
     Args:
-        grad: Whether gradients are recorded.
+        grad: Whether gradients are recorded. None: as in the neutral computation that this one is a part of;
+            a caller from outside gets none.
         full_float32: Also compute products of float32 in float32, whatever TF32 or bfloat16 is allowed.
     """
+    before = _RECORDING.is_on
+    recorded = before and torch.is_grad_enabled() if grad is None else grad
     with contextlib.ExitStack() as stack:
         for device_type in AUTOCAST_DEVICES:
             if torch.is_autocast_enabled(device_type):
@@ -44,7 +56,9 @@ def neutral(*, grad: bool = False, full_float32: bool = False) -> Iterator[None]
             stack.enter_context(torch.device("cpu"))
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(grad))
+        stack.enter_context(torch.set_grad_enabled(recorded))
+        stack.callback(setattr, _RECORDING, "is_on", before)
+        _RECORDING.is_on = recorded
         yield
 
 

@@ -7,6 +7,7 @@ stores modes, a group is spread over them, and its noise is matched as in `gauss
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,10 @@ def sample_modes(modes: ClassModes, ipc: int, class_label: int, config: GroupSam
     Raises:
         ConfigError: `ipc` is no positive integer, or `modes` are of several classes.
     """
-    mean, _, variance, sizes = _spread(modes, ipc)
-    noise = moment_matched_noise(tuple(variance.shape), ipc, class_label, config.seed)
-    return (mean.repeat_interleave(sizes, dim=0) + config.mode_spread * variance.sqrt() * noise).float()
+    spread = _spread(modes, ipc)
+    noise = moment_matched_noise(tuple(spread.variance.shape), ipc, class_label, config.seed)
+    centres = spread.mean.repeat_interleave(spread.sizes, dim=0)
+    return (centres + config.mode_spread * spread.variance.sqrt() * noise).float()
 
 
 @neutral()
@@ -53,8 +55,24 @@ def modes_of_group(modes: ClassModes, ipc: int) -> tuple[torch.Tensor, torch.Ten
     Modes are those that the group is spread over: joined where there are more than latents. Arguments and
     errors are those of `sample_modes`; no noise is drawn.
     """
-    _, counts, _, sizes = _spread(modes, ipc)
-    return torch.arange(len(counts)).repeat_interleave(sizes), counts
+    spread = _spread(modes, ipc)
+    return torch.arange(len(spread.counts)).repeat_interleave(spread.sizes), spread.counts
+
+
+@neutral()
+def mode_shares(modes: ClassModes, ipc: int) -> torch.Tensor:
+    """Return the share that the mean of each mode has in each latent of `sample_modes`, (ipc, M) float32.
+
+    A latent is the mean of its mode, or the weighted mean of those that are joined to one, plus noise. So the
+    shares of a latent sum to 1, and are the derivative of `sample_modes` by the means, as long as the same
+    modes are joined; but for the variance, to which the spread between joined means adds. Arguments and
+    errors are those of `sample_modes`.
+    """
+    spread = _spread(modes, ipc)
+    shares = torch.zeros(len(spread.counts), len(spread.joined), dtype=torch.float64)
+    of_mode = modes.count[0].cpu().double() / spread.counts.double()[spread.joined]
+    shares[spread.joined, torch.arange(len(spread.joined))] = of_mode
+    return shares.repeat_interleave(spread.sizes, dim=0).float()
 
 
 @neutral()
@@ -72,26 +90,40 @@ def share_images(drawn: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return (counts.double() / latents.clamp(min=1))[drawn]
 
 
-def _spread(modes: ClassModes, ipc: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the modes that a group is spread over, M of them at most `ipc`, joined where there are more.
+@dataclass(frozen=True)
+class _Spread:
+    """The modes that a group is spread over, N of them, joined of M.
 
-    Returns:
-        Means (M, *latent), images behind each mode (M,), the variance within them (*latent), and the latents
-        that each gives (M,).
+    Args:
+        mean: (N, *latent).
+        counts: (N,) int64, images behind each.
+        variance: (*latent), within them.
+        sizes: (N,) int64, the latents that each gives.
+        joined: (M,) int64, which of the N each of the M is part of.
     """
+
+    mean: torch.Tensor
+    counts: torch.Tensor
+    variance: torch.Tensor
+    sizes: torch.Tensor
+    joined: torch.Tensor
+
+
+def _spread(modes: ClassModes, ipc: int) -> _Spread:
+    """Return the modes that a group is spread over, at most `ipc`, joined where there are more."""
     check_int("ipc", ipc, 1)
     if len(modes) != 1:
         raise ConfigError(f"modes must be those of one class, not of {len(modes)}")
     mean, variance = (tensor[0].detach().double().cpu() for tensor in (modes.mean, modes.variance))
-    counts = modes.count[0].cpu()
+    counts, joined = modes.count[0].cpu(), torch.arange(len(mean))
     if len(mean) > ipc:
-        mean, counts, variance = _join_closest(mean, counts, variance, ipc)
-    return mean, counts, variance, torch.tensor(allocate(counts.tolist(), ipc))
+        mean, counts, variance, joined = _join_closest(mean, counts, variance, ipc)
+    return _Spread(mean, counts, variance, torch.tensor(allocate(counts.tolist(), ipc)), joined)
 
 
 def _join_closest(
     mean: torch.Tensor, counts: torch.Tensor, variance: torch.Tensor, number: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Join the two modes whose joining adds the least variance, until there are `number`.
 
     Of pairs that add the same the first is joined, in the order of the modes. What is joined takes the place
@@ -100,7 +132,7 @@ def _join_closest(
     shape, images = mean.shape[1:], int(counts.sum())
     means, weight = mean.flatten(1).numpy().copy(), counts.double().numpy()
     spread = variance.flatten().numpy()
-    left = np.arange(len(means))
+    left, joined = np.arange(len(means)), np.arange(len(means))
     cost = np.full((len(means), len(means)), np.inf)  # of pairs i < j
     for row in range(len(means)):
         cost[row, row + 1 :] = _costs(means, weight, row, left[row + 1 :])
@@ -113,12 +145,15 @@ def _join_closest(
         means[first] += share * delta
         weight[first] = total
         left = left[left != second]
+        joined[joined == second] = first
         cost[second], cost[:, second] = np.inf, np.inf
         before, after = left[left < first], left[left > first]
         cost[before, first] = _costs(means, weight, first, before)
         cost[first, after] = _costs(means, weight, first, after)
     counts = torch.from_numpy(weight[left]).long()
-    return torch.from_numpy(means[left]).view(-1, *shape), counts, torch.from_numpy(spread).view(shape)
+    mean = torch.from_numpy(means[left]).view(-1, *shape)
+    rows = torch.from_numpy(np.searchsorted(left, joined))
+    return mean, counts, torch.from_numpy(spread).view(shape), rows
 
 
 def _costs(

@@ -181,16 +181,22 @@ def normalized(protocol: Protocol, model: nn.Module) -> Network:
     return lambda images: model(normalize(protocol, images))
 
 
-def dsa_augment(images: torch.Tensor) -> torch.Tensor:
+def dsa_augment(images: torch.Tensor, *, shared: bool = False) -> torch.Tensor:
     """Return normalised images (B, C, H, W) after one of DSA's six augmentations, drawn for the batch.
 
     Source: DSA (Zhao & Bilen, 2021): colour, crop, cutout, flip, scale or rotation, with the strengths of
-    its public code; the parameters are drawn for each image.
+    its public code; the parameters are drawn for each image. Gradients go through it.
+
+    Args:
+        images: Normalised images.
+        shared: Draw one set of parameters for all images. Two batches, of any sizes, are then augmented alike
+            if PyTorch's generator is in the same state before each.
     """
     number, _, height, width = images.shape
+    drawn = 1 if shared else number
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return (torch.rand(number, *shape) * (high - low) + low).to(images)
+        return (torch.rand(drawn, *shape) * (high - low) + low).to(images)
 
     choice = int(torch.randint(6, ()))
     if choice == 0:  # colour: brightness, saturation, contrast
@@ -201,7 +207,7 @@ def dsa_augment(images: torch.Tensor) -> torch.Tensor:
         return (images - middle) * uniform(0.5, 1.5, 1, 1, 1) + middle
     if choice == 1:  # a shift of up to an eighth of the side, filled with zeros
         shift = int(height * 0.125 + 0.5)
-        offsets = torch.randint(2 * shift + 1, (number, 2)).tolist()
+        offsets = torch.randint(2 * shift + 1, (drawn, 2)).expand(number, 2).tolist()
         padded = F.pad(images, [shift] * 4)
         return torch.stack(
             [image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, offsets, strict=True)]

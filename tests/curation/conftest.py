@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.curation import curate_artifact
 from tests.curation.curating import SETTINGS
+from tests.support.combining import save_pictures
 from tests.support.curated import save_separate_artifact, save_teacher
 
 
@@ -28,3 +31,9 @@ def curated(artifact: Artifact, teacher: str, tmp_path_factory: pytest.TempPathF
     """Return the artifact with an order of eight images a class. Tests only read it."""
     output = tmp_path_factory.mktemp("curated") / "new"
     return curate_artifact(artifact, output, teacher, SETTINGS, device="cpu", progress=False)
+
+
+@pytest.fixture(scope="package")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of six real images of each class. Tests only read it."""
+    return save_pictures(tmp_path_factory.mktemp("real") / "photos", range(18))

@@ -278,3 +278,20 @@ def test_settings_are_given_back_after_an_error() -> None:
         with pytest.raises(d3hr_datasets.D3HRError):
             sample_group(torch.zeros(3), torch.zeros(4), 2, 0, GroupSamplingConfig())
         assert settings() == before
+
+
+def test_gradients_go_through_parts_that_follow_what_they_are_a_part_of() -> None:
+    @neutral(grad=None)
+    def double(values: torch.Tensor) -> torch.Tensor:
+        return 2 * values
+
+    values = torch.ones(2, requires_grad=True)
+    assert not double(values).requires_grad  # whoever is outside gets none, as of all that is computed here
+    with neutral(grad=True):
+        assert double(values).requires_grad
+        with torch.no_grad():
+            assert not double(values).requires_grad
+        with neutral():
+            assert not double(values).requires_grad
+        assert double(values).requires_grad
+    assert not double(values).requires_grad

@@ -51,6 +51,7 @@ CHANGES: dict[str, Any] = {
 ADDED = {
     "budgets",
     "curated",
+    "learned",
     "precision",
     "privacy",
     "shrinkage",

@@ -10,7 +10,7 @@ import torch
 
 from d3hr_datasets import ClassModes, GroupSamplingConfig, sample_group, sample_modes
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.sampling.mode_sampling import allocate
+from d3hr_datasets.sampling.mode_sampling import allocate, mode_shares
 from tests.support.modes import SHAPE, random_modes
 
 CONFIG = GroupSamplingConfig("modes", seed=3, mode_spread=1.0)
@@ -102,3 +102,15 @@ def test_modes_of_several_classes_are_refused() -> None:
 def test_one_gaussian_cannot_be_sampled_by_modes() -> None:
     with pytest.raises(ConfigError, match="sample_modes"):
         sample_group(torch.zeros(SHAPE), torch.ones(SHAPE), 3, 0, CONFIG)
+
+
+@pytest.mark.parametrize("ipc", [1, 2, 3, 4, 7])
+def test_shares_are_those_of_the_means_in_each_latent(ipc: int) -> None:
+    """Also of joined modes: without noise a group is the shares times the means."""
+    modes = random_modes()
+    shares = mode_shares(modes, ipc)
+    assert shares.shape == (ipc, 4)
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(ipc))
+    plain = dataclasses.replace(CONFIG, mode_spread=0.0)
+    expected = torch.tensordot(shares, modes.mean[0], dims=1)
+    torch.testing.assert_close(sample_modes(modes, ipc, 0, plain), expected)

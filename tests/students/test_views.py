@@ -66,6 +66,22 @@ def test_dsa_draws_all_augmentations_and_keeps_shapes() -> None:
     assert any(torch.equal(result[0], batch[0].flip(2)) for result in results)  # flip
 
 
+def test_shared_dsa_is_the_same_for_batches_of_any_size_and_has_gradients() -> None:
+    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    changed = 0
+    for seed in range(40):
+        results = []
+        for number in (1, 3):
+            torch.manual_seed(seed)
+            batch = image.repeat(number, 1, 1, 1).requires_grad_()
+            results.append(dsa_augment(batch, shared=True))
+            results[-1].sum().backward()
+            assert batch.grad is not None and batch.grad.isfinite().all() and batch.grad.any()
+        torch.testing.assert_close(results[1], results[0].expand(3, -1, -1, -1))
+        changed += not torch.equal(results[0], image)
+    assert changed > 30
+
+
 def test_evaluation_resizes_and_crops() -> None:
     settings = protocol(image_size=8, resize=12)
     view = evaluation_transform(settings)(torch.full((1, 24, 12), 51, dtype=torch.uint8))

@@ -57,6 +57,7 @@ from d3hr_datasets.students.views import TensorImages, normalized
 from tests.support.combining import Pictures
 from tests.support.combining_computation import combining
 from tests.support.curated import save_separate_artifact, save_teacher
+from tests.support.learning import learning
 from tests.support.private_builds import privacy
 from tests.support.report_computation import report
 from tests.support.tiny import CLASSES, TIMESTEPS, TinyImages, tiny_info, tiny_pipeline
@@ -287,6 +288,7 @@ QUICK: dict[str, Callable[[Path, Path], Any]] = {"sampling": sampling, "model": 
 SLOW: dict[str, Callable[[Path, Path], Any]] = {
     "building": building,
     "curating": curating,
+    "learning": learning,
     "combining": combining,
     "privacy": privacy,
     "students": students,
