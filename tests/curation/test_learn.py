@@ -20,6 +20,7 @@ from tests.support.combining import build
 from tests.support.curated import add_order, save_separate_artifact
 from tests.support.learning import SETTINGS, learn, matcher_of
 from tests.support.sets import image_digests
+from tests.support.tiny import tiny_model
 from tests.support.workers import file_digests
 
 MODES = "t400.modes.mean"
@@ -40,7 +41,7 @@ def test_steps_gain_on_held_draws(artifact: Artifact) -> None:
     losses = []
     for iterations in (1, 25):
         settings = dataclasses.replace(SETTINGS, iterations=iterations, max_shift=2.0)
-        losses.append(learn_shifts(matcher_of(artifact), settings, progress=False)[1])
+        losses.append(learn_shifts(matcher_of(artifact, tiny_model()), settings, progress=False)[1])
     assert losses[0][0] == losses[1][0] > losses[0][1] > losses[1][1]
 
 
@@ -87,7 +88,7 @@ def test_learning_is_deterministic_and_hardly_depends_on_the_batch_size(
     again = learn(artifact, tmp_path / "again", photos)
     assert torch.equal(torch.get_rng_state(), state)
     assert file_digests(again.folder) == file_digests(made.folder)
-    batches = [matcher_of(artifact, batch_size=size) for size in (50, 2)]
+    batches = [matcher_of(artifact, tiny_model(), batch_size=size) for size in (50, 2)]
     gradients = []
     for matcher in batches:
         shift = torch.zeros(3, 2, 3, 4, 4, requires_grad=True)
@@ -102,7 +103,7 @@ def test_learning_is_deterministic_and_hardly_depends_on_the_batch_size(
 @pytest.mark.parametrize("ipc", [2, 3])
 def test_gradients_are_those_of_the_sampled_images(ipc: int, artifact: Artifact) -> None:
     """Of groups in which no modes are joined, to which nothing is estimated."""
-    matcher = matcher_of(artifact)
+    matcher = matcher_of(artifact, tiny_model())
     draw = matcher.draw(1)
     shift = torch.zeros(3, 2, 3, 4, 4, requires_grad=True)
     loss = matcher.loss({400: shift}, 1, ipc, draw)
@@ -115,7 +116,7 @@ def test_gradients_are_those_of_the_sampled_images(ipc: int, artifact: Artifact)
 
 def test_what_is_matched_is_what_users_sample(artifact: Artifact, tmp_path: Path) -> None:
     """The group of the loss is that of the sampler, whatever the gradients go by."""
-    matcher, shift = matcher_of(artifact), torch.zeros(3, 2, 3, 4, 4)
+    matcher, shift = matcher_of(artifact, tiny_model()), torch.zeros(3, 2, 3, 4, 4)
     losses = {ipc: float(matcher.loss({400: shift}, 0, ipc, matcher.draw(1))) for ipc in (1, 2, 3)}
     moved = matcher.moved(400, 0, shift[0])
     assert torch.equal(moved, artifact.modes(400).mean[0]) and len(set(losses.values())) == 3
