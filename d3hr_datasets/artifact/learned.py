@@ -92,9 +92,10 @@ def check_sizes(name: str, sizes: Any) -> None:
 
 def describe_learned(learned: Learned) -> str:
     """Return how means were learned, in words."""
+    steps = f"{learned.iterations:,} step{'' if learned.iterations == 1 else 's'}"
     return (
         f"means of modes at {', '.join(map(str, learned.timesteps))} moved by {METHODS[learned.method]} of "
-        f"groups of {', '.join(map(str, learned.ipc))} images per class, {learned.iterations:,} steps in "
+        f"groups of {', '.join(map(str, learned.ipc))} images per class, {steps} in "
         f"features of untrained networks ({learned.network}) against at most {learned.num_images:,} real "
         f"images of each class: by {learned.shift:.2g} standard deviations of a mode (root mean square), at "
         f"most {learned.max_shift:g}; loss {learned.loss_before:.4g} before, {learned.loss_after:.4g} after; "
