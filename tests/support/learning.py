@@ -65,7 +65,9 @@ def learning(folder: Path, work: Path) -> Any:
     found = learn(separate, work / "learned", folder / "photos", iterations=2, batch_size=2)
     matcher = matcher_of(separate, LatentDiffusion.from_pretrained(folder / "model", device="cpu"))
     draw = matcher.draw(3)
-    shifts = {400: torch.zeros(3, 2, 3, 4, 4, dtype=torch.float32, device="cpu", requires_grad=True)}
+    shifts: dict[float, torch.Tensor] = {
+        400: torch.zeros(3, 2, 3, 4, 4, dtype=torch.float32, device="cpu", requires_grad=True)
+    }
     loss = matcher.loss(shifts, 1, 3, draw)
     return [
         found.modes(400).mean,
