@@ -1,6 +1,8 @@
 """Summarise the trainings: run folders -> `hub/results/training.json`, for the model's card.
 
-python -m recipes.tables.trainings
+    python -m recipes.tables.trainings
+
+What the file says of a run whose folder is not there stays.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import yaml
 
 from recipes.common.prerequisites import need, training_of
 from recipes.common.program import program
-from recipes.common.results import write_results
+from recipes.common.results import read_results, write_results
 
 
 def summarize(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -42,19 +44,27 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default=Path("runs/vae-fashion-mnist"))
     parser.add_argument("--decoder", type=Path, default=Path("runs/decoder-fashion-mnist"))
     parser.add_argument("--dit", type=Path, default=Path("runs/dit-fashion-mnist"))
+    parser.add_argument("--long", type=Path, default=Path("runs/dit-fashion-mnist-long"))
     parser.add_argument("--output", default="hub/results/training.json")
     arguments = parser.parse_args()
     runs: dict[Path, tuple[str, str]] = {
         arguments.vae: ("VAE", "train.vae"),
         arguments.decoder: ("decoder", "train.vae"),
         arguments.dit: ("DiT", "train.diffusion"),
+        arguments.long: ("DiT, trained on", "train.diffusion"),
     }
-    for folder, (_, recipe) in runs.items():
+    before = read_results(arguments.output) if Path(arguments.output).exists() else {}
+    settings: dict[str, Any] = {}
+    results: dict[str, Any] = {}
+    for folder, (name, recipe) in runs.items():
+        if name in before.get("results", {}) and not folder.exists():  # of another day
+            settings[name], results[name] = before["settings"][name], before["results"][name]
+            continue
         for part in ("settings.yaml", "metrics.csv"):
             need(folder / part, training_of(folder, recipe))
-    settings, results = {}, {}
     for folder, (name, _) in runs.items():
-        settings[name], results[name] = summarize(folder)
+        if name not in results:
+            settings[name], results[name] = summarize(folder)
     write_results(arguments.output, settings, results)
     print(results)
 

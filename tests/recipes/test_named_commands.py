@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,10 @@ def test_files_exist() -> None:
     [
         (["vae"], "python -m recipes.train.vae recipes/configs/decoder_fashion_mnist.yaml"),
         (["vae", "decoder"], "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml"),
+        (
+            ["vae", "decoder", "dit"],
+            "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist_long.yaml",
+        ),
     ],
 )
 def test_a_training_that_is_missing_is_named(
@@ -84,3 +89,21 @@ def test_a_training_that_is_missing_is_named(
     with pytest.raises(SystemExit) as raised:
         trainings.main()
     assert command in str(raised.value.code)
+
+
+def test_a_training_of_another_day_keeps_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["VAE", "decoder", "DiT", "DiT, trained on"]
+    known = {name: {"steps": 7} for name in names[:3]}
+    output = tmp_path / "training.json"
+    output.write_text(json.dumps({"settings": known, "results": known}))
+    run = tmp_path / "long"
+    run.mkdir()
+    (run / "settings.yaml").write_text("log_every: 10\nbatch_size: 6\n")
+    (run / "metrics.csv").write_text("step,mse,images_per_second\n10,0.5,1\n20,0.3,1\n")
+    arguments = ["--long", str(run), "--output", str(output)]
+    monkeypatch.setattr("sys.argv", ["trainings", *arguments])
+    trainings.main()
+    results = json.loads(output.read_text())["results"]
+    assert list(results) == names
+    assert results["DiT"] == {"steps": 7}
+    assert results["DiT, trained on"] == {"steps": 20, "minutes, about": 2.0, "last_mse": 0.4}
