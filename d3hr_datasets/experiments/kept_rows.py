@@ -11,8 +11,11 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.student_inputs import fingerprints
 from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
 from d3hr_datasets.experiments.table_rows import Row
+from d3hr_datasets.image_sets.training_set_settings import REAL
 from d3hr_datasets.io.untrusted_files import read_json
 
+# What real images know nothing of.
+OF_GENERATION = ("timestep", "guidance_scale", "decode", "num_candidates", "mode_spread")
 # What is told by the fingerprints of a student's inputs, wherever they lie.
 PLACES = ("artifact", "teacher", "teacher_weights")
 
@@ -51,7 +54,12 @@ def _is_same(row: dict[str, Any], settings: StudentSettings, seeds: int) -> bool
     if earlier.pop("seed") != list(range(seeds)) or row["inputs"] != fingerprints(settings):
         return False
     now = json.loads(json.dumps(dataclasses.asdict(settings)))
-    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(settings)
+    }
     names = set(now) - {"seed", *NOT_OF_THE_RESULT, *PLACES}
+    if settings.source in REAL and settings.source != "reconstructed":
+        names -= {*OF_GENERATION}
     # What did not exist then was as it is by default.
     return all(earlier.get(name, defaults[name]) == now[name] for name in names)

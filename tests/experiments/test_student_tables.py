@@ -114,6 +114,8 @@ def _check_what_is_kept(table_file: Path, written: Path, before: list[dict[str, 
     assert [kept[row["name"]] for row in before] == [{"made_by": "command", **row} for row in before]
     assert kept_rows(written, rows, 1) == kept_rows(written.with_name("none.json"), rows, 2) == {}
     other = expand(load_table(table_file, ["learning_rate=0.03"]))
+    warm = expand(load_table(table_file, ["learning_rate=0.02", "guidance_scale=3"]))
+    assert len(kept_rows(written, warm, 2)) == 3  # real images know nothing of it
     weighted = expand(load_table(table_file, ["learning_rate=0.02", "weights=true"]))
     assert kept_rows(written, other, 2) == kept_rows(written, weighted, 2) == {}
     document = json.loads(written.read_text())
