@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.experiments.student_inputs import fingerprints
+from d3hr_datasets.experiments.student_inputs import fingerprints, teacher_file
 from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
 from d3hr_datasets.experiments.table_rows import Row
 from d3hr_datasets.image_sets.training_set_settings import REAL
@@ -24,7 +24,7 @@ def kept_rows(table: Path, rows: list[Row], seeds: int) -> dict[str, dict[str, A
     """Return rows of an earlier run whose students would be the same today, by name.
 
     They have the same name, settings, seeds and inputs (artifact, teacher, real images). The code is taken to
-    be the same. Each says the command that made it, as `made_by`.
+    be the same. Each says the command that made it, as `made_by`, and its settings as they are written now.
 
     Args:
         table: JSON file of the table, which need not be there.
@@ -44,8 +44,20 @@ def kept_rows(table: Path, rows: list[Row], seeds: int) -> dict[str, dict[str, A
     for row in rows:
         found = earlier.get(row.name)
         if found is not None and _is_same(found, row.student(0), seeds):
-            kept[row.name] = {"made_by": document["command"], **found}
+            kept[row.name] = {"made_by": document["command"], **found, **_as_now(row.student(0), seeds)}
     return kept
+
+
+def _as_now(settings: StudentSettings, seeds: int) -> dict[str, Any]:
+    """Return what a row says of its settings."""
+    teacher = teacher_file(settings)
+    size = {} if teacher is None else {"teacher_bytes": teacher.stat().st_size}
+    return {"settings": {**_as_json(settings), "seed": list(range(seeds))}, **size}
+
+
+def _as_json(settings: StudentSettings) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return values
 
 
 def _is_same(row: dict[str, Any], settings: StudentSettings, seeds: int) -> bool:
@@ -53,7 +65,7 @@ def _is_same(row: dict[str, Any], settings: StudentSettings, seeds: int) -> bool
     earlier = dict(row["settings"])
     if earlier.pop("seed") != list(range(seeds)) or row["inputs"] != fingerprints(settings):
         return False
-    now = json.loads(json.dumps(dataclasses.asdict(settings)))
+    now = _as_json(settings)
     defaults = {
         field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         for field in dataclasses.fields(settings)

@@ -82,8 +82,7 @@ def main() -> None:
     settings = {
         **vars(arguments),
         "guidance_scales": scales,
-        "timestep": base.decode.timestep,
-        "steps": base.decode.num_inference_steps,
+        "decode": base.decode.to_dict(),
         "search_candidates": 1000,
         "k": 5,
         "classifier_accuracy_on_test": accuracy(classifier, test, test_labels),

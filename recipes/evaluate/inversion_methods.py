@@ -117,13 +117,14 @@ def main() -> None:
     )
     parser.add_argument("--artifact", default="hub/d3hr-fashion-mnist")
     parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=25, help="of the grid that all are denoised on")
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 2, 4], help="of the cost of DDIM")
     parser.add_argument("--output", default="hub/results/inversion_methods.json")
     arguments = parser.parse_args()
     need_artifact(arguments.artifact)
     artifact = Artifact.load(arguments.artifact)
     model = load_model(artifact)
-    timestep, steps = int(artifact.info.decode.timestep), artifact.info.inversion.num_inference_steps
+    timestep, steps = int(artifact.info.decode.timestep), arguments.steps
     decode = DecodeConfig(timestep, steps, guidance_scale=1.0)
     images, labels, _ = load_images("fashion-mnist", "held-out", 28, 1)
     images, labels = images[: arguments.images], labels[: arguments.images]

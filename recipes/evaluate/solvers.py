@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--ipc", type=int, default=50, help="images per class of the set that is drawn")
     parser.add_argument("--each", type=int, default=4, help="of these, as many are denoised")
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 3, 4, 6, 8, 11])
+    parser.add_argument("--grid", type=int, default=25, help="steps of a whole grid, for DDIM")
     parser.add_argument("--interval-starts", type=float, nargs="*", default=[100, 200])
     parser.add_argument("--reference-steps", type=int, default=500, help="of the whole grid")
     parser.add_argument("--output", default="hub/results/solvers.json")
@@ -117,8 +118,7 @@ def main() -> None:
         fine = dataclasses.replace(base, **on_grid(arguments.reference_steps))
         reference = model.denoise(latents, labels, fine)
         expected, results[guidance] = pixels(model, reference, padding), {}
-        grid = dataset.artifact.info.inversion.num_inference_steps
-        chosen = ways(grid, arguments.steps, "guidance_interval" in guided)
+        chosen = ways(arguments.grid, arguments.steps, "guidance_interval" in guided)
         for name, way in tqdm(chosen.items(), desc=guidance):
             config = dataclasses.replace(base, **way)
             found = model.denoise(latents, labels, config)

@@ -10,7 +10,9 @@ from typing import Any
 
 from d3hr_datasets.copies.comparisons import Comparison
 from d3hr_datasets.copies.findings import CopyFindings
+from d3hr_datasets.experiments.kept_rows import OF_GENERATION
 from d3hr_datasets.io.markdown import markdown_table as table
+from recipes.common.errors import RecipeError
 from recipes.common.results import read_results
 from recipes.tables import result_tables
 
@@ -25,8 +27,10 @@ COMPARED = (
     "curve",
     "scores",
 )
+# What stands for the artifact: what it does by default where that is not modes, else modes.
+DISTILLED = ("default", "modes")
 # Settings that belong to the way images are got, and not to the training.
-OF_THE_SOURCE = ("source", "guidance_scale", "timestep", "mode_spread", "num_candidates")
+OF_THE_SOURCE = ("source", *OF_GENERATION)
 
 
 def comparisons() -> str:
@@ -35,7 +39,13 @@ def comparisons() -> str:
     for name in COMPARED:
         document = read_results(result_tables.RESULTS / "tables" / f"{name}.json")
         title = f"[{document['title']}]({(result_tables.RESULTS / 'tables').as_posix()}/{name}.md)"
-        distilled = _by_training(document["rows"], "modes")
+        if result_tables.is_earlier(document["rows"]):
+            title += ", of the earlier artifact"
+        distilled = {
+            key: row
+            for source in reversed(DISTILLED)
+            for key, row in _by_training(document["rows"], source).items()
+        }
         for key, real in _by_training(document["rows"], "random_real").items():
             if key in distilled:
                 rows.append([title, *_compared(real, distilled[key])])
@@ -58,20 +68,23 @@ def headline() -> str:
     for name, (labels, wanted) in HEADLINE.items():
         found = read_results(result_tables.RESULTS / "tables" / f"{name}.json")["rows"]
         for ipc in wanted:
-            pair = [_only(found, source, ipc) for source in ("modes", "random_real")]
+            pair = [_only(found, sources, ipc) for sources in (DISTILLED, ("random_real",))]
             difference = pair[0]["mean"] - pair[1]["mean"]
             rows.append([labels, ipc, *map(_score, pair), f"{difference:+.1f}"])
-    whole = _only(read_results(result_tables.RESULTS / "tables" / "hard-labels.json")["rows"], "whole", 0)
+    whole = _only(read_results(result_tables.RESULTS / "tables" / "hard-labels.json")["rows"], ("whole",), 0)
     rows.append(["hard", "all", "", _score(whole), ""])
     return table(["labels", "images per class", "distilled", "random real", "difference"], rows)
 
 
-def _only(rows: list[dict[str, Any]], source: str, ipc: int) -> dict[str, Any]:
-    """Return the accuracy of the only row of a source with so many images per class."""
-    found = [row for row in rows if (row["settings"]["source"], row["settings"]["ipc"]) == (source, ipc)]
-    (row,) = found
-    accuracy: dict[str, Any] = row["top1"]
-    return accuracy
+def _only(rows: list[dict[str, Any]], sources: tuple[str, ...], ipc: int) -> dict[str, Any]:
+    """Return the accuracy of the only row with so many images per class of the first source that has one."""
+    for source in sources:
+        found = [row for row in rows if (row["settings"]["source"], row["settings"]["ipc"]) == (source, ipc)]
+        if found:
+            (row,) = found
+            accuracy: dict[str, Any] = row["top1"]
+            return accuracy
+    raise RecipeError(f"no row of {sources} has {ipc} images per class")
 
 
 def _score(accuracy: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from d3hr_datasets import Artifact
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from d3hr_datasets.experiments.table_files import markdown
 from d3hr_datasets.experiments.table_rows import load_table
 from d3hr_datasets.io.markdown import format_cell, format_score
@@ -190,6 +192,22 @@ def _line(value: Any) -> Any:
     return ", ".join(f"{name} {format_cell(part)}" for name, part in value.items())
 
 
+EARLIER = (
+    "Distilled images are of an earlier artifact of this package, whose diffusion model was trained for 16 "
+    "epochs, inverted by DDIM and decoded in 22 forward passes."
+)
+
+
+def is_earlier(rows: list[dict[str, Any]]) -> bool:
+    """Return whether distilled images of a table are not those of the embedded artifact as it is."""
+    found = {
+        row["inputs"]["artifact"]
+        for row in rows
+        if "artifact" in row["inputs"] and not row["settings"]["artifact"].startswith("runs/")
+    }
+    return bool(found - {Artifact.load(embedded_artifact("fashion-mnist")).fingerprint})
+
+
 def table_texts() -> dict[str, str]:
     """Return the tables of `recipes.tables.students` by name, as it writes them from their JSON."""
     texts = {}
@@ -197,7 +215,8 @@ def table_texts() -> dict[str, str]:
         document = read_results(path)
         if "rows" in document:
             settings = load_table(CONFIGS / f"{path.stem}.yaml", [])
-            own = dataclasses.replace(settings, title=document["title"])
+            notes = [*settings.notes, EARLIER] if is_earlier(document["rows"]) else settings.notes
+            own = dataclasses.replace(settings, title=document["title"], notes=notes)
             texts[path.stem] = markdown(own, document["rows"], document["scores"])
     return texts
 
