@@ -12,8 +12,8 @@ help: ## list the targets
 demo: $(STAMP) ## generate the embedded data set and show it
 	$(RUN) recipes.demo
 
-test: lint ## lint, then the tests
-	$(RUN) pytest
+test: lint ## lint, then the tests, on all cores
+	$(RUN) pytest --numprocesses auto --dist loadfile --benchmark-disable
 
 lint: $(STAMP) ## style, format, types and the direction of imports
 	$(RUN) ruff check
