@@ -15,7 +15,7 @@ def scale_latents(latents: torch.Tensor, vae_config: Any) -> torch.Tensor:
     return (latents - float(vae_config.get("shift_factor") or 0.0)) * float(vae_config.scaling_factor)
 
 
-@neutral()
+@neutral(grad=None)
 def unscale_latents(latents: torch.Tensor, vae_config: Any) -> torch.Tensor:
     """Return (B, C, H, W) as the VAE takes them."""
     return latents / float(vae_config.scaling_factor) + float(vae_config.get("shift_factor") or 0.0)

@@ -14,7 +14,7 @@ import torch
 from d3hr_datasets.numerics.torch_settings import neutral
 
 
-@neutral()
+@neutral(grad=None)
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a tensor on a device; on its way from the host to CUDA nobody waits for what runs there."""
     if device.type == "cuda" and tensor.device.type == "cpu":

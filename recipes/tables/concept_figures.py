@@ -122,13 +122,18 @@ def draw_groups(decoder: Decoder) -> Figure:
     return _pictures(rows, [""] * IPC)
 
 
-def draw_spread(decoder: Decoder) -> Figure:
-    """Draw groups around the mean of a class, in the plane in which its modes spread most."""
-    label = decoder.label(CLASS)
+def plane_of_modes(decoder: Decoder, label: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the mean of a class (D,), the plane its modes spread most in (D, 2), and the modes (M, D)."""
     stored = decoder.artifact.modes(decoder.decode.timestep, label)
     modes, weight = stored.mean[0].double().flatten(1), stored.count[0].double().sqrt()[:, None]
     mean = decoder.artifact.gaussians(decoder.decode.timestep, label).mean[0].double().flatten()
-    plane = torch.linalg.svd(weight * (modes - mean), full_matrices=False).Vh[:2].T
+    return mean, torch.linalg.svd(weight * (modes - mean), full_matrices=False).Vh[:2].T, modes
+
+
+def draw_spread(decoder: Decoder) -> Figure:
+    """Draw groups around the mean of a class, in the plane in which its modes spread most."""
+    label = decoder.label(CLASS)
+    mean, plane, modes = plane_of_modes(decoder, label)
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, len(METHODS), sharex=True, sharey=True)
     of_modes = ((modes - mean) @ plane).T.tolist()

@@ -58,7 +58,6 @@ def comparisons() -> str:
 HEADLINE = {
     "hard-labels": ("hard", (1, 10, 50)),
     "soft-labels": ("soft", (1, 10, 50)),
-    "soft-labels-d3hr": ("soft, D3HR's own recipe", (10,)),
 }
 
 

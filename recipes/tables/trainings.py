@@ -54,6 +54,8 @@ def main() -> None:
         arguments.long: ("DiT, trained on", "train.diffusion"),
     }
     before = read_results(arguments.output) if Path(arguments.output).exists() else {}
+    if not any(folder.exists() for folder in runs):
+        need(arguments.vae, training_of(arguments.vae, "train.vae"))
     settings: dict[str, Any] = {}
     results: dict[str, Any] = {}
     for folder, (name, recipe) in runs.items():

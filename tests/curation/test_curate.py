@@ -35,7 +35,7 @@ def test_the_artifact_stays_and_the_copy_has_an_order(artifact: Artifact, curate
     assert described is not None and dataclasses.replace(curated.info, curation=None) == artifact.info
     assert (described.num_candidates, described.num_kept, described.method) == (16, 8, "herding")
     assert (described.mode_spread, described.target, described.decode) == (
-        1.15,
+        1.0,
         "candidates",
         artifact.info.decode,
     )

@@ -127,8 +127,8 @@ def test_settings_that_say_nothing_do_not_make_another_set(make: Make) -> None:
         (2, {"seed": 1}, "seed must be 0 with method='curated', not 1"),
         (
             2,
-            {"sampling": GroupSamplingConfig("curated", mode_spread=1.0)},
-            r"mode_spread must be 1\.3 .*1\.0",
+            {"sampling": GroupSamplingConfig("curated", mode_spread=0.9)},
+            r"mode_spread must be 1\.3 .*0\.9",
         ),
         (2, {"decode": DecodeConfig(300, 10)}, "timestep 300 is not stored"),
     ],

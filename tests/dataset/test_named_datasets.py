@@ -229,7 +229,7 @@ def test_hundreds_of_classes_fit_into_one_batch(
             calls.append(label)
             yield label, [Image.new("RGB", (14, 14))]
 
-    model = SimpleNamespace(device=torch.device("cpu"))
+    model = SimpleNamespace(device=torch.device("cpu"), placement=SimpleNamespace(is_offloaded=False))
     monkeypatch.setattr(D3HRDataset, "model", lambda self: model)
     monkeypatch.setattr(ImageGenerator, "generate", generate)
     dataset = D3HRDataset(imagenet, tmp_path, 1, classes=list(range(450)))

@@ -43,6 +43,7 @@ ALLOWED = {
     ("io.atomic", "open", "sync"): "nothing is read of it",
     ("runs.measured_cost", "read_text", "_memory"): "what the system says of this process",
     ("artifact.tensors", "safe_open", "_read"): ASKED,
+    ("artifact.tensors", "load_file", "with_mode_means"): "of an artifact that was loaded and checked",
     ("artifact.embeddings", "load_file", "read_embeddings"): ASKED,
     ("artifact.order_file", "safe_open", "read_order"): ASKED,
     ("artifact.membership", "safe_open", "read_membership"): ASKED,

@@ -47,6 +47,8 @@ CHANGES: dict[str, Any] = {
     "resizing": "bilinear",
     "grid": "scheduler",
     "shift": 3.0,
+    "num_steps": 6,
+    "spacing": "cubic",
 }
 ADDED = {
     "budgets",
@@ -78,6 +80,8 @@ def test_every_setting_of_the_inversion_is_on_the_card(name: str) -> None:
         base = InversionConfig((0.25, 0.5), 10, grid="flow", shift=1.0)
     if name == "evaluations_per_step":
         base = dataclasses.replace(BASE, method="fixed_point")
+    if name == "spacing":
+        base = dataclasses.replace(BASE, num_steps=6)
     changed = dataclasses.replace(base, **changes)
     assert inversion_facts(changed) != inversion_facts(base)
 

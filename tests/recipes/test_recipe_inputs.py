@@ -22,9 +22,10 @@ BUILD = "python -m recipes.build.fashion_mnist"
 VAE = "python -m recipes.train.vae recipes/configs/vae_fashion_mnist.yaml"
 DECODER = "python -m recipes.train.vae recipes/configs/decoder_fashion_mnist.yaml"
 DIT = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml"
+LONG = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist_long.yaml"
 # Arguments of a recipe, and the command that it names in a folder where there is nothing.
 NEEDS: dict[str, list[tuple[list[str], str]]] = {
-    "build.fashion_mnist": [([], DIT)],
+    "build.fashion_mnist": [([], LONG)],
     "evaluate.continual": [([], BUILD)],
     "evaluate.copies": [([], BUILD)],
     "evaluate.diffusion": [([], BUILD)],
