@@ -9,7 +9,7 @@ BUILD_BATCH_SIZE = 256  # images in the model at a time, while they are inverted
 CHUNK_SIZE = 2048  # images in a chunk of a build, the most that a killed process loses
 NUM_READERS = 4  # threads that read images
 
-# Steps of inversion, spaced "cubic", where a build is told nothing else. On the embedded model they leave
-# less error in the statistics than the 21 steps that a grid of 50 has there; see
+# Steps of inversion by fixed points, spaced "cubic", where a build is told nothing else. On the embedded
+# model they leave less error in the statistics than the 21 steps of DDIM on a grid of 50; see
 # `hub/results/inversion_steps.json`.
 INVERSION_STEPS = 6

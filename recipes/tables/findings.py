@@ -19,6 +19,7 @@ from recipes.tables import result_tables
 # Tables in which students of modes and of random real images differ in nothing else.
 COMPARED = (
     "hard-labels",
+    "hard-labels-50",
     "soft-labels",
     "soft-labels-long",
     "soft-labels-d3hr",
@@ -56,7 +57,7 @@ def comparisons() -> str:
 
 # What the README shows of `comparisons`: a table, its images per class, and what students saw beside them.
 HEADLINE = {
-    "hard-labels": ("hard", (1, 10, 50)),
+    "hard-labels": ("hard", (1, 10)),
     "soft-labels": ("soft", (1, 10, 50)),
 }
 

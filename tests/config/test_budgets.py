@@ -50,7 +50,7 @@ def test_a_rule_says_all_that_its_method_takes_and_no_seed() -> None:
         ({"max_ipc": 1, "sampling": "modes"}, "sampling must be a GroupSamplingConfig"),
         ({"max_ipc": 1, "sampling": GroupSamplingConfig(seed=1)}, "seed is the user's"),
         (
-            {"max_ipc": 1, "sampling": GroupSamplingConfig(mode_spread=1.0)},
+            {"max_ipc": 1, "sampling": GroupSamplingConfig(mode_spread=1.1)},
             r"take \['mode_spread'\].*nothing",
         ),
         ({"max_ipc": 1, "sampling": GroupSamplingConfig("modes", num_candidates=2)}, r"accepted: \['mode_sp"),
@@ -82,7 +82,7 @@ WHOLE = DECODE.to_dict()
         ({"max_ipc": 2, "decode": {**WHOLE, "timestep": 1.5}}, r"budgets\[1\]\.decode\.timestep must be"),
         ({"max_ipc": 2, "sampling": {"method": "best"}}, r"budgets\[1\]\.sampling\.method must be one of"),
         ({"max_ipc": 2, "sampling": {"method": "search", "seed": 0}}, r"\[1\]\.sampling\.seed is the user's"),
-        ({"max_ipc": 2, "sampling": {"method": "search", "mode_spread": 1.0}}, r"take \['mode_spread'\]"),
+        ({"max_ipc": 2, "sampling": {"method": "search", "mode_spread": 1.1}}, r"take \['mode_spread'\]"),
         ({"max_ipc": 2, "sampling": {"method": "modes", "mode_spread": -1}}, r"sampling\.mode_spread must"),
     ],
 )
