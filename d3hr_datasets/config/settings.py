@@ -179,7 +179,7 @@ class GroupSamplingConfig(JsonSettings):
         skewness_weight: Weight of ||skewness(S)||; 0.5 in the paper, 0.1 in its code.
         mode_spread: Factor on the standard deviation within modes, for "modes". Guidance draws the images
             of a class together, and a group that is a little wider makes up for it; with the embedded
-            artifact students on held-out images did not gain by that.
+            model students on held-out images did not gain by that.
     """
 
     method: GroupSamplingMethod = "moment_matched"

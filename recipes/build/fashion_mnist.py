@@ -26,8 +26,8 @@ from d3hr_datasets.sources.user_datasets import TorchvisionLike
 from recipes.common.prerequisites import need, training_of
 from recipes.common.program import program
 
-# One image would be the mean of its class, which is unlike any image. The nearest of many draws trains better
-# students, with soft and with hard labels; chosen in recipes/configs/tables/selection-one-image.yaml.
+# One image would be the mean of its class, which is unlike any image. At guidance 7 the nearest of many draws
+# trains better students; chosen in recipes/configs/tables/selection-one-image.yaml.
 BUDGETS = ({"max_ipc": 1, "sampling": {"method": "search", "num_candidates": 2000}},)
 
 
