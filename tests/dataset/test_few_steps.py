@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig
-from d3hr_datasets.artifact.facts import artifact_facts, describe_decoding
+from d3hr_datasets.artifact.facts import artifact_facts, describe_decoding, forward_passes
 from d3hr_datasets.build import BuildSettings, plan_build
 from d3hr_datasets.build.prompt_options import PromptOptions
+from d3hr_datasets.config.defaults import INVERSION_STEPS
+from d3hr_datasets.dataset.artifact_registry import embedded_artifact
+from d3hr_datasets.dataset.generation_settings import default_settings
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError
 from tests.cli.test_cli import d3hr, fail, succeed
 from tests.support.sets import image_digests, tiny_set
@@ -203,3 +206,14 @@ def test_a_build_with_a_model_that_is_told_the_scale_refuses_an_interval(
         plan_build(
             photos, model, tmp_path / "out", settings, prompt_options=PromptOptions("a photo of a {name}")
         )
+
+
+def test_the_embedded_artifact_makes_eight_passes_and_searches_for_one_image() -> None:
+    info = Artifact.load(embedded_artifact("fashion-mnist")).info
+    assert forward_passes(info) == 8
+    assert info.inversion.num_steps == INVERSION_STEPS
+    assert {ipc: default_settings(info, ipc)[0].method for ipc in (1, 2, 10)} == {
+        1: "search",
+        2: "modes",
+        10: "modes",
+    }
