@@ -1,4 +1,4 @@
-"""Rows of a table that is there, where training them again would repeat them: a table -> rows."""
+"""Students of a table that is there, where training them again would repeat them: a table -> results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.experiments.student_inputs import fingerprints, teacher_file
 from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
 from d3hr_datasets.experiments.table_rows import Row
+from d3hr_datasets.experiments.train_table import METRICS, OF_A_ROW, Results
 from d3hr_datasets.image_sets.training_set_settings import REAL
 from d3hr_datasets.io.untrusted_files import read_json
 
@@ -20,11 +21,12 @@ OF_GENERATION = ("timestep", "guidance_scale", "decode", "num_candidates", "mode
 PLACES = ("artifact", "teacher", "teacher_weights")
 
 
-def kept_rows(table: Path, rows: list[Row], seeds: int) -> dict[str, dict[str, Any]]:
-    """Return rows of an earlier run whose students would be the same today, by name.
+def kept_students(table: Path, rows: list[Row], seeds: int) -> Results:
+    """Return students of an earlier run that would be the same today, by (name of the row, seed).
 
-    They have the same name, settings, seeds and inputs (artifact, teacher, real images). The code is taken to
-    be the same. Each says the command that made it, as `made_by`, and its settings as they are written now.
+    Their row has the same name, settings and inputs (artifact, teacher, real images). The code is taken to be
+    the same. Each says the command that made it, as `made_by`, and its settings as they are written now. A
+    table that asks for more seeds than before keeps those that it has.
 
     Args:
         table: JSON file of the table, which need not be there.
@@ -40,19 +42,29 @@ def kept_rows(table: Path, rows: list[Row], seeds: int) -> dict[str, dict[str, A
     if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
         raise ConfigError(f"{table} is no table of students: give another output, or do not keep its rows")
     earlier = {row["name"]: row for row in document["rows"]}
-    kept = {}
+    kept: Results = {}
     for row in rows:
         found = earlier.get(row.name)
-        if found is not None and _is_same(found, row.student(0), seeds):
-            kept[row.name] = {"made_by": document["command"], **found, **_as_now(row.student(0), seeds)}
+        if found is not None and _is_same(found, row.student(0)):
+            for seed in found["settings"]["seed"][:seeds]:
+                kept[row.name, seed] = _student_of(found, row.student(seed), document["command"])
     return kept
 
 
-def _as_now(settings: StudentSettings, seeds: int) -> dict[str, Any]:
-    """Return what a row says of its settings."""
+def _student_of(row: dict[str, Any], settings: StudentSettings, command: str) -> dict[str, Any]:
+    """Return what a row says of one of its students."""
+    seeds, made_by = row["settings"]["seed"], row.get("made_by", command)
+    result = {key: row.get(key) for key in OF_A_ROW}
     teacher = teacher_file(settings)
-    size = {} if teacher is None else {"teacher_bytes": teacher.stat().st_size}
-    return {"settings": {**_as_json(settings), "seed": list(range(seeds))}, **size}
+    if teacher is not None:
+        result["teacher_bytes"] = teacher.stat().st_size
+    return {
+        **result,
+        **{metric: row[metric]["values"][seeds.index(settings.seed)] for metric in METRICS},
+        "seconds": row["seconds"] / len(seeds),
+        "settings": _as_json(settings),
+        "made_by": (made_by if isinstance(made_by, str) else made_by[seeds.index(settings.seed)]) or command,
+    }
 
 
 def _as_json(settings: StudentSettings) -> dict[str, Any]:
@@ -60,10 +72,10 @@ def _as_json(settings: StudentSettings) -> dict[str, Any]:
     return values
 
 
-def _is_same(row: dict[str, Any], settings: StudentSettings, seeds: int) -> bool:
-    """Return whether a row says what students of these settings, with seeds from 0, would say."""
-    earlier = dict(row["settings"])
-    if earlier.pop("seed") != list(range(seeds)) or row["inputs"] != fingerprints(settings):
+def _is_same(row: dict[str, Any], settings: StudentSettings) -> bool:
+    """Return whether a row says what students of these settings would say."""
+    earlier = row["settings"]
+    if row["inputs"] != fingerprints(settings):
         return False
     now = _as_json(settings)
     defaults = {

@@ -24,6 +24,7 @@ from d3hr_datasets.experiments.table_rows import Row
 from d3hr_datasets.students.scores import mean_std
 
 Results = dict[tuple[str, int], dict[str, Any]]
+METRICS = ("top1", "top5")
 OF_A_ROW = (
     "num_images",
     "parameters",
@@ -44,7 +45,9 @@ def students_at_a_time() -> int:
     return 1 if on_gpu else os.cpu_count() or 1
 
 
-def train_all(rows: list[Row], seeds: int, jobs: int, progress: bool = True) -> Results:
+def train_all(
+    rows: list[Row], seeds: int, jobs: int, progress: bool = True, kept: Results | None = None
+) -> Results:
     """Return the results of all students by (name of the row, seed), trained `jobs` at a time.
 
     Args:
@@ -52,11 +55,14 @@ def train_all(rows: list[Row], seeds: int, jobs: int, progress: bool = True) -> 
         seeds: Students of each row.
         jobs: Processes.
         progress: Show a progress bar on stderr, with the time that is left.
+        kept: Results that are there; these students are not trained.
 
     Raises:
         ConfigError: Something that a student needs is missing; before any is trained.
     """
     tasks = {(row.name, seed): row.student(seed) for seed in range(seeds) for row in rows}
+    kept = kept or {}
+    tasks = {key: settings for key, settings in tasks.items() if key not in kept}
     for settings in tasks.values():
         check_inputs(settings)
     results: Results = {}
@@ -80,7 +86,7 @@ def train_all(rows: list[Row], seeds: int, jobs: int, progress: bool = True) -> 
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return results
+    return {**kept, **results}
 
 
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total} students [{elapsed}<{remaining}]"
@@ -121,10 +127,16 @@ def _advance(bar: Any, epochs: Any, finished: int) -> None:
 
 
 def summarize(row: Row, seeds: int, results: Results) -> dict[str, Any]:
-    """Return what a table says of a row: mean and spread of its accuracies, and what its students were."""
+    """Return what a table says of a row: mean and spread of its accuracies, and what its students were.
+
+    Students that were kept say the command that made them: one for all, or one (or None) for each seed.
+    """
     own = [results[row.name, seed] for seed in range(seeds)]
     summary: dict[str, Any] = {"name": row.name, "set": row.settings}
-    for metric in ("top1", "top5"):
+    made_by = [result.get("made_by") for result in own]
+    if any(made_by):  # some were kept from an earlier table
+        summary = {"made_by": made_by[0] if len(set(made_by)) == 1 else made_by, **summary}
+    for metric in METRICS:
         values = [result[metric] for result in own]
         mean, std = mean_std(values)
         summary[metric] = {"mean": mean, "std": std, "values": values}

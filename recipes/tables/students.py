@@ -9,8 +9,9 @@ A table is a YAML file: `config` (a settings file below `d3hr_datasets/experimen
 (settings of all students), `rows` (each a `set` of its own, and a `grid` of lists whose combinations are a
 row each), `seeds`, and maybe `scores` (LRS and ARS, of rows chosen by their settings) and `plot` (`x` and
 `series`, settings). Every student has a folder of its own below its `output`, so that a table goes on where
-it was interrupted, and tables share what they have in common. `--keep` trains only the rows whose settings or
-inputs changed since the table that is there was made. Those that ship write to `hub/results/tables/`.
+it was interrupted, and tables share what they have in common. `--keep` trains only the students whose
+settings or inputs changed since the table that is there was made, and seeds that it does not have. Tables
+that ship write to `hub/results/tables/`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from d3hr_datasets.experiments.kept_rows import kept_rows
+from d3hr_datasets.experiments.kept_rows import kept_students
 from d3hr_datasets.experiments.table_files import write_table
 from d3hr_datasets.experiments.table_rows import expand, load_table
 from d3hr_datasets.experiments.train_table import students_at_a_time, summarize, train_all
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="instead of that of the table, without an ending")
     parser.add_argument("--jobs", type=int, help="students at a time; all cores, on a GPU 1")
     parser.add_argument(
-        "--keep", action="store_true", help="rows of the table that is there, where nothing changed for them"
+        "--keep", action="store_true", help="students of the table that is there, where nothing changed"
     )
     parser.add_argument("--dry-run", action="store_true", help="list the rows")
     arguments = parser.parse_args()
@@ -48,10 +49,10 @@ def main() -> None:
             settings = row.student(0)
             print(f"{row.name} | {row.config} | {settings.epochs} epochs of {settings.student}")
         return
-    kept = kept_rows(Path(table.output).with_suffix(".json"), rows, table.seeds) if arguments.keep else {}
-    wanted = [row for row in rows if row.name not in kept]
-    results = train_all(wanted, table.seeds, arguments.jobs or students_at_a_time())
-    summaries = [kept.get(row.name) or summarize(row, table.seeds, results) for row in rows]
+    written = Path(table.output).with_suffix(".json")
+    kept = kept_students(written, rows, table.seeds) if arguments.keep else {}
+    results = train_all(rows, table.seeds, arguments.jobs or students_at_a_time(), kept=kept)
+    summaries = [summarize(row, table.seeds, results) for row in rows]
     write_table(table, summaries, " ".join(["python -m recipes.tables.students", *sys.argv[1:]]))
     print(Path(table.output).with_suffix(".md").read_text(encoding="utf-8"), end="")
 

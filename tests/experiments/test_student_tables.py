@@ -13,7 +13,7 @@ import yaml
 
 from d3hr_datasets.errors import ConfigError, D3HRError
 from d3hr_datasets.experiments import table_rows, train_table
-from d3hr_datasets.experiments.kept_rows import kept_rows
+from d3hr_datasets.experiments.kept_rows import kept_students
 from d3hr_datasets.experiments.student_run import run_student
 from d3hr_datasets.experiments.student_settings import StudentSettings
 from d3hr_datasets.experiments.table_files import markdown, pick, score, write_table
@@ -90,6 +90,8 @@ def test_a_table_is_trained_and_written(
     }
     monkeypatch.setattr(train_table, "ProcessPoolExecutor", PoolHere)
     assert train_all(rows, 2, 1) == results  # found, not trained again
+    kept = {key: {"top1": 1.0} for key in results}
+    assert train_all(rows, 2, 1, kept=kept) == kept
     write_table(table, [summarize(row, 2, results) for row in rows], "command")
     output = Path(table.output)
     assert sorted(path.name for path in output.parent.iterdir()) == ["other.json", "other.md", "other.png"]
@@ -110,22 +112,34 @@ def test_a_table_is_trained_and_written(
 def _check_what_is_kept(table_file: Path, written: Path, before: list[dict[str, Any]]) -> None:
     """Check which rows of a table are found again: those that nothing changed for."""
     rows = expand(load_table(table_file, ["learning_rate=0.02"]))
-    kept = kept_rows(written, rows, 2)
-    assert [kept[row["name"]] for row in before] == [{"made_by": "command", **row} for row in before]
-    assert kept_rows(written, rows, 1) == kept_rows(written.with_name("none.json"), rows, 2) == {}
+    kept = kept_students(written, rows, 2)
+    again = [summarize(row, 2, kept) for row in rows]
+    assert again == [{"made_by": "command", **row} for row in before]
+    assert kept_students(written.with_name("none.json"), rows, 2) == {}
+    more = kept_students(written, rows, 3)  # a seed more: the two that are there are kept
+    assert more == kept and len(kept) == 6
+    fewer = kept_students(written, rows, 1)
+    assert summarize(rows[1], 1, fewer)["top1"]["values"] == before[1]["top1"]["values"][:1]
     other = expand(load_table(table_file, ["learning_rate=0.03"]))
     warm = expand(load_table(table_file, ["learning_rate=0.02", "guidance_scale=3"]))
-    assert len(kept_rows(written, warm, 2)) == 3  # real images know nothing of it
+    assert len(kept_students(written, warm, 2)) == 6  # real images know nothing of it
     weighted = expand(load_table(table_file, ["learning_rate=0.02", "weights=true"]))
-    assert kept_rows(written, other, 2) == kept_rows(written, weighted, 2) == {}
+    assert kept_students(written, other, 2) == kept_students(written, weighted, 2) == {}
+    third = {(row.name, 2): {**kept[row.name, 1], "top1": 12.5, "made_by": None} for row in rows}
+    mixed = summarize(rows[0], 3, {**kept, **third})
+    assert mixed["made_by"] == ["command", "command", None] and mixed["top1"]["values"][2] == 12.5
     document = json.loads(written.read_text())
+    document["rows"][2] = summarize(rows[2], 3, {**kept, **third})
     del document["rows"][0]["settings"]["weights"]  # of before there was a choice
     document["rows"][1]["inputs"]["real test"] = "others"
-    written.write_text(json.dumps(document))
-    assert list(kept_rows(written, rows, 2)) == ["random real, ipc 1", "everything"]
+    written.write_text(json.dumps({**document, "command": "later"}))
+    found = kept_students(written, rows, 3)
+    expected = {("random real, ipc 1", 0): "later", ("random real, ipc 1", 1): "later"}
+    expected |= {("everything", 0): "command", ("everything", 1): "command", ("everything", 2): "later"}
+    assert {key: result["made_by"] for key, result in found.items()} == expected
     written.write_text("[]")
     with pytest.raises(D3HRError):
-        kept_rows(written, rows, 2)
+        kept_students(written, rows, 2)
 
 
 def test_tables_are_checked(table_file: Path, tmp_path: Path) -> None:
