@@ -39,6 +39,7 @@ class Curation(JsonSettings):
         seed: Seed of all candidates; class and number are mixed into it.
         mode_spread: Factor on the standard deviation within modes; None where there are none.
         difficulty_weight: How much the order prefers images that are easy for the teacher.
+        difficulty_spread: How much the spread of difficulty counts in it, beside features.
     """
 
     decode: DecodeConfig
@@ -52,6 +53,7 @@ class Curation(JsonSettings):
     seed: int = 0
     mode_spread: float | None = None
     difficulty_weight: float = 0.0
+    difficulty_spread: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.decode, DecodeConfig):
@@ -70,14 +72,16 @@ class Curation(JsonSettings):
         for number in self.recognized:
             check_int("curation.recognized", number, 0, self.num_candidates)
         check_int("curation.seed", self.seed, 0)
-        for name in ("mode_spread", "difficulty_weight"):
+        for name in ("mode_spread", "difficulty_weight", "difficulty_spread"):
             value = getattr(self, name)
             if value is not None or name != "mode_spread":
                 object.__setattr__(self, name, check_number(f"curation.{name}", value, 0.0))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        values = without_defaults(super().to_dict(), mode_spread=None, difficulty_weight=0.0)
+        values = without_defaults(
+            super().to_dict(), mode_spread=None, difficulty_weight=0.0, difficulty_spread=0.0
+        )
         return {**values, "decode": self.decode.to_dict()}
 
     @classmethod

@@ -48,6 +48,12 @@ def curate(
     difficulty_weight: Annotated[
         float, typer.Option(min=0, help="How much images are preferred that are easy for the teacher.")
     ] = 0.0,
+    difficulty_spread: Annotated[
+        float,
+        typer.Option(
+            min=0, help="How much it counts that easy and hard images are as frequent as they should."
+        ),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the candidates.")] = 0,
     timestep: TimestepOption = None,
     guidance_scale: GuidanceOption = None,
@@ -73,6 +79,7 @@ def curate(
         seed=seed,
         mode_spread=mode_spread,
         difficulty_weight=difficulty_weight,
+        difficulty_spread=difficulty_spread,
         decode=dataclasses.replace(found.info.decode, **changes),
     )
     made = curate_artifact(

@@ -31,7 +31,7 @@ MAX_REAL = 1000  # real images of a class that stand for all of them
 
 @dataclass(frozen=True)
 class Judged:
-    """What a teacher makes of the candidates of a class.
+    """What a teacher makes of images of a class.
 
     Args:
         features: (N, D) before the classifier.
@@ -83,10 +83,7 @@ class CandidateMaker:
             features.append(judge.features(pixels))
             logits.append(judge.logits(pixels))
             done(len(numbers))
-        found = torch.cat(logits)
-        labels = torch.full((number,), class_label)
-        losses = F.cross_entropy(found, labels, reduction="none")
-        return Judged(torch.cat(features), losses, found.argmax(dim=1) == class_label)
+        return _judged(features, logits, class_label)
 
     def _pixels(self, class_label: int, numbers: Sequence[int]) -> list[torch.Tensor]:
         """Return the images (C, S, S) uint8 of candidates, as a data set has them."""
@@ -100,10 +97,8 @@ class CandidateMaker:
 
 
 @neutral()
-def real_features(
-    maker: CandidateMaker, images: MatchedImages, judge: Judge, class_label: int
-) -> torch.Tensor:
-    """Return the features (M, D) of real images of a class, at most `MAX_REAL` random ones.
+def judge_real(maker: CandidateMaker, images: MatchedImages, judge: Judge, class_label: int) -> Judged:
+    """Return what a teacher makes of real images of a class, at most `MAX_REAL` random ones.
 
     They are encoded and decoded by the VAE first, as candidates come out of its decoder: so features tell
     what is on an image, and not which of the two it is.
@@ -111,9 +106,19 @@ def real_features(
     Raises:
         UnreadableImageError: An image cannot be read.
     """
-    info, numbers, parts = maker.artifact.info, images.chosen(class_label, MAX_REAL), []
+    info, numbers = maker.artifact.info, images.chosen(class_label, MAX_REAL)
+    features, logits = [], []
     for start in range(0, len(numbers), maker.batch_size):
         batch = numbers[start : start + maker.batch_size]
         pixels = images.pixels(batch, info.image_size, info.image_mode, info.inversion.resizing)
-        parts.append(judge.features(reconstruct(maker.model, pixels)))
-    return torch.cat(parts)
+        pixels = reconstruct(maker.model, pixels)
+        features.append(judge.features(pixels))
+        logits.append(judge.logits(pixels))
+    return _judged(features, logits, class_label)
+
+
+def _judged(features: list[torch.Tensor], logits: list[torch.Tensor], class_label: int) -> Judged:
+    found = torch.cat(logits)
+    labels = torch.full((len(found),), class_label)
+    losses = F.cross_entropy(found, labels, reduction="none")
+    return Judged(torch.cat(features), losses, found.argmax(dim=1) == class_label)

@@ -26,12 +26,14 @@ from d3hr_datasets.artifact.order_file import write_order
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.config.settings import DecodeConfig
-from d3hr_datasets.curation.candidates import CandidateMaker, Judged, real_features
+from d3hr_datasets.curation.candidates import CandidateMaker, Judged, judge_real
+from d3hr_datasets.curation.difficulty import add_difficulty
 from d3hr_datasets.curation.ordering import order_candidates
 from d3hr_datasets.curation.settings import CurationSettings, complete_settings
 from d3hr_datasets.errors import TeacherError
 from d3hr_datasets.image_sets.judge import Judge, load_judge
 from d3hr_datasets.io.text import check_text
+from d3hr_datasets.numerics.allocator import kept_memory
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.processes import generation_device
@@ -50,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 @neutral()
+@kept_memory()
 def curate_artifact(
     artifact: str | Path | Artifact,
     output: str | Path,
@@ -182,7 +185,7 @@ def _orders(
             judged = maker.judge(judge, label, number, bar.update if bar is not None else lambda _: None)
             recognized.append(int(judged.recognized.sum()))
             _check_recognized(recognized, info, number, judge)
-            target = None if real is None else real_features(maker, real, judge, label)
+            target = None if real is None else judge_real(maker, real, judge, label)
             orders.append(_order(maker, settings, label, judged, target))
     return torch.stack(orders), recognized
 
@@ -205,7 +208,7 @@ def _order(
     settings: CurationSettings,
     class_label: int,
     judged: Judged,
-    target: torch.Tensor | None,
+    target: Judged | None,
 ) -> torch.Tensor:
     """Return the numbers of the candidates of one class that are kept, the best first."""
     known, others = (mask.nonzero().flatten() for mask in (judged.recognized, ~judged.recognized))
@@ -217,11 +220,18 @@ def _order(
         weights = share_images(drawn, modes.count[0])
     order = known
     if number:
-        positions = order_candidates(
+        features, points = add_difficulty(
             judged.features[known],
+            judged.losses[known],
+            settings.difficulty_spread,
+            target=None if target is None else target.features,
+            target_losses=None if target is None else target.losses,
+        )
+        positions = order_candidates(
+            features,
             number,
             settings.method,
-            target=target,
+            target=points,
             weights=weights,
             difficulty=judged.losses[known],
             difficulty_weight=settings.difficulty_weight,
@@ -247,6 +257,7 @@ def _curation(
         seed=settings.seed,
         mode_spread=settings.mode_spread,
         difficulty_weight=settings.difficulty_weight,
+        difficulty_spread=settings.difficulty_spread,
     )
 
 

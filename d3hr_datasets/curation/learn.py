@@ -29,6 +29,7 @@ from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.curation.learning_settings import LearningSettings, generation_of, kept_budgets
 from d3hr_datasets.curation.matching import Matcher, network_depth
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.numerics.allocator import kept_memory
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.sources.matched_images import MatchedImages
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 @neutral()
+@kept_memory()
 def learn_artifact(
     artifact: str | Path | Artifact,
     output: str | Path,

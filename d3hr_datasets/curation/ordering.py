@@ -58,8 +58,8 @@ def order_candidates(
         weights: (M,) of the target, not negative, such as those of `share_images`; all the same by default.
         difficulty: (N,) of the candidates: the teacher's loss.
         difficulty_weight: How much the mean difficulty of the chosen ones counts beside the above, in every
-            first k alike. No more of it is looked at: a set is neither given the spread of difficulty that
-            real images have, nor what a student of earlier ones still gets wrong.
+            first k alike. `difficulty.add_difficulty` gives a set the spread of it, too. What a student of
+            earlier ones still gets wrong is not looked at.
         seed: Of "random".
 
     Returns:
@@ -217,8 +217,14 @@ def _kernel(first: _Array, second: _Array, width: float) -> _Array:
     return found
 
 
+@neutral()
+def median_distance(points: torch.Tensor) -> float:
+    """Return the median distance between different ones of some points (N, D); 1 where all are the same."""
+    return _width(_points("points", points))
+
+
 def _width(points: _Array) -> float:
-    """Return the median distance between different points, as is usual; 1 where all are the same."""
+    """Return the width of the kernel, as is usual: the median distance."""
     some = points[:: -(-len(points) // MEASURED)]
     distances = _distances(some, some)
     positive = distances[distances > 0]

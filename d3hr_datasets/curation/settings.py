@@ -27,8 +27,9 @@ class CurationSettings:
         seed: Of all candidates.
         mode_spread: Factor on the standard deviation within modes; by default that of "modes", 1. None is
             the only choice where the artifact stores no modes.
-        difficulty_weight: How much images are preferred whose class is easy to tell for the teacher. 0 asks
-            for the features only. No more of difficulty is looked at: see `order_candidates`.
+        difficulty_weight: How much images are preferred whose class is easy to tell for the teacher.
+        difficulty_spread: How much it counts that a set has easy and hard images as often as what it stands
+            for (`add_difficulty`). 0 asks for the features only, as in the weight.
         decode: How candidates become images; by default as the artifact says.
     """
 
@@ -38,6 +39,7 @@ class CurationSettings:
     seed: int = 0
     mode_spread: float | None = None
     difficulty_weight: float = 0.0
+    difficulty_spread: float = 0.0
     decode: DecodeConfig | None = None
 
     def __post_init__(self) -> None:
@@ -52,8 +54,9 @@ class CurationSettings:
         check_int("seed", self.seed, 0)
         if self.mode_spread is not None:
             check_number("mode_spread", self.mode_spread, 0.0)
-        if check_number("difficulty_weight", self.difficulty_weight, 0.0) and self.method == "random":
-            raise ConfigError("difficulty_weight has no part in method='random'; leave it out")
+        for name in ("difficulty_weight", "difficulty_spread"):
+            if check_number(name, getattr(self, name), 0.0) and self.method == "random":
+                raise ConfigError(f"{name} has no part in method='random'; leave it out")
 
 
 def complete_settings(settings: CurationSettings, info: ArtifactInfo) -> CurationSettings:

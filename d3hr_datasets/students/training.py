@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from d3hr_datasets.config.checks import check_compiler
 from d3hr_datasets.errors import DivergenceError
+from d3hr_datasets.numerics.allocator import kept_memory
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.students.accelerator import default_accelerator
 from d3hr_datasets.students.losses import StudentLoss, check_weights
@@ -52,6 +53,7 @@ class EpochReport:
 
 
 @neutral(grad=True)
+@kept_memory()
 def train_student(
     protocol: Protocol,
     images: Images,

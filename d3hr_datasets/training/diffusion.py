@@ -27,6 +27,7 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.atomic import remove_unfinished
 from d3hr_datasets.io.extras import needs_extra
+from d3hr_datasets.numerics.allocator import kept_memory
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.runs.run_folder import CHECKPOINT, RunFolder
 from d3hr_datasets.runs.timer import Every
@@ -96,7 +97,8 @@ def train_diffusion(
     check_run_places(settings, made_by(settings))
     if settings.torch_compile:
         check_compiler(accelerator.device.type)
-    with alone_in(Path(settings.output)) if accelerator.is_main_process else contextlib.nullcontext():
+    alone = alone_in(Path(settings.output)) if accelerator.is_main_process else contextlib.nullcontext()
+    with kept_memory(), alone:
         base = open_base(settings)
         with accelerator.main_process_first():
             run = RunFolder(settings.output, settings, FREE, earlier_settings)

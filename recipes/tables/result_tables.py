@@ -192,20 +192,38 @@ def _line(value: Any) -> Any:
     return ", ".join(f"{name} {format_cell(part)}" for name, part in value.items())
 
 
-EARLIER = (
-    "Distilled images are of an earlier artifact of this package, whose diffusion model was trained for 16 "
-    "epochs, inverted by DDIM and decoded in 22 forward passes."
-)
+# Fingerprints of artifacts that shipped earlier, and what tells them from the one that ships.
+EARLIER = {
+    "91b3e6bd109f0e73": "whose diffusion model was trained for 54 epochs",
+    "98b9cfab5233e7e4": (
+        "whose diffusion model was trained for 16 epochs, inverted by DDIM and decoded in 22 forward passes"
+    ),
+}
 
 
 def is_earlier(rows: list[dict[str, Any]]) -> bool:
     """Return whether distilled images of a table are not those of the embedded artifact as it is."""
+    return bool(_others(rows))
+
+
+def _others(rows: list[dict[str, Any]]) -> set[str]:
+    """Return the artifacts of a table that are neither the embedded one nor made for the table."""
     found = {
         row["inputs"]["artifact"]
         for row in rows
         if "artifact" in row["inputs"] and not row["settings"]["artifact"].startswith("runs/")
     }
-    return bool(found - {Artifact.load(embedded_artifact("fashion-mnist")).fingerprint})
+    return found - {Artifact.load(embedded_artifact("fashion-mnist")).fingerprint}
+
+
+def _notes(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a sentence on each earlier artifact that rows are of."""
+    several = len({row["inputs"].get("artifact") for row in rows} - {None}) > 1
+    which = "Some distilled images" if several else "Distilled images"
+    return [
+        f"{which} are of an earlier artifact of this package, {EARLIER.get(name, 'of other settings')}."
+        for name in sorted(_others(rows))
+    ]
 
 
 def table_texts() -> dict[str, str]:
@@ -215,7 +233,7 @@ def table_texts() -> dict[str, str]:
         document = read_results(path)
         if "rows" in document:
             settings = load_table(CONFIGS / f"{path.stem}.yaml", [])
-            notes = [*settings.notes, EARLIER] if is_earlier(document["rows"]) else settings.notes
+            notes = [*settings.notes, *_notes(document["rows"])]
             own = dataclasses.replace(settings, title=document["title"], notes=notes)
             texts[path.stem] = markdown(own, document["rows"], document["scores"])
     return texts

@@ -153,7 +153,12 @@ def test_descriptions_of_orders_are_checked(changes: dict[str, Any], says: str, 
 
 
 def test_a_description_is_the_same_in_json() -> None:
-    for described in (curation(), curation(mode_spread=None, difficulty_weight=0.5, seed=3)):
+    assert "difficulty_spread" not in curation().to_dict()
+    for described in (
+        curation(),
+        curation(mode_spread=None, difficulty_weight=0.5, seed=3),
+        curation(difficulty_spread=1.0),
+    ):
         assert Curation.from_dict(json.loads(json.dumps(described.to_dict()))) == described
     with pytest.raises(ConfigError, match="missing"):
         Curation.from_dict({})

@@ -79,6 +79,8 @@ def test_the_checksum_is_that_of_the_weights(artifact: Artifact, teacher: str, t
         ({"mode_spread": -1.0}, "mode_spread must be at least 0"),
         ({"difficulty_weight": -1.0}, "difficulty_weight must be at least 0"),
         ({"difficulty_weight": 1.0, "method": "random"}, "has no part in method='random'"),
+        ({"difficulty_spread": 1.0, "method": "random"}, "difficulty_spread has no part in"),
+        ({"difficulty_spread": -1.0}, "difficulty_spread must be at least 0"),
         ({"decode": DecodeConfig(300, 10)}, r"decode\.timestep 300 is not stored"),
     ],
 )

@@ -14,7 +14,7 @@ from d3hr_datasets import Artifact, D3HRDataset
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.settings import InversionConfig
-from d3hr_datasets.curation.candidates import CandidateMaker, real_features
+from d3hr_datasets.curation.candidates import CandidateMaker, judge_real
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.image_sets.generated_images import reconstruct
 from d3hr_datasets.image_sets.judge import load_judge
@@ -102,7 +102,7 @@ def test_real_images_are_prepared_as_those_behind_the_artifact_and_pass_through_
     judge = load_judge(save_teacher(tmp_path / "teacher", 14), artifact.info, CPU)
     model = load_model(artifact, "cpu")
     maker = CandidateMaker(artifact, model, artifact.info.decode, 0, 1.15, 3)
-    found = real_features(maker, images, judge, 1)
+    found = judge_real(maker, images, judge, 1).features
     chosen = images.chosen(1, 100)
     pixels = {how: images.pixels(chosen, 14, "L", how) for how in ("bicubic", "bilinear")}
     assert not torch.equal(pixels["bicubic"], pixels["bilinear"])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from d3hr_datasets.experiments.student_run import run_student
 from d3hr_datasets.numerics.allocator import kept_memory
+from tests.support.tiny_students import student
 
 CDLL = "d3hr_datasets.numerics.allocator.ctypes.CDLL"
 TRIM, MMAP = -1, -3
@@ -83,3 +86,13 @@ def test_an_older_glibc_gets_the_most_that_it_takes(
     monkeypatch.setattr(CDLL, lambda name: libc)
     with kept_memory():
         assert calls == [(MMAP, 2**30), (MMAP, 2**25), (TRIM, 2**30)]
+
+
+def test_students_are_trained_with_kept_memory(
+    calls: list[tuple[int, ...]], real: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    run_student(
+        student(real, tmp_path), progress=False, on_epoch=lambda _: seen.append(len(set(calls) & KEPT))
+    )
+    assert seen and set(seen) == {2} and set(calls[-3:]) == {*USUAL, (0,)}
