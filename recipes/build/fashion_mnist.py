@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=Path("runs/dit-fashion-mnist-long/model"))
+    parser.add_argument("--model", type=Path, default=Path("runs/dit-fashion-mnist-longer/model"))
     parser.add_argument("--output", type=Path, default=Path("hub/d3hr-fashion-mnist"))
     parser.add_argument("--work", type=Path, default=Path("runs/build-fashion-mnist"))
     parser.add_argument("--timesteps", type=int, nargs="+", default=[200, 400])

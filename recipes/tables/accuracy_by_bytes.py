@@ -15,6 +15,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 
 from d3hr_datasets import Artifact
@@ -88,7 +89,8 @@ def png_bytes(settings: dict[str, Any]) -> int:
 
 def _png_size(image: Any) -> int:
     file = io.BytesIO()
-    to_pil_image(image).save(file, "PNG", optimize=True)
+    picture = image if isinstance(image, Image.Image) else to_pil_image(image)
+    picture.save(file, "PNG", optimize=True)
     return file.tell()
 
 

@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--decoder", type=Path, default=Path("runs/decoder-fashion-mnist"))
     parser.add_argument("--dit", type=Path, default=Path("runs/dit-fashion-mnist"))
     parser.add_argument("--long", type=Path, default=Path("runs/dit-fashion-mnist-long"))
+    parser.add_argument("--longer", type=Path, default=Path("runs/dit-fashion-mnist-longer"))
     parser.add_argument("--output", default="hub/results/training.json")
     arguments = parser.parse_args()
     runs: dict[Path, tuple[str, str]] = {
@@ -52,20 +53,22 @@ def main() -> None:
         arguments.decoder: ("decoder", "train.vae"),
         arguments.dit: ("DiT", "train.diffusion"),
         arguments.long: ("DiT, trained on", "train.diffusion"),
+        arguments.longer: ("DiT, trained on further", "train.diffusion"),
     }
     before = read_results(arguments.output) if Path(arguments.output).exists() else {}
     if not any(folder.exists() for folder in runs):
         need(arguments.vae, training_of(arguments.vae, "train.vae"))
     settings: dict[str, Any] = {}
     results: dict[str, Any] = {}
+    of_another_day = {name for folder, (name, _) in runs.items() if not folder.exists()}
+    of_another_day &= set(before.get("results", {}))
     for folder, (name, recipe) in runs.items():
-        if name in before.get("results", {}) and not folder.exists():  # of another day
-            settings[name], results[name] = before["settings"][name], before["results"][name]
-            continue
-        for part in ("settings.yaml", "metrics.csv"):
+        for part in ("settings.yaml", "metrics.csv") if name not in of_another_day else ():
             need(folder / part, training_of(folder, recipe))
     for folder, (name, _) in runs.items():
-        if name not in results:
+        if name in of_another_day:
+            settings[name], results[name] = before["settings"][name], before["results"][name]
+        else:
             settings[name], results[name] = summarize(folder)
     write_results(arguments.output, settings, results)
     print(results)

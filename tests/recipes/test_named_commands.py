@@ -74,6 +74,10 @@ def test_files_exist() -> None:
             ["vae", "decoder", "dit"],
             "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist_long.yaml",
         ),
+        (
+            ["vae", "decoder", "dit", "long"],
+            "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist_longer.yaml",
+        ),
     ],
 )
 def test_a_training_that_is_missing_is_named(
@@ -92,8 +96,8 @@ def test_a_training_that_is_missing_is_named(
 
 
 def test_a_training_of_another_day_keeps_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["VAE", "decoder", "DiT", "DiT, trained on"]
-    known = {name: {"steps": 7} for name in names[:3]}
+    names = ["VAE", "decoder", "DiT", "DiT, trained on", "DiT, trained on further"]
+    known = {name: {"steps": 7} for name in names if name != "DiT, trained on"}
     output = tmp_path / "training.json"
     output.write_text(json.dumps({"settings": known, "results": known}))
     run = tmp_path / "long"

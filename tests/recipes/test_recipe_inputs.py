@@ -23,9 +23,10 @@ VAE = "python -m recipes.train.vae recipes/configs/vae_fashion_mnist.yaml"
 DECODER = "python -m recipes.train.vae recipes/configs/decoder_fashion_mnist.yaml"
 DIT = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml"
 LONG = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist_long.yaml"
+LONGER = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist_longer.yaml"
 # Arguments of a recipe, and the command that it names in a folder where there is nothing.
 NEEDS: dict[str, list[tuple[list[str], str]]] = {
-    "build.fashion_mnist": [([], LONG)],
+    "build.fashion_mnist": [([], LONGER)],
     "evaluate.continual": [([], BUILD)],
     "evaluate.copies": [([], BUILD)],
     "evaluate.diffusion": [([], BUILD)],
@@ -44,6 +45,9 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     ],
     "evaluate.tolerance": [(["--work", "work"], BUILD)],
     "evaluate.vae": [([], BUILD)],
+    "tables.accuracy_by_bytes": [
+        ([], "python -m recipes.tables.students recipes/configs/tables/hard-labels.yaml")
+    ],
     "tables.rank_architectures": [
         (
             ["hub/results/tables/architectures.json"],
@@ -55,6 +59,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "train.diffusion": [
         ([str(CONFIGS / "dit_fashion_mnist.yaml")], DECODER),
         ([str(CONFIGS / "dit_fashion_mnist_long.yaml")], DIT),
+        ([str(CONFIGS / "dit_fashion_mnist_longer.yaml")], LONG),
         (
             [str(CONFIGS / "dit_fashion_mnist.yaml"), "--set", "vae=runs/my-vae/vae"],
             "python -m recipes.train.vae CONFIG --set output=runs/my-vae",
@@ -69,6 +74,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
 }
 # They make all they need, or say themselves what is wrong with the folder they are given.
 NEED_NOTHING = {
+    "build.mnist_digits",
     "build.small",
     "evaluate.flops",
     "demo",

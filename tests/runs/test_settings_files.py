@@ -34,7 +34,10 @@ def test_the_shipped_settings_are_accepted() -> None:
     vae = load_settings(VAESettings, CONFIGS / "vae_fashion_mnist.yaml", ["learning_rate=1e-4"])
     assert vae.learning_rate == 1e-4
     assert load_settings(DiffusionTraining, CONFIGS / "dit_fashion_mnist.yaml", []).image_size == 28
-    assert load_settings(DiffusionTraining, CONFIGS / "dit_fashion_mnist_long.yaml", []).split == "train"
+    for name in ("long", "longer"):
+        path = CONFIGS / f"dit_fashion_mnist_{name}.yaml"
+        assert load_settings(DiffusionTraining, path, []).split == "train"
+    assert load_settings(DiffusionTraining, CONFIGS / "dit_mnist_digits.yaml", []).start == "scratch"
 
 
 def test_missing_settings_are_named(tmp_path: Path) -> None:
