@@ -24,8 +24,8 @@ from recipes.common.results import write_results
 from recipes.evaluate.simulated_build import Cluster, Work, simulate
 
 ELEMENTS, MOMENTS, FLOAT64 = 4 * 32 * 32, 2, 8  # of a latent of DiT-XL/2; mean and squares; bytes
-EVALUATIONS = 31  # of each image, see `recipes/IMAGENET.md`, as all of the next line
-ENCODING = 272.7 / 7630  # of the operations of an image: what the search for modes does with it
+EVALUATIONS = 6  # of each image, see `recipes/IMAGENET.md`, as all of the next line
+ENCODING = 272.7 / 1697  # of the operations of an image: what the search for modes does with it
 SEEDS = 3  # of failures, and of which workers are slow
 
 
@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images-per-second", type=float, default=52.0, help="of one worker")
+    parser.add_argument("--images-per-second", type=float, default=233.0, help="of one worker")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 512])
     parser.add_argument("--modes", type=int, default=50, help="per class")
     parser.add_argument("--chunk-size", type=int, nargs="+", help="instead of those of each set")

@@ -73,7 +73,7 @@ def test_the_recipe_writes_plans_and_outcomes(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("sys.argv", ["scale", *arguments])
     scale.main()
     results = json.loads(output.read_text(encoding="utf-8"))["results"]["ImageNet-1K"]
-    assert results["plan"]["worker_hours"] == pytest.approx(1_281_167 / 52 / 3600)
+    assert results["plan"]["worker_hours"] == pytest.approx(1_281_167 / 233 / 3600)
     assert results["plan"]["artifact_megabytes"] == pytest.approx(434.2, rel=1e-3)  # 2 + 50 + 1 tensors
     assert set(results["workers"]) == {f"200000 images a chunk, {way}" for way in scale.WAYS}
     assert all(row["2"]["images"] == 1_281_167 for row in results["workers"].values())
