@@ -207,11 +207,13 @@ def _open_work(work: Path, key: str, info: ArtifactInfo, processes: Any) -> Path
 
 
 def _make_chunks(build: ChunkBuilder, processes: Any, progress: bool) -> None:
-    """Make this process's share of the chunks, and wait for the others."""
+    """Make this process's share of the chunks, then what others have not come to, and wait for them."""
     show = progress and processes.is_main_process
     with BuildProgress(build.count_finished, build.num_images, show) as progress_bar:
-        for _ in build.chunks(processes.process_index, processes.num_processes, progress_bar.advance):
+        place = processes.process_index, processes.num_processes
+        for _ in build.chunks(*place, progress_bar.advance):
             pass
+        build.make_left_over(*place, progress_bar.advance)
         wait_for_processes(processes)
 
 

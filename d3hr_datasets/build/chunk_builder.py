@@ -5,6 +5,7 @@ Chunks are cut and named by shard and first image alone, so that any process may
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -31,6 +32,7 @@ from d3hr_datasets.build.clustering import nearest_mode
 from d3hr_datasets.build.exact_moments import ExactMoments
 from d3hr_datasets.build.moments import RunningMoments
 from d3hr_datasets.build.reading_ahead import Item, halve_on_out_of_memory, image_digest, read_ahead
+from d3hr_datasets.build.work_shares import MadeElsewhereError, left_over, share, until_made
 from d3hr_datasets.config.defaults import NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import UnreadableImageError
@@ -39,6 +41,7 @@ from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.privacy.clipping import clip_latents
 from d3hr_datasets.sources.records import ImageRecord, Images
 from d3hr_datasets.sources.resizing import reason_of
+from d3hr_datasets.sources.stream_reader import StreamReader
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ class ChunkBuilder:
         self._num_unreadable = 0
         self.batch_size = batch_size
         self._invert = halve_on_out_of_memory(self._invert_records, batch_size, model)
-        self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
+        self._reader = StreamReader(images)
 
     def of_some(self, numbers: Sequence[int], prefix: Path) -> ChunkBuilder:
         """Return what makes the chunks of some of the images, in this order, where there is random access."""
@@ -111,7 +114,7 @@ class ChunkBuilder:
     ) -> Iterator[Chunk]:
         """Yield the chunks of one of several processes in their order, made where they are missing.
 
-        A process has every so manieth shard, or chunk where there are fewer shards than processes.
+        A process has every so manieth shard of a stream, or chunk where there are fewer shards.
 
         Args:
             rank: 0 to `num_processes` - 1.
@@ -123,20 +126,40 @@ class ChunkBuilder:
         """
         many = self.images.num_shards >= num_processes
         self._num_unreadable = 0
+        if self._num_images is not None:
+            for start in share(self._num_images, self.chunk_size, rank, num_processes):
+                yield self._counted(0, start, advance)
+            return
         for shard in range(self.images.num_shards):
             for number in itertools.count():
-                start = number * self.chunk_size
-                if self._num_images is not None and start >= self._num_images:
-                    break
                 if (shard if many else shard + number) % num_processes != rank:
                     if many:
                         break
                     continue
-                chunk = self._chunk(shard, start, advance)
-                self._num_unreadable += len(chunk.unreadable)
+                chunk = self._counted(shard, number * self.chunk_size, advance)
                 yield chunk
                 if chunk.last:
                     break
+
+    def make_left_over(
+        self, rank: int, num_processes: int, advance: Callable[[int], None] = lambda number: None
+    ) -> None:
+        """Make what other processes have not come to yet, where there is random access; as `chunks`.
+
+        A chunk that its owner finishes meanwhile is given up.
+        """
+        for start in self.left_over(rank, num_processes):
+            with contextlib.suppress(MadeElsewhereError):
+                self._counted(0, start, until_made(start, self.is_finished, advance))
+
+    def left_over(self, rank: int, num_processes: int) -> Iterator[int]:
+        """Yield the first image of chunks of others that are missing when asked for; none of a stream."""
+        size = 0 if self._num_images is None else self._num_images
+        return left_over(size, self.chunk_size, rank, num_processes, self.is_finished)
+
+    def is_finished(self, start: int) -> bool:
+        """Return whether the chunk that begins at an image has a file, where there is random access."""
+        return self._path(0, start).exists()
 
     def chunks_of(self, places: range) -> Iterator[Chunk]:
         """Yield the chunks that have images at some places, one shard's, in their order; as `chunks`."""
@@ -154,15 +177,25 @@ class ChunkBuilder:
             number += size
         return number
 
+    def _counted(self, shard: int, start: int, advance: Callable[[int], None]) -> Chunk:
+        """Return a chunk, and count the images that it leaves out."""
+        chunk = self._chunk(shard, start, advance)
+        self._num_unreadable += len(chunk.unreadable)
+        return chunk
+
+    def _path(self, shard: int, start: int) -> Path:
+        shard_name = f"-{shard:05d}" if self._num_images is None else ""
+        return self.prefix.with_name(f"{self.prefix.name}{shard_name}-{start:09d}.safetensors")
+
     def _chunk(self, shard: int, start: int, advance: Callable[[int], None]) -> Chunk:
-        stop, shard_name = start + self.chunk_size, f"-{shard:05d}"
+        stop = start + self.chunk_size
         if self._num_images is not None:
-            stop, shard_name = min(stop, self._num_images), ""
+            stop = min(stop, self._num_images)
         numbers = self._image_numbers(range(start, stop))
         identity = self.images.identity_of(numbers) + self._modes
         if self._numbers is not None:
             identity += hashlib.sha256(str(numbers).encode()).hexdigest()
-        path = self.prefix.with_name(f"{self.prefix.name}{shard_name}-{start:09d}.safetensors")
+        path = self._path(shard, start)
         chunk = read_chunk(path, self.info.inversion.timesteps, identity, self.moments)
         if chunk is None and path.exists():
             logger.warning("%s is damaged or of files that have changed since: it is made anew", path)
@@ -179,21 +212,13 @@ class ChunkBuilder:
         return places if self._numbers is None else [self._numbers[place] for place in places]
 
     def _take(self, shard: int, start: int) -> list[ImageRecord]:
-        """Return the records of a chunk. A stream is read on where it is, and not from its start again."""
+        """Return the records of a chunk."""
         if self._numbers is not None:
             numbers = self._numbers[start : start + self.chunk_size]
             return [next(self.images.records(shard, number)) for number in numbers]
         if self.images.has_random_access:
             return list(itertools.islice(self.images.records(shard, start), self.chunk_size))
-        if self._position is not None and self._position[0] == shard and self._position[1] <= start:
-            records = self._position[2]
-            for _ in itertools.islice(records, start - self._position[1]):
-                pass
-        else:
-            records = self.images.records(shard, start)
-        taken = list(itertools.islice(records, self.chunk_size))
-        self._position = (shard, start + len(taken), records)
-        return taken
+        return self._reader.take(shard, start, self.chunk_size)
 
     def _invert_records(
         self,

@@ -28,6 +28,7 @@ from d3hr_datasets.errors import BuildError, UnreadableImageError
 from d3hr_datasets.io.untrusted_files import check_file
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.sources.records import ImageRecord, Images
+from d3hr_datasets.sources.stream_reader import StreamReader
 
 logger = logging.getLogger(__name__)
 AGAIN = ".again.latents.safetensors"  # the end of the names of files of a second look
@@ -74,7 +75,7 @@ class ModeLatents:
         self._share = 1.0 if images.has_random_access else share_for_modes(images, info)
         self._again: dict[int, float] = {}  # share of the images of a class that is looked at again
         self._encode = halve_on_out_of_memory(self._encode_records, batch_size, model)
-        self._position: tuple[int, int, Iterator[ImageRecord]] | None = None
+        self._reader = StreamReader(images)
         self.identity = self._identity(self._chosen or ())
 
     def look_again(self) -> bool:
@@ -150,7 +151,7 @@ class ModeLatents:
         if path.exists():
             logger.warning("%s is damaged or of files that have changed since: it is made anew", path)
         if chosen is None:
-            taken = self._take(shard, start)
+            taken = list(enumerate(self._reader.take(shard, start, self._chunk_size), start))
             # Those of the first look are not taken again.
             records = [one for one in taken if (self._draw(shard, one[0]) < self._share) != bool(self._again)]
             last = len(taken) < self._chunk_size
@@ -172,18 +173,6 @@ class ModeLatents:
     def _draw(self, shard: int, number: int) -> float:
         """Return the number from 0 to 1 below which a share of the images has to be to have this one."""
         return derive_seed(self.info.inversion.seed, shard, number, "modes") / SEEDS
-
-    def _take(self, shard: int, start: int) -> list[tuple[int, ImageRecord]]:
-        """Return a run of a stream with its numbers. It is read on where it is, not from its start again."""
-        if self._position is not None and self._position[0] == shard and self._position[1] <= start:
-            records = self._position[2]
-            for _ in itertools.islice(records, start - self._position[1]):
-                pass
-        else:
-            records = self.images.records(shard, start)
-        taken = list(itertools.islice(records, self._chunk_size))
-        self._position = (shard, start + len(taken), records)
-        return list(enumerate(taken, start))
 
     def _encode_records(
         self, batch_size: int, records: Sequence[tuple[int, ImageRecord]], shard: int

@@ -1,4 +1,4 @@
-"""A build on many machines, on paper: the real chunks and their files, made by a model that only tells time.
+"""A build on many machines, on paper: the real chunks and their files, of workers that only tell time.
 
 What is divided, what a killed process finds again and what is merged is the library's own code. What is not
 real is the clock, and the images: one stands for all of a chunk.
@@ -6,9 +6,11 @@ real is the clock, and the images: one stands for all of a chunk.
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from PIL import Image
 from d3hr_datasets import ArtifactInfo, DecodeConfig, InversionConfig, ModelReference
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.merged_moments import MergedMoments
+from d3hr_datasets.build.work_shares import share
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.sources.records import IndexedImages
 from recipes.common.errors import RecipeError
@@ -100,43 +103,11 @@ class Outcome:
     images: int
 
 
-class StoppedError(Exception):
-    """A worker is at a chunk when all are stopped."""
+class NoModel(LatentDiffusion):
+    """A model that makes nothing of an image."""
 
-
-@dataclass
-class Clock:
-    """The time of one worker, in seconds.
-
-    Args:
-        chunk_seconds: What making a chunk takes it.
-        now: What time it is.
-        stop: When all are stopped.
-        busy: Whether it has made the chunk that it was last asked for, and not found it.
-    """
-
-    chunk_seconds: float
-    now: float = 0.0
-    stop: float = float("inf")
-    busy: bool = field(default=False, init=False)
-
-    def work(self) -> None:
-        """Let the time of a chunk pass.
-
-        Raises:
-            StoppedError: The worker is stopped before its end.
-        """
-        if self.now + self.chunk_seconds > self.stop:
-            raise StoppedError
-        self.now += self.chunk_seconds
-        self.busy = True
-
-
-class TimedModel(LatentDiffusion):
-    """A model that makes nothing of an image but the time that a chunk of them takes."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+    def __init__(self) -> None:
+        pass
 
     def encode(self, images: torch.Tensor, generators: object = None) -> torch.Tensor:
         """Return the first pixel of images (B, C, H, W) as latents (B, 1, 1, 1)."""
@@ -145,9 +116,69 @@ class TimedModel(LatentDiffusion):
     def invert(
         self, latents: torch.Tensor, class_labels: torch.Tensor, inversion: InversionConfig
     ) -> dict[float, torch.Tensor]:
-        """Return the latents, after the time that a chunk takes."""
-        self.clock.work()
+        """Return the latents."""
         return {TIMESTEP: latents}
+
+
+class Attempt:
+    """All workers from a start until a failure, or until everything is made.
+
+    A worker chooses its next chunk when it has finished one, by the library's code and the files that are
+    there then. Its own file is there when its time is over. What another finishes meanwhile it gives up.
+
+    Args:
+        seconds: That each worker takes for a chunk.
+        reading: Seconds that it takes to read a finished one.
+        work: What is built.
+        folder: Of the chunks' files.
+        start: When all have their model.
+        stop: When all are stopped.
+    """
+
+    def __init__(
+        self, seconds: Sequence[float], reading: float, work: Work, folder: Path, start: float, stop: float
+    ) -> None:
+        self._seconds, self._reading, self._stop = seconds, reading, stop
+        self.end, self.lost = start, 0.0
+        self.at_work = [math.inf] * len(seconds)  # when each first is at new work
+        self._build = _builder(work, folder)
+        self._choices = [self._choose(work, rank) for rank in range(len(seconds))]
+        self._events: list[tuple[float, int, float, int | None]] = []  # end, worker, begin, chunk
+        for rank in range(len(seconds)):
+            self._begin(rank, start)
+
+    def run(self) -> bool:
+        """Return whether all came to their end before they were stopped."""
+        while self._events and self._events[0][0] <= self._stop:
+            now, rank, _, number = heapq.heappop(self._events)
+            self.end = max(self.end, now)
+            freed = [rank]
+            if number is not None:
+                for _ in self._build.chunks_of(range(number, number + 1)):
+                    pass
+                freed += [other for _, other, _, same in self._events if same == number]
+                self._events = [event for event in self._events if event[3] != number]
+                heapq.heapify(self._events)
+            for worker in freed:
+                self._begin(worker, now)
+        self.lost = sum(self._stop - begun for _, _, begun, number in self._events if number is not None)
+        return not self._events
+
+    def _begin(self, rank: int, now: float) -> None:
+        for number, is_new in self._choices[rank]:
+            if is_new:
+                self.at_work[rank] = min(self.at_work[rank], now)
+            takes = self._seconds[rank] if is_new else self._reading
+            heapq.heappush(self._events, (now + takes, rank, now, number if is_new else None))
+            return
+        self.at_work[rank] = min(self.at_work[rank], now)
+
+    def _choose(self, work: Work, rank: int) -> Iterator[tuple[int, bool]]:
+        """Yield the chunks of a worker, as `d3hr build` goes through them, and whether each is to be made."""
+        for number in share(work.num_chunks, 1, rank, len(self._seconds)):
+            yield number, not self._build.is_finished(number)
+        for number in self._build.left_over(rank, len(self._seconds)):
+            yield number, True
 
 
 def simulate(work: Work, cluster: Cluster, folder: Path) -> Outcome:
@@ -164,23 +195,20 @@ def simulate(work: Work, cluster: Cluster, folder: Path) -> Outcome:
     chance = random.Random(cluster.seed)
     made = _seconds_of_chunk(work, cluster)
     slow = set(chance.sample(range(cluster.workers), math.ceil(cluster.slow_share * cluster.workers)))
-    clocks = [Clock(made / (cluster.slow_speed if rank in slow else 1)) for rank in range(cluster.workers)]
-    written = work.chunk_bytes * cluster.workers / cluster.storage_bytes_per_second
+    seconds = [made / (cluster.slow_speed if rank in slow else 1) for rank in range(cluster.workers)]
+    reading = work.chunk_bytes * cluster.workers / cluster.storage_bytes_per_second
     search = work.search_images / cluster.images_per_second / cluster.workers  # its files stay, too
     start, lost, recoveries = cluster.start_seconds + search, 0.0, []
-    for attempt in range(ATTEMPTS):
+    for number in range(ATTEMPTS):
         stop = start + _until_failure(chance, cluster)
-        again = []
-        for rank, clock in enumerate(clocks):
-            clock.now, clock.stop = start, stop
-            finished, at_work, begun = _run(rank, clock, work, cluster, folder, written)
-            again.append(at_work - start)
-            if not finished:
-                lost += stop - begun
-        if attempt > 0:
-            recoveries.append(cluster.start_seconds + sum(again) / len(again))
-        end = max(clock.now for clock in clocks)
-        if end <= stop:
+        attempt = Attempt(seconds, reading, work, folder, start, stop)
+        is_done = attempt.run()
+        lost += attempt.lost
+        if number > 0:
+            waited = [min(time, stop) - start for time in attempt.at_work]
+            recoveries.append(cluster.start_seconds + sum(waited) / len(waited))
+        if is_done:
+            end = attempt.end
             break
         start = stop + cluster.start_seconds
     else:
@@ -211,31 +239,7 @@ def _until_failure(chance: random.Random, cluster: Cluster) -> float:
     return chance.expovariate(cluster.workers / (cluster.hours_between_failures * 3600))
 
 
-def _run(
-    rank: int, clock: Clock, work: Work, cluster: Cluster, folder: Path, reading: float
-) -> tuple[bool, float, float]:
-    """Let a worker make its share until all are stopped.
-
-    Returns:
-        Whether it came to its end; when it first was at new work, after it had read what there was; and when
-        it began what it was at when it was stopped.
-    """
-    at_work: float | None = None
-    clock.busy, begun = False, clock.now
-    try:
-        for _ in _builder(clock, work, folder).chunks(rank, cluster.workers):
-            if not clock.busy:
-                clock.now = min(clock.now + reading, clock.stop)
-            elif at_work is None:
-                at_work = begun
-            clock.busy, begun = False, clock.now
-    except StoppedError:
-        clock.now = float("inf")
-        return False, begun if at_work is None else at_work, begun
-    return True, clock.now if at_work is None else at_work, begun
-
-
-def _builder(clock: Clock, work: Work, folder: Path) -> ChunkBuilder:
+def _builder(work: Work, folder: Path) -> ChunkBuilder:
     """Return the real thing over one image for each chunk."""
     pixel = Image.new("L", (8, 8), 128)
     images = IndexedImages(work.num_chunks, lambda number: (pixel, number % 2))
@@ -252,13 +256,15 @@ def _builder(clock: Clock, work: Work, folder: Path) -> ChunkBuilder:
         counts=(2, 2),
         source={"name": "none"},
     )
-    return ChunkBuilder(images, TimedModel(clock), info, folder / "chunk", 1, 1, num_readers=1)
+    return ChunkBuilder(images, NoModel(), info, folder / "chunk", 1, 1, num_readers=1)
 
 
 def _merged(work: Work, folder: Path) -> int:
     """Return how many images the merge finds, without making any."""
-    clock = Clock(1.0, stop=0.0)  # a chunk that is missing stops it
-    build = _builder(clock, work, folder)
+    build = _builder(work, folder)
+    missing = [number for number in range(work.num_chunks) if not build.is_finished(number)]
+    if missing:
+        raise RecipeError(f"{len(missing)} chunks were never made, the first is {missing[0]}")
     merged = MergedMoments(lambda: build.chunks(0, 1), build.info)
     for _ in merged:
         pass

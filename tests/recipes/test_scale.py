@@ -24,11 +24,13 @@ def test_workers_share_the_chunks_and_nothing_is_lost(tmp_path: Path) -> None:
     assert outcome.images == 6_000
 
 
-def test_a_worker_of_half_the_speed_keeps_the_others_waiting(tmp_path: Path) -> None:
+def test_others_make_what_a_slow_worker_does_not_come_to(tmp_path: Path) -> None:
     slow = dataclasses.replace(CLUSTER, slow_share=0.25)
     outcome = simulate(WORK, slow, tmp_path)
-    assert outcome.hours * 3600 == pytest.approx(300)
-    assert outcome.efficiency == pytest.approx(0.5)
+    # 3.5 workers' worth: 171 s, and at most the chunk that the slow one is at. By itself it would take 300.
+    assert 171 <= outcome.hours * 3600 <= 171 + 20
+    assert outcome.efficiency > 0.75
+    assert outcome.images == 6_000
 
 
 def test_slow_storage_holds_up_images_chunks_and_the_merge(tmp_path: Path) -> None:
