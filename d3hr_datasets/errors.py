@@ -99,6 +99,10 @@ class SoftLabelsError(D3HRError, ValueError):
     """Stored soft labels are not those of the data set, or cannot be read."""
 
 
+class StudentError(D3HRError, RuntimeError):
+    """The students of a table could not be trained, or do not go together."""
+
+
 class DivergenceError(D3HRError, FloatingPointError):
     """A training has come to a loss that is no number."""
 

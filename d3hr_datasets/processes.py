@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from datetime import timedelta
 from multiprocessing import context
 
 import torch
@@ -74,6 +75,10 @@ def process_share() -> tuple[int, int]:
             "or start the processes with `torchrun` or `accelerate launch`"
         )
     return int(rank), int(size)
+
+
+# How long a process waits for the others: as long as the slowest needs. A launcher ends all if one dies.
+PATIENCE = timedelta(days=30)
 
 
 def wait_for_other_processes() -> None:

@@ -105,8 +105,13 @@ def _checked_adapter(artifact: Artifact, folder: Path) -> Path | None:
     """Return the folder of an artifact's adapter, if it has one, of the model in `folder`."""
     adapter, reference = artifact.adapter_folder(), artifact.info.model
     if adapter is not None:
-        kind = read_kind(folder)
-        check_base(read_description(adapter), folder, kind, reference.repo_id, reference.revision)
+        kind, described = read_kind(folder), read_description(adapter)
+        check_base(described, folder, kind, reference.repo_id, reference.revision)
+        if described.num_classes not in (None, len(artifact.info.classes)):  # before tables are made for them
+            raise ModelFormatError(
+                f"the adapter of {artifact.info.name} is of {described.num_classes} classes, the artifact of "
+                f"{len(artifact.info.classes)}; build it again with an adapter of its classes"
+            )
     return adapter
 
 

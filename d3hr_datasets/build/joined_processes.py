@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from typing import Any
 
 import torch
 
 from d3hr_datasets.errors import BuildError, ConfigError
 from d3hr_datasets.io.extras import needs_extra
-from d3hr_datasets.processes import process_share
-
-# How long a process waits for the others: as long as the slowest needs. A launcher ends all if one dies.
-PATIENCE = timedelta(days=30)
+from d3hr_datasets.processes import PATIENCE, process_share
 
 
 def join_processes() -> Any:

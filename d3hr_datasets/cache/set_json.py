@@ -54,9 +54,12 @@ class OtherFormatError(CacheError):
         sealed: Whether its `set.json` has the checksum that this library gives to every format.
     """
 
-    def __init__(self, message: str, *, sealed: bool) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, sealed: bool = False) -> None:
+        super().__init__(message, sealed)  # both, so that it can be sent to another process
         self.sealed = sealed
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def _has_fields(document: dict[str, Any]) -> bool:

@@ -45,7 +45,7 @@ def check_counting(
                 f"spacing={spacing!r} is of steps that are counted from the start: give num_steps, too"
             )
         num_inference_steps = GRID_STEPS if num_inference_steps is None else num_inference_steps
-        return check_int("num_inference_steps", num_inference_steps, 1)
+        return check_int("num_inference_steps", num_inference_steps, 1, MAX_STEPS)
     if num_inference_steps is not None:
         raise ConfigError(
             f"num_inference_steps={num_inference_steps} counts the steps of the whole grid, "

@@ -107,7 +107,7 @@ def learn_artifact(
     return Artifact.load(output)
 
 
-@neutral()
+@neutral(full_float32=True)
 def learn_shifts(
     matcher: Matcher, settings: LearningSettings, progress: bool
 ) -> tuple[dict[float, torch.Tensor], tuple[float, float]]:

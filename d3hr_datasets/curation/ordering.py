@@ -7,7 +7,6 @@ the same order for any number of threads; of several that are as good, the first
 
 from __future__ import annotations
 
-import heapq
 from typing import Any, Literal
 
 import numpy as np
@@ -136,7 +135,7 @@ def _facility_location(
     """Choose greedily, with one row of the distances in memory at a time.
 
     A gain only shrinks as more are chosen, also when it is rounded. So an earlier one is a bound, and most
-    need not be computed anew.
+    need not be computed anew. What difficulty takes off is exact: that of the mean of those chosen then.
 
     Source: Minoux (1978), accelerated greedy algorithm.
     """
@@ -147,24 +146,21 @@ def _facility_location(
         return found
 
     def gain(candidate: int) -> float:
-        shares = _weighted(np.maximum(nearest - row(candidate), 0), masses)
-        return float(shares[0] - penalty[candidate] / len(candidates))
+        return float(_weighted(np.maximum(nearest - row(candidate), 0), masses)[0])
 
     nearest = row(0)[0]
     for candidate in range(1, len(candidates)):
         nearest = np.maximum(nearest, row(candidate)[0])
-    bounds = [(-gain(candidate), candidate) for candidate in range(len(candidates))]
-    heapq.heapify(bounds)
-    computed = [0] * len(candidates)  # how many were chosen when its gain was last computed
+    bounds = np.array([gain(candidate) for candidate in range(len(candidates))])
+    computed = np.zeros(len(candidates), dtype=np.int64)  # how many were chosen when a gain was last computed
     chosen: list[int] = []
     while len(chosen) < number:
-        best = bounds[0][1]
+        best = int((bounds - penalty / (len(chosen) + 1)).argmax())
         if computed[best] < len(chosen):
-            computed[best] = len(chosen)
-            heapq.heapreplace(bounds, (-gain(best), best))
+            computed[best], bounds[best] = len(chosen), gain(best)
             continue
-        heapq.heappop(bounds)
         chosen.append(best)
+        bounds[best] = -np.inf
         nearest = np.minimum(nearest, row(best)[0])
     return chosen
 

@@ -8,6 +8,7 @@ either (a GPU does not survive one), and it does not import the user's script.
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import pickle
@@ -18,6 +19,8 @@ from multiprocessing.connection import Connection
 
 from d3hr_datasets.dataset.background_process import GRACE, Answer, Job
 from d3hr_datasets.errors import BackgroundError
+
+logger = logging.getLogger(__name__)
 
 _CODE = "import sys; sys.path[:] = {path!r}; from {module} import main; main({descriptor}, {parent})"
 
@@ -62,6 +65,9 @@ class Background:
                 self._send(pickle.dumps(None))
                 return False
             answer = self._answer(wanted)
+        if answer.error and wanted != epoch:
+            logger.warning("the images of epoch %d could not be generated: %s", wanted, answer.error)
+            return False
         if answer.error:
             raise BackgroundError(
                 f"the images of epoch {wanted} could not be generated in the background: {answer.error}. "

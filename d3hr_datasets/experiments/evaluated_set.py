@@ -88,6 +88,8 @@ def artifact_to_evaluate(where: str, dataset: str | None, ipc: int, source: str 
         path.stat().st_size for name, path in files.items() if name.parts[0] == "model"
     )
     place = where if where not in REGISTRY else ""
+    if place and artifact.repo_id is not None:  # the commit of now, for all students
+        place = f"{artifact.repo_id}@{artifact.revision}"
     settings = {"source": source, "artifact": place}
     how = "" if source == "default" else f", {source.replace('_', ' ')}"
     return EvaluatedSet(f"distilled ({artifact.info.name}{how})", dataset, ipc, settings, num_bytes)

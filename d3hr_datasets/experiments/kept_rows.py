@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.errors import ArtifactFormatError, ConfigError
 from d3hr_datasets.experiments.student_inputs import fingerprints, teacher_file
 from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, StudentSettings
 from d3hr_datasets.experiments.table_rows import Row
@@ -17,8 +17,7 @@ from d3hr_datasets.io.untrusted_files import read_json
 
 # What real images know nothing of.
 OF_GENERATION = ("timestep", "guidance_scale", "decode", "num_candidates", "mode_spread")
-# What is told by the fingerprints of a student's inputs, wherever they lie.
-PLACES = ("artifact", "teacher", "teacher_weights")
+OF_A_STUDENT = {"name", "settings", "inputs", "seconds", *METRICS}  # what a row says at least
 
 
 def kept_students(table: Path, rows: list[Row], seeds: int) -> Results:
@@ -34,21 +33,50 @@ def kept_students(table: Path, rows: list[Row], seeds: int) -> Results:
         seeds: Students of each.
 
     Raises:
-        ConfigError: The file is no table.
+        ConfigError: The file is no table, or has students of more seeds, which would be lost.
     """
     if not table.exists():
         return {}
-    document = read_json(table)
-    if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
-        raise ConfigError(f"{table} is no table of students: give another output, or do not keep its rows")
+    try:
+        document = read_json(table)
+    except ArtifactFormatError as error:
+        raise _no_table(table) from error
+    if not _is_table(document):
+        raise _no_table(table)
     earlier = {row["name"]: row for row in document["rows"]}
     kept: Results = {}
     for row in rows:
         found = earlier.get(row.name)
         if found is not None and _is_same(found, row.student(0)):
-            for seed in found["settings"]["seed"][:seeds]:
+            there = found["settings"]["seed"]
+            if len(there) > seeds:
+                raise ConfigError(
+                    f"{table} has students of {len(there)} seeds of {row.name!r}, and {seeds} are asked for: "
+                    f"some would be lost. Say --seeds {len(there)}, or give another output"
+                )
+            for seed in there:
                 kept[row.name, seed] = _student_of(found, row.student(seed), document["command"])
     return kept
+
+
+def _no_table(table: Path) -> ConfigError:
+    return ConfigError(f"{table} is no table of students: give another output, or do not keep its rows")
+
+
+def _is_table(document: Any) -> bool:
+    """Return whether a file says of each row what `train_table.summarize` says."""
+    if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
+        return False
+    rows = document["rows"]
+    return "command" in document and all(
+        isinstance(row, dict)
+        and row.keys() >= OF_A_STUDENT
+        and isinstance(row["settings"], dict)
+        and isinstance(row["inputs"], dict)
+        and isinstance(row["settings"].get("seed"), list)
+        and all(len(row[metric]["values"]) == len(row["settings"]["seed"]) for metric in METRICS)
+        for row in rows
+    )
 
 
 def _student_of(row: dict[str, Any], settings: StudentSettings, command: str) -> dict[str, Any]:
@@ -82,8 +110,20 @@ def _is_same(row: dict[str, Any], settings: StudentSettings) -> bool:
         field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         for field in dataclasses.fields(settings)
     }
-    names = set(now) - {"seed", *NOT_OF_THE_RESULT, *PLACES}
+    names = set(now) - {"seed", *NOT_OF_THE_RESULT, *_told_by(row["inputs"], settings)}
     if settings.source in REAL and settings.source != "reconstructed":
-        names -= {*OF_GENERATION}
+        names -= {*OF_GENERATION, "artifact"}
     # What did not exist then was as it is by default.
     return all(earlier.get(name, defaults[name]) == now[name] for name in names)
+
+
+def _told_by(inputs: dict[str, str], settings: StudentSettings) -> set[str]:
+    """Return settings that need not be the same where fingerprints are: of what may lie anywhere.
+
+    A teacher of timm or of the Hub has no fingerprint, so its name tells it. With weights of their own, the
+    name is that of their architecture.
+    """
+    told = {"artifact"} & inputs.keys()
+    if "teacher" in inputs:
+        told |= {"teacher_weights"} if settings.teacher_weights else {"teacher", "teacher_weights"}
+    return told

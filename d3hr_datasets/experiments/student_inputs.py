@@ -23,7 +23,7 @@ from d3hr_datasets.experiments.student_settings import NOT_OF_THE_RESULT, Studen
 from d3hr_datasets.image_sets.channels import with_channels
 from d3hr_datasets.image_sets.distilled_sets import open_artifact
 from d3hr_datasets.image_sets.image_set import ImageSet
-from d3hr_datasets.image_sets.real_images import check_splits
+from d3hr_datasets.image_sets.real_images import check_splits, is_own_folder
 from d3hr_datasets.image_sets.training_set_settings import GROUPS, REAL, check_groups
 from d3hr_datasets.image_sets.training_sets import (
     check_real_images,
@@ -38,6 +38,9 @@ from d3hr_datasets.students.teachers import Teacher, load_teacher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+LOCAL = "local-dir:"
 
 
 def check_inputs(settings: StudentSettings) -> None:
@@ -58,7 +61,7 @@ def check_inputs(settings: StudentSettings) -> None:
             "'stored' are those of one set of images; set labels to 'soft', which asks the teacher for every "
             "view, or to 'hard', or resample_every to 0"
         )
-    place = settings.teacher.removeprefix("local-dir:")
+    place = settings.teacher.removeprefix(LOCAL)
     if place != settings.teacher and not Path(place).exists():
         raise ConfigError(
             f"the teacher {place} is missing; this makes it: `d3hr train student teacher --dataset "
@@ -71,7 +74,7 @@ def check_inputs(settings: StudentSettings) -> None:
 def fingerprints(settings: StudentSettings) -> dict[str, str]:
     """Return what tells the inputs of a student beside its settings: artifact, teacher, folder of images."""
     found = {}
-    if Path(settings.dataset).expanduser().is_dir():
+    if is_own_folder(settings.dataset):
         for train in (False, True) if settings.source in REAL else (False,):
             images = real_images(settings, train).images
             found["real train" if train else "real test"] = images.identity()  # type: ignore[attr-defined]
@@ -86,6 +89,9 @@ def fingerprints(settings: StudentSettings) -> dict[str, str]:
     weights = teacher_file(settings)
     if weights is not None:
         found["teacher"] = file_sha256(weights)
+        described = weights.with_name("config.json")  # how images are normalised, and which class is which
+        if settings.teacher.startswith(LOCAL) and not settings.teacher_weights and described.exists():
+            found["teacher config"] = file_sha256(described)
     return found
 
 
@@ -93,7 +99,7 @@ def teacher_file(settings: StudentSettings) -> Path | None:
     """Return the file of the teacher's weights, where it is one of this machine."""
     name = settings.teacher.removeprefix("embedded:")
     shipped = embedded_teacher(name) if name != settings.teacher else None
-    place = shipped or Path(settings.teacher_weights or settings.teacher.removeprefix("local-dir:"))
+    place = shipped or Path(settings.teacher_weights or settings.teacher.removeprefix(LOCAL))
     if place == Path() or not place.exists():
         return None
     return place / "model.safetensors" if place.is_dir() else place

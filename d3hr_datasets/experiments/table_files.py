@@ -117,6 +117,11 @@ def plot(table: Table, rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120, format="png")
 
 
+def table_file(output: str | Path, ending: str) -> Path:
+    """Return a file of a table; its name may have dots in it."""
+    return Path(f"{output}{ending}")
+
+
 def write_table(
     table: Table, rows: list[dict[str, Any]], command: str, further: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -139,7 +144,7 @@ def write_table(
     output = Path(table.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     texts = {".json": json.dumps(document, indent=1) + "\n", ".md": markdown(table, rows, scores)}
-    replace_file(output.with_suffix(".png"), lambda path: plot(table, rows, path))
+    replace_file(table_file(output, ".png"), lambda path: plot(table, rows, path))
     for ending, text in texts.items():
-        replace_text(output.with_suffix(ending), text)
+        replace_text(table_file(output, ending), text)
     return document

@@ -12,11 +12,13 @@ import queue
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from d3hr_datasets.errors import StudentError
 from d3hr_datasets.experiments.student_inputs import check_inputs
 from d3hr_datasets.experiments.student_run import run_student
 from d3hr_datasets.experiments.student_settings import StudentSettings
@@ -40,9 +42,14 @@ _epochs: Any = None  # of a worker: where it puts the share of a student that is
 
 
 def students_at_a_time() -> int:
-    """Return how many students to train at a time: one on a GPU, else one for each core."""
+    """Return how many students to train at a time: one on a GPU, else one for each core of this process."""
     on_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return 1 if on_gpu else os.cpu_count() or 1
+    return 1 if on_gpu else _num_cores()
+
+
+def _num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_all(
@@ -59,6 +66,7 @@ def train_all(
 
     Raises:
         ConfigError: Something that a student needs is missing; before any is trained.
+        StudentError: The process of one has ended.
     """
     tasks = {(row.name, seed): row.student(seed) for seed in range(seeds) for row in rows}
     kept = kept or {}
@@ -68,7 +76,8 @@ def train_all(
     results: Results = {}
     context = multiprocessing.get_context("spawn")
     epochs = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    jobs = max(1, min(jobs, len(tasks)))
+    threads = max(1, _num_cores() // jobs)
     bar = tqdm(total=len(tasks), unit="student", bar_format=BAR, mininterval=2, disable=not progress)
     with ProcessPoolExecutor(jobs, context, _prepare, (epochs, threads)) as pool, bar:
         waiting = {pool.submit(_train, settings): key for key, settings in tasks.items()}
@@ -83,8 +92,13 @@ def train_all(
                         bar.write(f"{key[0]}, seed {key[1]}: {results[key]['top1']:.2f} %", file=sys.stderr)
                     bar.n = max(bar.n, len(results))
                     bar.refresh()
+        except BrokenProcessPool as error:
+            raise StudentError(
+                "the process of a student has ended before its student was trained, perhaps since memory ran "
+                f"out: train fewer than {jobs} at a time (--jobs). Those that are finished are kept"
+            ) from error
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            _stop(pool)
             raise
     return {**kept, **results}
 
@@ -92,9 +106,18 @@ def train_all(
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total} students [{elapsed}<{remaining}]"
 
 
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the processes of a pool at once; students go on from their checkpoints."""
+    running = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in running:
+        process.terminate()
+
+
 def _prepare(epochs: Any, threads: int) -> None:
     global _epochs  # noqa: PLW0603 (a queue reaches a worker at its start only)
     _epochs = epochs
+    epochs.cancel_join_thread()  # nobody may be there to read the last ones
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -132,6 +155,11 @@ def summarize(row: Row, seeds: int, results: Results) -> dict[str, Any]:
     Students that were kept say the command that made them: one for all, or one (or None) for each seed.
     """
     own = [results[row.name, seed] for seed in range(seeds)]
+    if any(result.get("inputs") != own[0].get("inputs") for result in own):
+        raise StudentError(
+            f"students of {row.name!r} had different images or teachers: something has changed meanwhile. "
+            "Train them again"
+        )
     summary: dict[str, Any] = {"name": row.name, "set": row.settings}
     made_by = [result.get("made_by") for result in own]
     if any(made_by):  # some were kept from an earlier table

@@ -32,6 +32,9 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 HELD_OUT = 10_000  # of the 60,000 training images, for every choice; the test set only fills tables
 
 
+NAMED = ("fashion-mnist", "cifar10", "cifar100")  # a folder of one of these names is not looked at
+
+
 def to_rgb(image: Image.Image, where: str) -> Image.Image:
     """Return an image in RGB.
 
@@ -167,7 +170,7 @@ def check_splits(dataset: str) -> None:
     Raises:
         ConfigError: It has not. A data set of another kind is not looked at.
     """
-    if not Path(dataset).expanduser().is_dir() or not (Path(dataset).expanduser() / "train").is_dir():
+    if not is_own_folder(dataset) or not (Path(dataset).expanduser() / "train").is_dir():
         return
     splits = [split_folder(dataset, train) for train in (True, False)]
     train, test = ({path.name for path in split.iterdir() if path.is_dir()} for split in splits)
@@ -176,6 +179,11 @@ def check_splits(dataset: str) -> None:
             f"{splits[0]} and {splits[1]} have different classes: only one of them has "
             f"{sorted(train ^ test)[:5]}; both need a folder for each class"
         )
+
+
+def is_own_folder(dataset: str) -> bool:
+    """Return whether a data set is a folder of images, and not one that is known by name."""
+    return dataset not in NAMED and Path(dataset).expanduser().is_dir()
 
 
 def split_folder(dataset: str, train: bool) -> Path:

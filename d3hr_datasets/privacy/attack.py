@@ -127,9 +127,13 @@ def _scores(
     if others == "known":  # what they add is taken off; without noise the latent itself is left, or nothing
         weight = np.ones_like(variance) if privacy is None else 1 / variance
         return inside * ((added**2) @ weight) + noise @ (added * weight).T
-    spread = added.T @ added / 4 + np.diag(variance)  # of releases, by which latents are in and by noise
-    spread += RIDGE * spread.trace() / len(spread) * np.eye(len(spread))
-    return np.asarray(((inside - 0.5) @ added + noise) @ np.linalg.solve(spread, added.T))
+    # Releases spread by which latents are in, added.T @ added / 4, and by noise. That is a matrix of latents'
+    # elements; by Woodbury's identity one of as many rows as there are latents is solved instead.
+    trace = np.square(added).sum() / 4 + variance.sum()
+    diagonal = variance + RIDGE * trace / len(variance)
+    scaled = added / diagonal
+    small = scaled @ added.T / 4 + np.eye(len(added))
+    return np.asarray(((inside - 0.5) @ added + noise) @ np.linalg.solve(small, scaled).T)
 
 
 def _release_noise(shape: tuple[int, ...], privacy: Privacy, source: Random) -> np.ndarray:

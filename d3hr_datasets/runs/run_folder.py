@@ -53,11 +53,7 @@ class RunFolder:
         if before is not None:
             if earlier is not None:
                 before = earlier(before)
-            defaults = {
-                field.name: field.default
-                for field in dataclasses.fields(settings)
-                if field.default is not dataclasses.MISSING
-            }
+            defaults = {field.name: _default(field) for field in dataclasses.fields(settings)}
             said = {**defaults, **before}
             changed = [key for key in resolved if key not in free and resolved[key] != said.get(key)]
             if changed:
@@ -154,3 +150,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError(f"{path} holds no settings of a run, but {found!r:.80}; give another output folder")
     return found
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """Return what a field is where it is not given; what equals nothing where it must be given."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

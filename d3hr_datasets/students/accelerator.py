@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from d3hr_datasets.io.extras import needs_extra
+from d3hr_datasets.processes import PATIENCE
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -22,5 +23,6 @@ def default_accelerator(mixed_precision: str = "no") -> Accelerator:
         MissingExtraError: accelerate is not installed.
     """
     with needs_extra("train", "students are trained with accelerate"):
-        from accelerate import Accelerator
-    return Accelerator(mixed_precision=mixed_precision)
+        from accelerate import Accelerator, InitProcessGroupKwargs
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
+    return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[patience])

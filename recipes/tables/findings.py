@@ -41,7 +41,7 @@ def comparisons() -> str:
         document = read_results(result_tables.RESULTS / "tables" / f"{name}.json")
         title = f"[{document['title']}]({(result_tables.RESULTS / 'tables').as_posix()}/{name}.md)"
         if result_tables.is_earlier(document["rows"]):
-            title += ", of the earlier artifact"
+            title += ", of an earlier artifact"
         distilled = {
             key: row
             for source in reversed(DISTILLED)

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from d3hr_datasets.experiments.kept_rows import kept_students
-from d3hr_datasets.experiments.table_files import write_table
+from d3hr_datasets.experiments.table_files import table_file, write_table
 from d3hr_datasets.experiments.table_rows import expand, load_table
 from d3hr_datasets.experiments.train_table import students_at_a_time, summarize, train_all
 from recipes.common.program import program
@@ -49,12 +49,12 @@ def main() -> None:
             settings = row.student(0)
             print(f"{row.name} | {row.config} | {settings.epochs} epochs of {settings.student}")
         return
-    written = Path(table.output).with_suffix(".json")
+    written = table_file(table.output, ".json")
     kept = kept_students(written, rows, table.seeds) if arguments.keep else {}
     results = train_all(rows, table.seeds, arguments.jobs or students_at_a_time(), kept=kept)
     summaries = [summarize(row, table.seeds, results) for row in rows]
     write_table(table, summaries, " ".join(["python -m recipes.tables.students", *sys.argv[1:]]))
-    print(Path(table.output).with_suffix(".md").read_text(encoding="utf-8"), end="")
+    print(table_file(table.output, ".md").read_text(encoding="utf-8"), end="")
 
 
 if __name__ == "__main__":

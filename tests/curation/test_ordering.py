@@ -82,7 +82,7 @@ def test_facility_location_is_the_plain_greedy_choice(share: float | None) -> No
     chosen: list[int] = []
     for _ in range(60):
         gain = ((nearest - distances).clamp(min=0) * (weights.double() / weights.double().sum())).sum(dim=1)
-        gain = gain / width - (share or 0.0) * difficulty.double() / 100  # of all candidates
+        gain = gain / width - (share or 0.0) * difficulty.double() / (len(chosen) + 1)  # of their mean
         gain[chosen] = -torch.inf
         best = int((gain >= gain.max() - 1e-12).nonzero()[0])
         chosen.append(best)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from d3hr_datasets.errors import ConfigError, D3HRError
+from d3hr_datasets.errors import ConfigError, StudentError
 from d3hr_datasets.experiments import table_rows, train_table
 from d3hr_datasets.experiments.kept_rows import kept_students
+from d3hr_datasets.experiments.student_inputs import fingerprints
 from d3hr_datasets.experiments.student_run import run_student
 from d3hr_datasets.experiments.student_settings import StudentSettings
 from d3hr_datasets.experiments.table_files import markdown, pick, score, write_table
-from d3hr_datasets.experiments.table_rows import expand, load_table
+from d3hr_datasets.experiments.table_rows import Row, expand, load_table
 from d3hr_datasets.experiments.train_table import summarize, train_all
 from d3hr_datasets.image_sets.training_set_settings import SOURCES
 from d3hr_datasets.students.models import create_student
@@ -118,8 +123,8 @@ def _check_what_is_kept(table_file: Path, written: Path, before: list[dict[str, 
     assert kept_students(written.with_name("none.json"), rows, 2) == {}
     more = kept_students(written, rows, 3)  # a seed more: the two that are there are kept
     assert more == kept and len(kept) == 6
-    fewer = kept_students(written, rows, 1)
-    assert summarize(rows[1], 1, fewer)["top1"]["values"] == before[1]["top1"]["values"][:1]
+    with pytest.raises(ConfigError, match=r"some would be lost\. Say --seeds 2"):
+        kept_students(written, rows, 1)
     other = expand(load_table(table_file, ["learning_rate=0.03"]))
     warm = expand(load_table(table_file, ["learning_rate=0.02", "guidance_scale=3"]))
     assert len(kept_students(written, warm, 2)) == 6  # real images know nothing of it
@@ -137,9 +142,95 @@ def _check_what_is_kept(table_file: Path, written: Path, before: list[dict[str, 
     expected = {("random real, ipc 1", 0): "later", ("random real, ipc 1", 1): "later"}
     expected |= {("everything", 0): "command", ("everything", 1): "command", ("everything", 2): "later"}
     assert {key: result["made_by"] for key, result in found.items()} == expected
-    written.write_text("[]")
-    with pytest.raises(D3HRError):
-        kept_students(written, rows, 2)
+    for damaged in ([], {"rows": [1], "command": "c"}, {"rows": [{"name": "a"}], "command": "c"}):
+        written.write_text(json.dumps(damaged))
+        with pytest.raises(ConfigError, match="no table of students"):
+            kept_students(written, rows, 2)
+
+
+def test_students_of_another_teacher_are_not_kept(
+    teacher: Path, real: Path, table_file: Path, tmp_path: Path
+) -> None:
+    """Also where a teacher has no file here that tells it, as those of the Hub."""
+    settings = {"labels": "soft", "teacher": "resnet18.tv_in1k", "ipc": 1}
+    row = Row("a row", settings, "student.yaml")
+
+    def written(inputs: dict[str, str]) -> Path:
+        values = {"mean": 1.0, "std": 0.0, "values": [1.0]}
+        found = json.loads(json.dumps(dataclasses.asdict(row.student(0))))
+        kept = {"name": "a row", "settings": {**found, "seed": [0]}, "inputs": inputs, "seconds": 1.0}
+        path = tmp_path / "kept.json"
+        path.write_text(json.dumps({"rows": [{**kept, "top1": values, "top5": values}], "command": "c"}))
+        return path
+
+    inputs = fingerprints(row.student(0))
+    assert "teacher" not in inputs
+    assert len(kept_students(written(inputs), [row], 1)) == 1
+    other = Row("a row", {**settings, "teacher": "resnet50.a1_in1k"}, "student.yaml")
+    assert kept_students(written(inputs), [other], 1) == {}
+    copies = [Path(shutil.copytree(teacher, tmp_path / name)) for name in ("first", "second")]
+    row, moved = (
+        Row("a row", {**settings, "teacher": f"local-dir:{copy}"}, "student.yaml") for copy in copies
+    )
+    path = written(fingerprints(row.student(0)))
+    assert len(kept_students(path, [moved], 1)) == 1  # the same weights in another place
+    config = copies[1] / "config.json"
+    config.write_text(config.read_text().replace('"mean"', '"other"', 1))
+    assert kept_students(path, [moved], 1) == {}
+
+
+def test_a_row_is_of_the_same_images_throughout(table_file: Path) -> None:
+    row = expand(load_table(table_file, []))[0]
+    results: Any = {
+        (row.name, seed): {"top1": 1.0, "top5": 1.0, "inputs": {"artifact": str(seed)}} for seed in (0, 1)
+    }
+    with pytest.raises(StudentError, match="different images or teachers"):
+        summarize(row, 2, results)
+
+
+@pytest.mark.parametrize("how", ["error", "killed"])
+def test_a_student_that_fails_ends_the_others(how: str, table_file: Path, tmp_path: Path) -> None:
+    """In processes of their own: the first fails at once, the second would go on for minutes."""
+    script = tmp_path / "fail.py"
+    script.write_text(FAILING.format(how=how))
+    started = time.monotonic()
+    run = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False
+    )
+    expected = "ValueError: no such student" if how == "error" else "StudentError: the process of a student"
+    assert run.returncode == 1 and expected in run.stderr, run.stderr
+    assert time.monotonic() - started < 200
+
+
+FAILING = """
+import os, time
+from d3hr_datasets.experiments import train_table
+
+class Settings:
+    epochs = 1
+    def __init__(self, seed):
+        self.seed = seed
+
+class Row:
+    name = "a"
+    def student(self, seed):
+        return Settings(seed)
+
+def fail(settings):
+    for _ in range(5000):
+        train_table._epochs.put(1.0)  # more than a pipe holds
+    if settings.seed:
+        time.sleep(600)
+    time.sleep(5)
+    if "{how}" == "killed":
+        os.kill(os.getpid(), 9)
+    raise ValueError("no such student")
+
+train_table.check_inputs = lambda settings: None
+train_table._train = fail
+if __name__ == "__main__":
+    train_table.train_all([Row()], 2, 2, progress=False)
+"""
 
 
 def test_tables_are_checked(table_file: Path, tmp_path: Path) -> None:
