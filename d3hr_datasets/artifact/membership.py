@@ -131,8 +131,8 @@ def open_key(path: Path, *, make: bool = False) -> bytes:
 
 
 @neutral()
-def write_membership(path: Path, found: Membership) -> None:
-    """Write the images behind an artifact, for their owner alone to read."""
+def write_membership(path: Path, found: Membership, *, must_be_new: bool = False) -> None:
+    """Write the images behind an artifact, for their owner alone to read; `must_be_new` replaces no file."""
     tensors = {
         f"membership.{name}": torch.tensor([getattr(one, name) for one in found.members], dtype=torch.int64)
         for name in COLUMNS
@@ -146,7 +146,8 @@ def write_membership(path: Path, found: Membership) -> None:
         "shrinkage": found.shrinkage,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda to: save_file(tensors, to, {"d3hr": json.dumps(notes)}), private=True)
+    metadata = {"d3hr": json.dumps(notes)}
+    replace_file(path, lambda to: save_file(tensors, to, metadata), private=True, must_be_new=must_be_new)
 
 
 @neutral()

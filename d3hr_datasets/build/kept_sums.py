@@ -5,6 +5,10 @@ In: files as people name them. Out: the same, checked, and the owner's key.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +89,25 @@ class KeptSums:
                 f"(its {MOMENTS} has the SHA-256 {noted}), of which nothing could be forgotten any more "
                 "without it; give another file, or move it away"
             )
+
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[None]:
+        """Have the membership that is there back if the artifact that it is of is not replaced after all.
+
+        Of a process that is killed meanwhile it stays beside the new one, as NAME.*.old.
+        """
+        path = self.paths[0]
+        if self.membership is None or not path.exists():
+            yield
+            return
+        before = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.old")
+        shutil.copy2(path, before)
+        try:
+            yield
+        except BaseException:
+            before.replace(path)
+            raise
+        before.unlink()
 
     def open_key(self) -> bytes | None:
         """Return the key, made if it is missing; None where no membership is noted."""

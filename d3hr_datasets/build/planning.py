@@ -133,7 +133,9 @@ class BuildPlan:
             with_embeddings=self.info.embeddings,
             noted=self.noted,
         )
-        with kept_memory(), writing if processes.is_main_process else nullcontext(self.output) as place:
+        is_first = processes.is_main_process
+        restored = self.sums.restored() if is_first and self.sums is not None else nullcontext()
+        with kept_memory(), restored, writing if is_first else nullcontext(self.output) as place:
             build_artifact(
                 self.images,
                 self.diffusion,

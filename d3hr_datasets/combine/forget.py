@@ -25,7 +25,6 @@ from d3hr_datasets.artifact.membership import (
     default_key,
     open_key,
     read_membership,
-    write_membership,
 )
 from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.build.build_settings import ClassOptions
@@ -34,6 +33,7 @@ from d3hr_datasets.build.reading_ahead import halve_on_out_of_memory
 from d3hr_datasets.build.shrinkage_choice import Shrinkage, check_shrinkage
 from d3hr_datasets.combine.counted_images import CountedImage, check_belongs, check_left, find_counted
 from d3hr_datasets.combine.inverted_again import inverted_sums, taken_away
+from d3hr_datasets.combine.new_membership import add_membership, is_there, make_parent
 from d3hr_datasets.combine.part_sums import checked_sums, open_part
 from d3hr_datasets.combine.written_artifact import (
     Notify,
@@ -153,7 +153,7 @@ def forget_images(
     for sentence in CANNOT:
         notify(sentence)
     drawn = shrinkage_like([opened], options.shrinkage, notify, check_shrinkage(noted.shrinkage))
-    _make_parent(new_path)
+    make_parent(new_path)
     model = load_model(opened, options.device, dtype)
     invert = halve_on_out_of_memory(inverted_sums, options.batch_size, model=None)
     left = taken_away(sums, invert(counted, opened, model, options.num_readers))
@@ -180,21 +180,6 @@ def _precision(noted: Membership, asked: torch.dtype | None) -> torch.dtype:
     return built
 
 
-def _make_parent(path: Path) -> None:
-    """Make the folder of a file, before hours of work."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_be_written(path, error) from error
-
-
-def _cannot_be_written(path: Path, error: OSError) -> CombineError:
-    return CombineError(
-        f"new_membership={str(path)!r:.300} cannot be written: {error.strerror or error}. Free some "
-        "space, or give a file in a folder that can be written"
-    )
-
-
 def _write(
     artifact: Artifact,
     output: Path,
@@ -205,12 +190,12 @@ def _write(
     new_path: Path,
 ) -> Artifact:
     """Write the artifact of what is left, and its membership: both, or neither."""
+    is_noted = False
 
     def write_noted(moments: str) -> None:
-        try:
-            write_membership(new_path, dataclasses.replace(noted, moments=moments))
-        except OSError as error:
-            raise _cannot_be_written(new_path, error) from error
+        nonlocal is_noted
+        add_membership(new_path, dataclasses.replace(noted, moments=moments))
+        is_noted = True
 
     info = describe(
         artifact,
@@ -231,7 +216,7 @@ def _write(
             finish=lambda made: write_noted(made.sha256[MOMENTS]),
         )
     except BaseException:
-        if not (output / METADATA).exists():  # the membership of no artifact; there was none before
+        if is_noted and not (output / METADATA).exists():  # the membership of no artifact
             with contextlib.suppress(OSError):
                 new_path.unlink()
         raise
@@ -273,7 +258,7 @@ def _paths(
             f"new_membership={str(new)!r} lies in an artifact, which may be published; put it outside"
         )
     if new.exists():
-        raise ConfigError(f"new_membership={str(new)!r} is there already; give a new file, or move it")
+        raise is_there(new)
     return path, default_key(path) if key is None else expand_user(key).absolute(), new
 
 

@@ -19,7 +19,7 @@ from d3hr_datasets.config.settings import MAX_IPC, DecodeConfig, GroupSamplingCo
 from d3hr_datasets.errors import ConfigError
 
 MAX_BUDGETS = 100  # rules of an artifact
-MAX_CANDIDATES = 1_000_000  # groups that a rule has compared; the artifact of others must not run for ever
+MAX_CANDIDATES = 100_000  # groups that a rule has compared; the artifact of others must not run for ever
 
 # What each method takes of `GroupSamplingConfig`. The seed is always the user's.
 OF_METHOD: dict[GroupSamplingMethod, tuple[str, ...]] = {

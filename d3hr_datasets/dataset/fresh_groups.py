@@ -75,8 +75,9 @@ class FreshGroups(ImagesOnDemand):
         With `resample="epoch"` all images of the epoch are on disk when this returns: waited for, or made now
         if they were not prepared. Call it before the loader is iterated; its workers follow, also persistent
         ones. Epoch 0 has the images of the plain set, and its cache. Under `torch.distributed` all processes
-        call it, and wait for each other. With `resample="never"` nothing happens, so that loops may call it
-        of any data set.
+        call it, and wait for each other; where a launcher started them, call it after
+        `init_process_group`, since before that they cannot wait. With `resample="never"` nothing happens, so
+        that loops may call it of any data set.
 
         The next images are made by another process, on the same device, with a model of its own. `close` ends
         it, as does the end of this process. Images of epochs that are not needed are removed from the cache,

@@ -37,13 +37,19 @@ _CANNOT = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 logger = logging.getLogger(__name__)
 
 
-def replace_file(path: Path, write: Callable[[Path], object], *, private: bool = False) -> None:
+def replace_file(
+    path: Path, write: Callable[[Path], object], *, private: bool = False, must_be_new: bool = False
+) -> None:
     """Write a file through a temporary of its own, synced before it gets its name: there is no half one.
 
     Args:
         path: The file.
         write: Writes a file at the path it is given.
         private: Let nobody but its owner read it.
+        must_be_new: Replace nothing.
+
+    Raises:
+        FileExistsError: It is there, and must be new.
     """
     temporary = _temporary(path)
     try:
@@ -53,9 +59,24 @@ def replace_file(path: Path, write: Callable[[Path], object], *, private: bool =
             write(temporary)
         temporary.chmod(mode)
         sync(temporary)
-        temporary.replace(path)
+        if must_be_new:
+            _add(temporary, path)
+        else:
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _add(temporary: Path, path: Path) -> None:
+    """Give a file its name if no other has it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # the file system has no second names
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        temporary.replace(path)
 
 
 @contextlib.contextmanager

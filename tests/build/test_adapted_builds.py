@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from diffusers import DiTTransformer2DModel
 from d3hr_datasets import Artifact, D3HRDataset
 from d3hr_datasets.artifact.facts import artifact_facts
 from d3hr_datasets.build import BuildSettings, ModelOptions, plan_build
-from d3hr_datasets.errors import ArtifactIntegrityError, ConfigError, ModelNotFoundError
+from d3hr_datasets.errors import ArtifactIntegrityError, ConfigError, ModelFormatError, ModelNotFoundError
 from tests.cli.test_cli import d3hr, fail
 from tests.support.hub_server import HubServer
 from tests.support.own_photos import assert_same_from_the_hub, build, pixels, save_models
-from tests.support.tampering import read_document, write_document
+from tests.support.tampering import read_document, refresh_checksum, write_document
 from tests.support.tiny_adapters import save_tiny_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the Hub's client
@@ -110,6 +111,21 @@ def test_a_model_of_prompts_may_have_an_adapter(models: Path, image_folder: Path
     with pytest.raises(ArtifactIntegrityError, match=r"adapter_model\.safetensors is not the file"):
         pixels(D3HRDataset(Artifact.load(adapted.folder), tmp_path / "other", ipc=1, device="cpu"))
     assert len(images) == 3
+
+
+def test_an_adapter_of_more_classes_than_the_artifact_makes_no_tables_for_them(
+    models: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = save_tiny_adapter(models / "dit", tmp_path / "adapter", 3)
+    artifact = build(image_folder, models / "dit", tmp_path / "set", "--adapter", adapter)
+    path = artifact.folder / "adapter" / "d3hr_adapter.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_classes": 65_536}))
+    refresh_checksum(artifact.folder, "adapter/d3hr_adapter.json")
+    monkeypatch.setattr(
+        "d3hr_datasets.diffusion.adapters.add_adapter", lambda *_: pytest.fail("it makes tables")
+    )
+    with pytest.raises(ModelFormatError, match="of 65536 classes, the artifact of 3"):
+        pixels(D3HRDataset(artifact.folder, tmp_path / "cache", ipc=1, device="cpu"))
 
 
 def test_an_adapter_that_has_changed_since_is_noticed(

@@ -12,11 +12,11 @@ import torch
 from d3hr_datasets.artifact.d3hr_json import CURATION
 from d3hr_datasets.artifact.membership import read_membership, write_membership
 from d3hr_datasets.build import KeptSums
-from d3hr_datasets.combine import ForgetOptions, forget_images, merge_artifacts
+from d3hr_datasets.combine import ForgetOptions, forget, forget_images, merge_artifacts
 from d3hr_datasets.config.budgets import Budget
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
-from d3hr_datasets.errors import CombineError
+from d3hr_datasets.errors import CombineError, ConfigError
 from tests.support import combining
 from tests.support.combining import Pictures, artifact_of, build, latents, quiet
 
@@ -158,6 +158,30 @@ def test_an_artifact_is_left_with_its_membership_or_neither(
     with pytest.raises(CombineError, match="No space left"):
         forget_images(artifact, Pictures([0]), tmp_path / "gone", **given)
     assert not (tmp_path / "gone").exists() and not (tmp_path / "gone.membership").exists()
+
+
+def test_a_membership_that_is_written_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = build(tmp_path / "all", range(30), sums=KeptSums(tmp_path / "m"))
+    inverted = forget.inverted_sums
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        (tmp_path / "new").write_text("of another command")
+        return inverted(*arguments, **options)
+
+    monkeypatch.setattr(forget, "inverted_sums", meanwhile)
+    with pytest.raises(ConfigError, match="is there already"):
+        forget_images(
+            artifact,
+            Pictures([0]),
+            tmp_path / "left",
+            membership=tmp_path / "m",
+            new_membership=tmp_path / "new",
+            options=CPU,
+            notify=quiet,
+        )
+    assert (tmp_path / "new").read_text() == "of another command" and not (tmp_path / "left").exists()
 
 
 def test_a_class_or_mode_that_is_none_of_the_artifact_is_refused(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_rule_says_all_that_its_method_takes_and_no_seed() -> None:
         ({"max_ipc": 1, "sampling": GroupSamplingConfig("modes", num_candidates=2)}, r"accepted: \['mode_sp"),
         (
             {"max_ipc": 1, "sampling": GroupSamplingConfig("search", num_candidates=10**12)},
-            "sampling.num_candidates must be from 1 to 1000000",
+            "sampling.num_candidates must be from 1 to 100000",
         ),
     ],
 )

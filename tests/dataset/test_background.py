@@ -123,6 +123,20 @@ def test_what_is_not_wanted_any_more_is_not_waited_for(
     assert connection.sent == ([None] if given_up else []) and connection.answers == []
 
 
+def test_an_error_of_what_is_not_wanted_any_more_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for epoch, is_raised in ((20, False), (11, True)):
+        connection, background = _Answers(), Background()
+        connection.answers = [pickle.dumps(Answer(3, "no space", "traceback"))]
+        background._connection = connection  # type: ignore[assignment]
+        background._asked, background._epoch = 3, 11
+        if is_raised:
+            with pytest.raises(BackgroundError, match=r"of epoch 11 could not be generated .* no space"):
+                background.finish(epoch)
+        else:
+            assert not background.finish(epoch)
+            assert "the images of epoch 11 could not be generated: no space" in caplog.text
+
+
 def test_after_an_interrupt_nobody_waits_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(data: bytes) -> None:
         raise KeyboardInterrupt

@@ -169,6 +169,8 @@ SETUPS: dict[str, Setup] = {
     "docs/guides/reference-code.md": images_and_model,
     "docs/guides/scale-out.md": images_and_model,
     "docs/guides/use.md": embedded_folder,
+    "docs/guides/tune.md": embedded_folder,
+    "docs/guides/report.md": embedded_folder,
     "docs/reference-differences.md": reference_model,
     "docs/tutorials/first-set.md": some_of_fashion_mnist,
     "docs/guides/students.md": some_of_fashion_mnist,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.errors import ConfigError
@@ -27,6 +28,20 @@ TINY: dict[str, Any] = {"student_args": {"width": 4, "first_padding": 1}, "batch
 @pytest.fixture
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_table, "ProcessPoolExecutor", PoolHere)
+
+
+def test_an_artifact_of_the_hub_is_evaluated_at_one_commit(
+    tiny_artifact: Path, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, repository = "0123456789" * 4, tmp_path / "hub" / "datasets--org--tiny"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (repository / "snapshots").mkdir(parents=True)
+    shutil.copytree(tiny_artifact, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    found = artifact_to_evaluate("org/tiny", str(real), 2)
+    assert found.settings["artifact"] == f"org/tiny@{commit}"
+    assert artifact_to_evaluate(str(tiny_artifact), str(real), 2).settings["artifact"] == str(tiny_artifact)
 
 
 @pytest.mark.usefixtures("_here")

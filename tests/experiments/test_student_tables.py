@@ -179,6 +179,17 @@ def test_students_of_another_teacher_are_not_kept(
     assert kept_students(path, [moved], 1) == {}
 
 
+def test_names_of_tables_may_have_dots(table_file: Path, tmp_path: Path) -> None:
+    values = {"mean": 1.0, "std": None, "values": [1.0]}
+    row = {"name": "a", "top1": values, "top5": values, "num_images": 1, "label_bytes": 0, "teacher": None}
+    row |= {"tested_on": "test set", "settings": {"source": "whole", "ipc": 0}}
+    for name in ("rate-0.1", "rate-0.01"):
+        table = load_table(table_file, [], seeds=1, output=tmp_path / "dotted" / name)
+        write_table(dataclasses.replace(table, scores=[]), [row], "command")
+    found = sorted(path.name for path in (tmp_path / "dotted").iterdir())
+    assert found == [f"rate-{rate}.{ending}" for rate in ("0.01", "0.1") for ending in ("json", "md", "png")]
+
+
 def test_a_row_is_of_the_same_images_throughout(table_file: Path) -> None:
     row = expand(load_table(table_file, []))[0]
     results: Any = {

@@ -151,6 +151,22 @@ def test_files_are_written_for_whom_the_user_lets_read(tmp_path: Path) -> None:
     assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_must_be_new_replaces_none(
+    has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(source: Path, target: Path) -> None:
+        raise OSError(95, "Operation not supported")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "file"
+    replace_file(path, lambda to: to.write_text("first"), must_be_new=True)
+    with pytest.raises(FileExistsError):
+        replace_file(path, lambda to: to.write_text("second"), must_be_new=True)
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_full_disk_is_an_error_of_the_system_for_safetensors_too(tmp_path: Path) -> None:
     from safetensors import SafetensorError
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.privacy import PrivacySettings, membership_advantage
+from d3hr_datasets.privacy import PrivacySettings, attack, membership_advantage
 from d3hr_datasets.privacy.attack import Others, memberships
+from d3hr_datasets.privacy.clipping import clip_latents
 
 CLASSES = 3
 PER_CLASS = 24
@@ -54,6 +56,28 @@ def test_latents_of_a_class_that_is_nothing_but_noise_tell_nothing() -> None:
         source=Random(3),
     )
     assert found.advantage <= found.bound + found.error
+
+
+@pytest.mark.parametrize("epsilon", [None, 1.0])
+def test_scores_are_those_of_the_whole_matrix_of_spreads(epsilon: float | None) -> None:
+    """The attack solves a system of as many rows as there are latents; this one solves that of elements."""
+    latents, size = LATENTS[0], 48
+    privacy = None if epsilon is None else PrivacySettings(epsilon, 1e-5).mechanism(size, 1.0)
+    inside = memberships(64, PER_CLASS, 0)
+    found = attack._scores(latents, privacy, inside, "unknown", Random(1))
+    flat, noise, variance = latents.double().reshape(PER_CLASS, -1).numpy(), 0.0, np.zeros(2 * size + 1)
+    if privacy is not None:
+        flat = clip_latents(latents, privacy).reshape(PER_CLASS, -1).numpy()
+        source = Random(1)
+        noise = np.stack([attack._release_noise((3, 4, 4), privacy, source) for _ in inside])
+        scales = (privacy.noise_sums, privacy.noise_squares, privacy.noise_count)
+        variance = np.repeat(np.square(scales), (size, size, 1))
+    squares = flat**2 - (0.0 if privacy is None else privacy.spread)
+    added = np.concatenate([flat, squares, np.ones((PER_CLASS, 1))], 1)
+    spread = added.T @ added / 4 + np.diag(variance)
+    spread += attack.RIDGE * spread.trace() / len(spread) * np.eye(len(spread))
+    expected = ((inside - 0.5) @ added + noise) @ np.linalg.solve(spread, added.T)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
 
 
 def test_every_latent_is_in_half_of_the_builds_by_chance() -> None:

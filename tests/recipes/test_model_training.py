@@ -144,3 +144,20 @@ def test_a_run_refuses_other_settings(image_folder: Path, tmp_path: Path) -> Non
     RunFolder(settings.output, dataclasses.replace(settings, epochs=5))
     with pytest.raises(ConfigError, match="learning_rate"):
         RunFolder(settings.output, dataclasses.replace(settings, learning_rate=0.5))
+
+
+def test_a_run_of_before_there_was_a_setting_goes_on(tmp_path: Path) -> None:
+    """It had what is the default now, also where that is made anew each time, as an empty mapping."""
+
+    @dataclasses.dataclass
+    class Before:
+        epochs: int = 1
+
+    @dataclasses.dataclass
+    class Now(Before):
+        decode: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    RunFolder(tmp_path / "run", Before())
+    RunFolder(tmp_path / "run", Now())
+    with pytest.raises(ConfigError, match="decode"):
+        RunFolder(tmp_path / "run", Now(decode={"num_steps": 3}))
