@@ -11,6 +11,8 @@ from d3hr_datasets.errors import BuildError, ConfigError
 from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.processes import PATIENCE, process_share
 
+__all__ = ["PATIENCE", "join_processes", "wait_for_processes"]
+
 
 def join_processes() -> Any:
     """Return Accelerate's `PartialState`: this process's device and place among those it was launched with.

@@ -12,7 +12,7 @@ import torch
 from d3hr_datasets.artifact.d3hr_json import CURATION
 from d3hr_datasets.artifact.membership import read_membership, write_membership
 from d3hr_datasets.build import KeptSums
-from d3hr_datasets.combine import ForgetOptions, forget, forget_images, merge_artifacts
+from d3hr_datasets.combine import ForgetOptions, forget, forget_images, inverted_again, merge_artifacts
 from d3hr_datasets.config.budgets import Budget
 from d3hr_datasets.config.settings import GroupSamplingConfig
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
@@ -164,7 +164,7 @@ def test_a_membership_that_is_written_meanwhile_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = build(tmp_path / "all", range(30), sums=KeptSums(tmp_path / "m"))
-    inverted = forget.inverted_sums
+    inverted = inverted_again.inverted_sums
 
     def meanwhile(*arguments: Any, **options: Any) -> Any:
         (tmp_path / "new").write_text("of another command")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,8 @@ def test_an_error_of_a_cache_can_be_sent_to_another_process() -> None:
 
 
 def test_processes_wait_as_long_as_the_slowest_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, object] = {}
+    given: dict[str, Any] = {}
     monkeypatch.setattr("accelerate.Accelerator", lambda **options: given.update(options))
     accelerator.default_accelerator("bf16")
-    (patience,) = given["kwargs_handlers"]  # type: ignore[misc]
+    (patience,) = given["kwargs_handlers"]
     assert given["mixed_precision"] == "bf16" and patience.timeout >= timedelta(days=7)

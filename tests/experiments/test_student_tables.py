@@ -142,7 +142,8 @@ def _check_what_is_kept(table_file: Path, written: Path, before: list[dict[str, 
     expected = {("random real, ipc 1", 0): "later", ("random real, ipc 1", 1): "later"}
     expected |= {("everything", 0): "command", ("everything", 1): "command", ("everything", 2): "later"}
     assert {key: result["made_by"] for key, result in found.items()} == expected
-    for damaged in ([], {"rows": [1], "command": "c"}, {"rows": [{"name": "a"}], "command": "c"}):
+    several: list[Any] = [[], {"rows": [1], "command": "c"}, {"rows": [{"name": "a"}], "command": "c"}]
+    for damaged in several:
         written.write_text(json.dumps(damaged))
         with pytest.raises(ConfigError, match="no table of students"):
             kept_students(written, rows, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,8 @@ def test_scores_are_those_of_the_whole_matrix_of_spreads(epsilon: float | None) 
     privacy = None if epsilon is None else PrivacySettings(epsilon, 1e-5).mechanism(size, 1.0)
     inside = memberships(64, PER_CLASS, 0)
     found = attack._scores(latents, privacy, inside, "unknown", Random(1))
-    flat, noise, variance = latents.double().reshape(PER_CLASS, -1).numpy(), 0.0, np.zeros(2 * size + 1)
+    flat, variance = latents.double().reshape(PER_CLASS, -1).numpy(), np.zeros(2 * size + 1)
+    noise: Any = 0.0
     if privacy is not None:
         flat = clip_latents(latents, privacy).reshape(PER_CLASS, -1).numpy()
         source = Random(1)
