@@ -19,6 +19,7 @@ SHOWN = (
     "recipes/IMAGENET.md",
     "hub/results/SYSTEMS.md",
     "hub/results/tables/*.md",
+    "hub/results/accuracy_by_bytes.png",
     "hub/d3hr-fashion-mnist/contact-sheet.png",
 )
 LINK = re.compile(r"(\]\()(\.\./[^)#\s]+)")

@@ -71,7 +71,7 @@ def points(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 stored = png_bytes(row["settings"])
             else:
                 stored = statistics + (model if way == WITH_MODEL else 0)
-            top1 = {key: row["top1"][key] for key in ("mean", "std")}
+            top1 = {key: row["top1"][key] for key in ("mean", "std", "values")}
             found.append({"stored": way, "ipc": row["settings"]["ipc"], "bytes": stored, **top1})
     return found
 

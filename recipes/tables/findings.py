@@ -58,6 +58,7 @@ def comparisons() -> str:
 # What the README shows of `comparisons`: a table, its images per class, and what students saw beside them.
 HEADLINE = {
     "hard-labels": ("hard", (1, 10)),
+    "hard-labels-50": ("hard", (50,)),
     "soft-labels": ("soft", (1, 10, 50)),
 }
 

@@ -132,3 +132,19 @@ def federated() -> str:
     differences = "; ".join(f"{name}: {value:.1e}" for name, value in found["merged and pooled"].items())
     text = table(["student trained on", "top-1 accuracy, %"], rows)
     return f"{text}\n\nLargest difference between merged and pooled statistics: {differences}."
+
+
+def accuracy_by_bytes() -> str:
+    """Return what sets cost to store, beside what students reach with them."""
+    rows = [
+        [
+            title if first else "",
+            point["ipc"] or "all",
+            point["stored"],
+            f"{point['bytes']:,}",
+            format_score(point),
+        ]
+        for title, points in read("accuracy_by_bytes").items()
+        for first, point in zip([True, *[False] * len(points)], points, strict=False)
+    ]
+    return table(["students", "images per class", "stored", "bytes", "top-1, %"], rows)

@@ -53,6 +53,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "training speed": model_tables.training_speed,
     "adaption": model_tables.adaption,
     "few images": model_tables.few_images,
+    "bytes": partial(result_tables.join, model_tables.accuracy_by_bytes),
     "continual": partial(result_tables.join, model_tables.continual),
     "federated": partial(result_tables.join, model_tables.federated),
     "scale plans": partial(result_tables.join, model_tables.scale_plans),

@@ -160,11 +160,12 @@ def test_a_file_that_must_be_new_replaces_none(
 
     if not has_links:
         monkeypatch.setattr(os, "link", no_links)
-    path = tmp_path / "file"
+    path = tmp_path / "folder" / "file"
+    path.parent.mkdir()
     replace_file(path, lambda to: to.write_text("first"), must_be_new=True)
     with pytest.raises(FileExistsError):
         replace_file(path, lambda to: to.write_text("second"), must_be_new=True)
-    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "first" and list(path.parent.iterdir()) == [path]
 
 
 def test_a_full_disk_is_an_error_of_the_system_for_safetensors_too(tmp_path: Path) -> None:
