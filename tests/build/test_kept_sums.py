@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from d3hr_datasets import Artifact, InversionConfig
@@ -21,13 +19,12 @@ from d3hr_datasets.artifact.membership import (
 )
 from d3hr_datasets.artifact.moments_file import moments_bytes
 from d3hr_datasets.artifact.units import UNIT
-from d3hr_datasets.build import BuildSettings, ClassOptions, KeptSums, ModelOptions, plan_build
+from d3hr_datasets.build import BuildSettings, KeptSums
 from d3hr_datasets.build.exact_moments import ExactMoments, check_room, latent_sums
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError
-from d3hr_datasets.io import atomic
 from tests.support.combining import Pictures, build
 from tests.support.tampering import refresh_checksum
-from tests.support.tiny import TIMESTEPS, tiny_info, tiny_model, tiny_pipeline
+from tests.support.tiny import TIMESTEPS, tiny_info, tiny_model
 from tests.support.tiny_builds import build_tiny
 
 
@@ -240,44 +237,6 @@ def test_the_membership_of_another_artifact_is_not_replaced(tmp_path: Path) -> N
     assert (tmp_path / "noted").read_bytes() == before and not (tmp_path / "second" / STATISTICS).exists()
     again = build(tmp_path / "first", range(36), sums=noted)
     assert read_membership(tmp_path / "noted").moments == again.sha256[MOMENTS] != first.sha256[MOMENTS]
-
-
-def test_a_build_that_fails_in_the_end_leaves_the_membership_of_what_stays(
-    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    noted = KeptSums(tmp_path / "noted")
-    tiny_pipeline().save_pretrained(tmp_path / "model")
-
-    def built(images: Path) -> Artifact:
-        plan = plan_build(
-            images,
-            tmp_path / "model",
-            tmp_path / "out",
-            BuildSettings((200,), num_inference_steps=10, image_size=14, num_modes=1),
-            sums=noted,
-            class_options=ClassOptions(same_order=True),
-            model_options=ModelOptions("cpu"),
-        )
-        return plan.run(progress=False)
-
-    before = built(image_folder)
-    members = (tmp_path / "noted").read_bytes()
-    more = Path(shutil.copytree(image_folder, tmp_path / "more"))
-    image = next(more.rglob("*.png"))
-    Image.open(image).rotate(90).save(image.with_name("one-more.png"))
-
-    def full(first: Path, second: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(atomic, "exchange", full)
-        with pytest.raises(OSError, match="No space left"):
-            built(more)
-    assert Artifact.load(tmp_path / "out").sha256 == before.sha256
-    assert (tmp_path / "noted").read_bytes() == members
-    after = built(more)
-    assert read_membership(tmp_path / "noted").moments == after.sha256[MOMENTS] != before.sha256[MOMENTS]
-    assert not list(tmp_path.glob("noted.*.old"))
 
 
 def test_precision_and_rule_of_shrinkage_are_noted(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def test_soft_labels_from_an_exported_teacher(real: Path, teacher: Path, tmp_pat
 def test_a_changed_teacher_is_another_student(real: Path, teacher: Path, tmp_path: Path) -> None:
     settings = student(real, tmp_path, labels="soft", teacher=f"local-dir:{teacher}")
     inputs = fingerprints(settings)
-    assert set(inputs) == {"real test", "real train", "teacher"} and len(inputs["teacher"]) == 64
+    assert set(inputs) == {"real test", "real train", "teacher", "teacher config"}
+    assert len(inputs["teacher"]) == len(inputs["teacher config"]) == 64
     assert run_folder(settings, inputs) != run_folder(settings, {"teacher": "0"})
     assert run_folder(settings, inputs) == run_folder(dataclasses.replace(settings, workers=2), inputs)
 

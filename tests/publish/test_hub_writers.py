@@ -114,6 +114,7 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("evaluate.storage", [], _remove(STATISTICS)),
     ("tables.students", ["recipes/configs/tables/hard-labels.yaml", "--jobs", "1"], _no_processes),
     ("evaluate.vae", [], _remove(VAE)),
+    ("tables.accuracy_by_bytes", ["--tables", "nothing"], _nothing),
     ("tables.rank_architectures", ["hub/results/tables/nothing.json"], _nothing),
     ("release", ["org", "--dry-run"], _remove(STATISTICS)),
     ("evaluate.benchmarks", [], _no_processes),

@@ -42,6 +42,7 @@ from d3hr_datasets.curation import (
     order_candidates,
     squared_mmd,
 )
+from d3hr_datasets.curation.difficulty import add_difficulty
 from d3hr_datasets.curation.ordering import OrderMethod
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.noise_schedule import NoiseLevel
@@ -132,6 +133,7 @@ def sampling(folder: Path, work: Path) -> Any:
         select_per_class(herding, LATENTS.flatten(1), LABELS, 2),
         sample_candidates(GAUSSIAN, NUMBERS, 1),
         *(order_candidates(LATENTS.flatten(1), 4, method) for method in get_args(OrderMethod)),
+        add_difficulty(LATENTS.flatten(1), LATENTS.flatten(1)[:, 0], 1.0)[0],
         squared_mmd(LATENTS.flatten(1)[:2], LATENTS.flatten(1)),
         mean_distance(LATENTS.flatten(1)[:2], LATENTS.flatten(1)),
     ]
