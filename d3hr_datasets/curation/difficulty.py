@@ -40,14 +40,17 @@ def add_difficulty(
     """
     if spread == 0:
         return features, target
-    points, known = (features, losses) if target is None else (target, target_losses)
-    for rows, values in ((features, losses), (points, known)):
-        if values is None or tuple(values.shape) != (len(rows),) or not values.isfinite().all():
-            raise ConfigError(f"losses must be one finite number for each of {len(rows)} images")
-    assert known is not None
+    own = _checked(losses, features)
+    points, known = (features, own) if target is None else (target, _checked(target_losses, target))
     scale = spread * median_distance(points)
-    widened = _with(features, scale * _shares(losses, known))
+    widened = _with(features, scale * _shares(own, known))
     return widened, None if target is None else _with(target, scale * _shares(known, known))
+
+
+def _checked(losses: torch.Tensor | None, images: torch.Tensor) -> torch.Tensor:
+    if losses is None or tuple(losses.shape) != (len(images),) or not losses.isfinite().all():
+        raise ConfigError(f"losses must be one finite number for each of {len(images)} images")
+    return losses
 
 
 def _shares(values: torch.Tensor, among: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,9 @@ from d3hr_datasets.artifact.d3hr_json import STATISTICS
 from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from d3hr_datasets.image_sets.training_set_settings import TrainingSet
 from d3hr_datasets.image_sets.training_sets import training_set
+from recipes.common.results import read_results
 from recipes.tables import accuracy_by_bytes
+from tests.docs.pages import ROOT
 
 
 def _row(real: Path, source: str, ipc: int, seeds: int = 2) -> dict[str, Any]:
@@ -56,3 +58,15 @@ def test_what_is_stored_is_counted(real: Path, tmp_path: Path) -> None:
     accuracy_by_bytes.draw({"a table": found, "another": found[:2]}, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as plot:
         assert plot.height > plot.width
+
+
+def test_what_the_results_page_says_of_small_images_holds() -> None:
+    """Five hundred real images take fewer bytes than the statistics; few distilled ones are better."""
+    tables = read_results(ROOT / "hub" / "results" / "accuracy_by_bytes.json")["results"]
+    found = {(point["stored"], point["ipc"]): point for points in tables.values() for point in points}
+    png, statistics = accuracy_by_bytes.PNG, accuracy_by_bytes.STATISTICS_ONLY
+    assert found[png, 50]["bytes"] < found[statistics, 50]["bytes"]
+    for points in tables.values():
+        means = {(point["stored"], point["ipc"]): point["mean"] for point in points}
+        for ipc in {1, 10} & {point["ipc"] for point in points}:
+            assert means[statistics, ipc] > means[png, ipc]
