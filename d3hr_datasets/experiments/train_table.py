@@ -81,6 +81,7 @@ def train_all(
     bar = tqdm(total=len(tasks), unit="student", bar_format=BAR, mininterval=2, disable=not progress)
     with ProcessPoolExecutor(jobs, context, _prepare, (epochs, threads)) as pool, bar:
         waiting = {pool.submit(_train, settings): key for key, settings in tasks.items()}
+        pool.submit(int)  # the pool watches the last process it started only from the next task on
         try:
             while waiting:
                 done, _ = wait(waiting, timeout=0.5, return_when="FIRST_COMPLETED")

@@ -31,7 +31,7 @@ class StudentLoss:
         num_classes: Logits of the student.
         teacher: Gives soft labels of every view, for `labels="soft"`.
         soft_labels: Of the plain images, for `labels="stored"`.
-        accelerator: Its device, and its precision of the student's logits.
+        accelerator: Its device, and the precision of student and teacher.
         torch_compile: Compile the teacher.
         weights: (N,), of each image; None for the plain mean.
 
@@ -60,9 +60,10 @@ class StudentLoss:
         self.weights = None if weights is None else weights.detach().cpu().float()
         self.teacher: Network | None = None
         if teacher is not None:
-            self.teacher = teacher.to(accelerator.device)
+            # Its call would take it out of autocast.
+            self.teacher = teacher.to(accelerator.device).forward
             if torch_compile:
-                self.teacher = torch.compile(teacher.forward, dynamic=False)
+                self.teacher = torch.compile(self.teacher, dynamic=False)
 
     def __call__(
         self, student: Network, views: torch.Tensor, labels: torch.Tensor, index: torch.Tensor
@@ -90,7 +91,9 @@ class StudentLoss:
             losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
             return (losses * weights).mean()
         if self.teacher is not None:
-            wanted = (self.teacher(views) / protocol.temperature).softmax(dim=1)
+            with self.accelerator.autocast():
+                answers = self.teacher(views)
+            wanted = (answers.float() / protocol.temperature).softmax(dim=1)
             return soft_label_loss(logits, wanted, protocol, weights)
         assert self.soft_labels is not None  # checked on construction
         probabilities = self.soft_labels.probabilities(index.cpu(), protocol.temperature).to(logits)
