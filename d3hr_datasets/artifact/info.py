@@ -200,9 +200,13 @@ class ArtifactInfo:
         """How groups are sampled unless a budget or the user says otherwise."""
         return GroupSamplingConfig("modes" if self.num_modes > 1 else "moment_matched")
 
-    def budget(self, ipc: int) -> Budget | None:
-        """Return the rule for sets of so many images per class that are not nested; None where none is."""
-        return next((rule for rule in self.budgets if ipc <= rule.max_ipc), None)
+    def budget(self, ipc: int, curated: bool = True) -> Budget | None:
+        """Return the rule for sets of so many images per class that are not nested; None where none is.
+
+        Rules of curated images are passed over unless `curated`.
+        """
+        rules = (rule for rule in self.budgets if curated or not rule.is_curated)
+        return next((rule for rule in rules if ipc <= rule.max_ipc), None)
 
     def check_modes(self) -> None:
         """Raise `ConfigError` unless modes are stored."""

@@ -120,7 +120,6 @@ def make_dataset(given: SetArguments) -> D3HRDataset:
     import torch
 
     from d3hr_datasets.artifact.artifact import Artifact
-    from d3hr_datasets.config.settings import GroupSamplingConfig
     from d3hr_datasets.dataset.dataset import D3HRDataset
     from d3hr_datasets.dataset.generation_settings import default_settings
     from d3hr_datasets.dataset.named_datasets import named_dataset
@@ -144,7 +143,7 @@ def make_dataset(given: SetArguments) -> D3HRDataset:
         "device": given.device,
         "torch_dtype": getattr(torch, given.dtype),
         "cpu_offload": given.cpu_offload,
-        "sampling": None if given.sampling is None else GroupSamplingConfig(cast(Any, given.sampling)),
+        "sampling": cast(Any, given.sampling),
         "decode": _decoding(decode, given),
     }
     if kind is None:

@@ -46,7 +46,7 @@ class Budget(JsonSettings):
         sampling: How groups are sampled, by the settings that its method has; None for
             `ArtifactInfo.default_sampling`. The seed is left at 0: it is the user's. There is one group of
             curated images, so a rule that asks for them holds for seed 0 only, and not where each epoch has
-            a group of its own. Such sets are made as if there were no rule.
+            a group of its own, or where another method is asked for. For such sets the next rule holds.
 
     Raises:
         ConfigError: It sets nothing, or a value is not accepted.

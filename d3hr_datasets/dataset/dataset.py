@@ -53,7 +53,8 @@ class D3HRDataset(FreshGroups, DatasetFolder):
         classes: Classes to keep, by name, WordNet ID or class label of the model; all by default. Labels
             are 0..len(classes)-1 in this order.
         sampling: How groups are sampled; by default what the artifact's budgets say of so many images, else
-            over the modes where it stores them, else moment-matched. Its own seed is replaced by `seed`.
+            over the modes where it stores them, else moment-matched. The name of a method takes the settings
+            that the artifact has for it, if any. Its own seed is replaced by `seed`.
             "curated" takes the first images of an order that the artifact stores: `seed` is 0 then, and `ipc`
             at most as many as there are. A budget that says "curated" does not hold for other seeds, nor with
             `resample="epoch"`.

@@ -21,7 +21,7 @@ from d3hr_datasets.cache.files import default_root
 from d3hr_datasets.classes.class_list import ClassList
 from d3hr_datasets.config.checks import check_bool, check_int
 from d3hr_datasets.config.defaults import BATCH_SIZE
-from d3hr_datasets.config.settings import MAX_IPC, DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.config.settings import MAX_IPC, DecodeConfig, GroupSamplingConfig, GroupSamplingMethod
 from d3hr_datasets.dataset.generated_set import GeneratedSet
 from d3hr_datasets.dataset.generation_progress import GenerationProgress
 from d3hr_datasets.dataset.generation_settings import resolve_settings
@@ -53,7 +53,7 @@ class ImagesOnDemand:
         seed: int,
         *,
         classes: Sequence[str | int] | None = None,
-        sampling: GroupSamplingConfig | None = None,
+        sampling: GroupSamplingConfig | GroupSamplingMethod | None = None,
         decode: DecodeConfig | None = None,
         device: torch.device | str | None = None,
         torch_dtype: torch.dtype = torch.float32,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from d3hr_datasets.artifact.artifact import Artifact
-    from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+    from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig, GroupSamplingMethod
 
 SHARD_SIZE = 10_000  # images in a shard of WebDataset
 
@@ -29,7 +29,7 @@ class ImageOptions(TypedDict, total=False):
     """What decides the images of every data set, and where they are made."""
 
     classes: Sequence[str | int] | None
-    sampling: GroupSamplingConfig | None
+    sampling: GroupSamplingConfig | GroupSamplingMethod | None
     decode: DecodeConfig | None
     device: torch.device | str | None
     torch_dtype: torch.dtype

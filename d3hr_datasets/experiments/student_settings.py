@@ -45,4 +45,4 @@ class StudentSettings(Protocol, TrainingSet):
     minutes_between_checkpoints: float = 1.0
 
 
-NOT_OF_THE_RESULT = ("output", "export", "workers", "minutes_between_checkpoints")
+NOT_OF_THE_RESULT = ("output", "export", "workers", "minutes_between_checkpoints", "keep_epochs")

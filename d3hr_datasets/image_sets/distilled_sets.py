@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.classes.class_list import packaged_subset
-from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.config.settings import DecodeConfig, GroupSamplingConfig, GroupSamplingMethod
 from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.dataset.artifact_registry import REGISTRY, registered_artifact
 from d3hr_datasets.dataset.dataset import D3HRDataset
@@ -21,7 +21,7 @@ IN_MEMORY = 20_000  # generated images, at most
 
 def open_artifact(settings: TrainingSet, root: str | Path) -> D3HRDataset:
     """Return the distilled data set of the settings; its images are not made yet."""
-    sampling = GROUPS.get(settings.source)
+    sampling: GroupSamplingConfig | GroupSamplingMethod | None = GROUPS.get(settings.source)
     if settings.source == "search":
         sampling = GroupSamplingConfig("search", num_candidates=settings.num_candidates)
     if settings.mode_spread is not None:
@@ -35,7 +35,7 @@ def open_artifact(settings: TrainingSet, root: str | Path) -> D3HRDataset:
     plain = D3HRDataset(artifact, root, max(settings.ipc, 1), classes=classes)
     timestep = CLEAN if settings.source == "vae_gaussians" else settings.timestep
     changes: dict[str, Any] = {"timestep": timestep, "guidance_scale": settings.guidance_scale}
-    method = None if sampling is None else sampling.method
+    method = sampling.method if isinstance(sampling, GroupSamplingConfig) else sampling
     first, default = default_settings(
         plain.artifact.info, plain.ipc, method=method, redrawn=settings.resample_every > 0
     )
@@ -51,6 +51,7 @@ def open_artifact(settings: TrainingSet, root: str | Path) -> D3HRDataset:
         sampling=sampling,
         decode=decode,
         resample="epoch" if settings.resample_every else "never",
+        keep_epochs=settings.keep_epochs,
         in_memory=settings.resample_every > 0 and len(plain) <= IN_MEMORY,
     )
 

@@ -80,17 +80,18 @@ def raw_samples(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the diffusion model makes of pure noise, without any statistics: the baseline.
 
-    Denoising runs by DDIM over the whole grid of `dataset`, or of its artifact, from the noisiest time that
-    has something of an image.
+    Images are of the classes of `dataset`, and labels its own. Denoising runs by DDIM over the whole grid of
+    `dataset`, or of its artifact, from the noisiest time that has something of an image.
     """
     info = dataset.artifact.info
     steps = dataset.decode.num_inference_steps or info.inversion.num_inference_steps
     grid = dataset.decode.grid
     top = grid_times(model.schedule, steps, grid)[-1]
-    labels = torch.arange(len(info.classes)).repeat_interleave(ipc)
+    labels = torch.arange(len(dataset.class_labels)).repeat_interleave(ipc)
     noise = torch.randn(len(labels), *info.latent_shape, generator=torch.Generator().manual_seed(seed))
     decode = DecodeConfig(top, steps, guidance_scale, grid=grid)
-    images = to_pil(model.decode(model.denoise(noise, labels, decode)), info.padding)
+    of_model = dataset.class_labels[labels]
+    images = to_pil(model.decode(model.denoise(noise, of_model, decode)), info.padding)
     return _to_tensor(images), labels
 
 

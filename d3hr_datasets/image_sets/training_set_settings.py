@@ -6,22 +6,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from d3hr_datasets.config.checks import check_int
-from d3hr_datasets.config.settings import GroupSamplingConfig
+from d3hr_datasets.config.settings import GroupSamplingConfig, GroupSamplingMethod
 from d3hr_datasets.errors import ConfigError
 
 REAL = ("whole", "random_real", "herding", "k_center", "reconstructed")
-# Source of generated images -> how groups are sampled; "independent" draws one random group and takes it.
-GROUPS = {
+# Source of generated images -> how groups are sampled, a method's name where as the artifact has it for that
+# method; "independent" draws one random group and takes it.
+GROUPS: dict[str, GroupSamplingConfig | GroupSamplingMethod | None] = {
     "default": None,
-    "modes": GroupSamplingConfig("modes"),
-    "moment_matched": GroupSamplingConfig("moment_matched"),
-    "search": GroupSamplingConfig("search"),
-    "curated": GroupSamplingConfig("curated"),
+    "modes": "modes",
+    "moment_matched": "moment_matched",
+    "search": "search",
+    "curated": "curated",
     "independent": GroupSamplingConfig("search", num_candidates=1),
     "vae_gaussians": GroupSamplingConfig("search", num_candidates=1),
 }
 # Those of which there is another group for another seed: of an order there is one.
-RESAMPLED = [name for name, how in GROUPS.items() if how is None or how.method != "curated"]
+RESAMPLED = [name for name, how in GROUPS.items() if how != "curated"]
 SOURCES = (*REAL, "raw_diffusion", *GROUPS)
 
 
@@ -51,6 +52,8 @@ class TrainingSet:
             (`D3HRDataset.weights`). For sources of `GROUPS`: no others have weights.
         resample_every: Passes over the images after which another group is taken; 0 for never. For sources of
             `RESAMPLED`.
+        keep_epochs: Groups that may lie on disk with `resample_every`, as of `D3HRDataset`: 1 makes each in
+            the process of the training, when it is needed, and none in the background.
         select: Choose settings: leave the held-out training images out, and test on them.
         data_root: Folder of torchvision's files.
         download: Let torchvision download them.
@@ -69,6 +72,7 @@ class TrainingSet:
     mode_spread: float | None = None
     weights: bool = False
     resample_every: int = 0
+    keep_epochs: int = 2
     select: bool = False
     data_root: str = "data"
     download: bool = False
@@ -81,6 +85,7 @@ def check_groups(settings: TrainingSet) -> None:
         ConfigError: `resample_every` is no number of passes, or the source has no other group or no weights.
     """
     every = check_int("resample_every", settings.resample_every, 0)
+    check_int("keep_epochs", settings.keep_epochs, 1)
     if every and settings.source not in RESAMPLED:
         raise ConfigError(
             f"resample_every = {every} takes another group of the artifact every few passes, of which source "

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from d3hr_datasets import Artifact, Budget, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.artifact import copy_with_budgets
+from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.image_sets.distilled_sets import open_artifact
 from d3hr_datasets.image_sets.training_set_settings import TrainingSet
+from tests.cli.test_cli import succeed
 from tests.support.sets import image_digests, tiny_set
 
 DECODE = DecodeConfig(200, 10, 1.0)
@@ -72,3 +75,34 @@ def test_students_see_the_images_of_the_rule(ruled: Path, tmp_path: Path) -> Non
     assert changed.decode == dataclasses.replace(DECODE, guidance_scale=3.0)
     matched = open_artifact(dataclasses.replace(wanted, source="moment_matched"), tmp_path)
     assert (matched.sampling, matched.decode) == (GroupSamplingConfig(), DECODE)
+
+
+def test_a_method_by_its_name_is_as_the_artifact_has_it(ruled: Path, tmp_path: Path) -> None:
+    named = {ipc: tiny_set(ruled, tmp_path, ipc, sampling="search").sampling for ipc in (1, 2, 4)}
+    plain = GroupSamplingConfig("search")
+    assert named == {1: plain, 2: SEARCH, 4: plain}
+    assert tiny_set(ruled, tmp_path, 2, sampling="search", nested=True).sampling == plain
+    given = tiny_set(ruled, tmp_path, 2, sampling=plain)  # what is written out is taken as it is
+    assert (given.sampling, given.decode) == (plain, DECODE)
+    by_command = ("materialize", "--artifact", ruled, "--root", tmp_path, "--ipc", 2, "--device", "cpu")
+    folder = succeed(*by_command, "--sampling", "search")["folder"]
+    assert folder == str(tiny_set(ruled, tmp_path, 2).image_folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"sampling": "mode"}, r"method.*'mode'"),
+        (
+            {"sampling": {"method": "search"}},
+            r"sampling must be a GroupSamplingConfig or the name of a method",
+        ),
+        ({"decode": {"guidance_scale": 2.0}}, r"decode must be a DecodeConfig.*dataclasses\.replace"),
+    ],
+)
+def test_what_are_no_settings_is_refused(
+    options: dict[str, Any], says: str, ruled: Path, tmp_path: Path
+) -> None:
+    for resample in ("never", "epoch"):
+        with pytest.raises(ConfigError, match=says):
+            tiny_set(ruled, tmp_path, 2, resample=resample, **options)

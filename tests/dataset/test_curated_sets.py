@@ -182,8 +182,9 @@ def test_a_rule_for_small_sets_may_ask_for_the_order(make: Make, tmp_path: Path)
 
 
 def test_a_rule_of_curated_images_leaves_seeds_epochs_and_growing_sets(make: Make, tmp_path: Path) -> None:
+    """They are made by the next rule, if any: what suits chosen images need not suit others."""
     artifact, warmer = make(2).artifact, DecodeConfig(200, 10, 3.0)
-    rules = [Budget(2, decode=warmer, sampling=CURATED), Budget(4, decode=warmer)]
+    rules = [Budget(2, decode=DecodeConfig(200, 10, 9.0), sampling=CURATED)]
     ruled = copy_with_budgets(artifact, rules, tmp_path / "ruled")
     plain, cache = copy_with_budgets(artifact, [], tmp_path / "plain"), tmp_path / "cache"
 
@@ -195,9 +196,13 @@ def test_a_rule_of_curated_images_leaves_seeds_epochs_and_growing_sets(make: Mak
         found, without = of(2, **options), of(2, plain, **options)
         assert (found.sampling, found.decode) == (without.sampling, without.decode), options
         assert torch.equal(found.sample_latents(1), without.sample_latents(1))
-    assert (of(2).sampling.method, of(2).decode) == ("curated", warmer)
-    for options in given[:2]:  # rules of other images hold as before
-        assert of(4, **options).decode == warmer
+    assert (of(2).sampling.method, of(2).decode.guidance_scale) == ("curated", 9.0)
+    more = copy_with_budgets(artifact, [*rules, Budget(4, decode=warmer)], tmp_path / "more")
+    for options in (*given[:2], {"sampling": "modes"}, {"sampling": GroupSamplingConfig("modes")}):
+        for ipc in (2, 4):
+            assert of(ipc, more, **options).decode == warmer, options
+    assert of(2, more, sampling="curated").decode.guidance_scale == 9.0
+    assert of(2, more, **given[2]).decode == plain.info.decode
     with pytest.raises(ConfigError, match="seed must be 0"):  # who asks for curated images is told
         of(2, seed=1, sampling=CURATED)
     with pytest.raises(ConfigError, match="of curated images there is one"):

@@ -114,6 +114,23 @@ def test_another_group_every_few_passes(tiny_artifact: Path, tmp_path: Path) -> 
     assert not torch.equal(seen[1], seen[2])
 
 
+def test_groups_are_made_without_a_second_process_where_asked(
+    real: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _student(real, tmp_path / "students", artifact)
+    alone = dataclasses.replace(settings, keep_epochs=1)
+    found = fingerprints(settings)
+    assert run_folder(alone, found) == run_folder(settings, found)  # the same student
+    monkeypatch.setattr(
+        "d3hr_datasets.dataset.background.subprocess.Popen", lambda *_, **__: pytest.fail("a process")
+    )
+    result = run_student(dataclasses.replace(alone, output=str(tmp_path / "alone")), progress=False)
+    monkeypatch.undo()
+    assert result["top1"] == run_student(settings, progress=False)["top1"]
+    with pytest.raises(ConfigError, match="keep_epochs must be at least 1, not 0"):
+        run_student(dataclasses.replace(settings, keep_epochs=0))
+
+
 def test_what_has_no_other_group_is_refused(real: Path, artifact: Path, tmp_path: Path) -> None:
     folder = tmp_path / "own" / "ant"
     folder.mkdir(parents=True)

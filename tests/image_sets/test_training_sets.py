@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from d3hr_datasets import D3HRDataset, GroupSamplingConfig
+from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.dataset.artifact_registry import embedded_artifact
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.image_sets.distilled_sets import IN_MEMORY, open_artifact
+from d3hr_datasets.image_sets.generated_images import raw_samples
 from d3hr_datasets.image_sets.training_set_settings import TrainingSet
 from d3hr_datasets.image_sets.training_sets import images_to_test_on, training_set
 from tests.support.tiny_students import CLASSES
@@ -35,6 +37,20 @@ def test_generated_sets(source: str, tiny_artifact: Path, tmp_path: Path) -> Non
         dataset = D3HRDataset(tiny_artifact, tmp_path / "c", 2, 1, device="cpu")
         assert list(dataset[3][0].get_flattened_data()) == made.images[3][0].flatten().tolist()
         assert len(dataset) <= IN_MEMORY
+
+
+def test_raw_samples_are_of_the_classes_of_the_set(tiny_artifact: Path, tmp_path: Path) -> None:
+    """With the class of the model, and the label of the set: a class alone is what it is in another set."""
+    few = D3HRDataset(tiny_artifact, tmp_path, 2, classes=["cat"], device="cpu")
+    model = load_model(few.artifact)
+    images, labels = raw_samples(few, model, 2, 0, 3.0)
+    assert labels.tolist() == [0, 0]
+    first = D3HRDataset(tiny_artifact, tmp_path, 2, classes=["cat", "ant"], device="cpu")
+    more, of_both = raw_samples(first, model, 2, 0, 3.0)
+    assert of_both.tolist() == [0, 0, 1, 1]
+    assert (images.int() - more[:2].int()).abs().max() <= 1
+    turned = D3HRDataset(tiny_artifact, tmp_path, 2, classes=["ant", "cat"], device="cpu")
+    assert not torch.equal(raw_samples(turned, model, 2, 0, 3.0)[0], more)
 
 
 def test_settings_of_generation_reach_the_data_set(tmp_path: Path) -> None:
