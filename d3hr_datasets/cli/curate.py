@@ -41,7 +41,7 @@ def curate(
     keep: Annotated[int, typer.Option(min=1, help="Images of each class to put in order.")] = 200,
     method: Annotated[
         Literal["herding", "facility_location", "random"], typer.Option(help="How they are put in order.")
-    ] = "herding",
+    ] = "facility_location",
     mode_spread: Annotated[
         float | None, typer.Option(help="Factor on the standard deviation within modes. [1]")
     ] = None,

@@ -24,7 +24,11 @@ def learn(
     output: Annotated[Path, typer.Option(help="Folder to make; it must be missing or empty.")],
     ipc: Annotated[
         list[int] | None,
-        typer.Option(min=1, metavar="N", help="Images per class of groups to match; repeat it. [1 and 10]"),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Images per class of groups to match; repeat it. [1, 10]",
+        ),
     ] = None,
     iterations: Annotated[
         int, typer.Option(min=1, help="Steps, each with another untrained network.")
@@ -55,7 +59,7 @@ def learn(
     from d3hr_datasets.curation import LearningSettings, learn_artifact
 
     settings = LearningSettings(
-        ipc=tuple(ipc) if ipc else LearningSettings.ipc,
+        ipc=tuple(ipc) if ipc else None,
         iterations=iterations,
         max_shift=max_shift,
         learning_rate=learning_rate,

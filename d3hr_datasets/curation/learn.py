@@ -125,6 +125,7 @@ def learn_shifts(
         timestep: torch.zeros_like(modes.mean, requires_grad=True)
         for timestep, modes in matcher.modes.items()
     }
+    sizes = list(matcher.generation)
     optimizer = torch.optim.Adam(list(shifts.values()), settings.learning_rate)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / settings.iterations)
     before = held_loss(matcher, shifts, settings)
@@ -134,7 +135,7 @@ def learn_shifts(
         for iteration in range(settings.iterations):
             optimizer.zero_grad()
             draw = matcher.draw(derive_seed(settings.seed, "learned", iteration))
-            ipc, total = settings.ipc[iteration % len(settings.ipc)], 0.0
+            ipc, total = sizes[iteration % len(sizes)], 0.0
             for label in range(len(matcher.real)):
                 loss = matcher.loss(shifts, label, ipc, draw)
                 loss.backward()
@@ -154,13 +155,13 @@ def learn_shifts(
 def held_loss(matcher: Matcher, shifts: Mapping[float, torch.Tensor], settings: LearningSettings) -> float:
     """Return the loss, summed over classes, of draws that no step has: the mean over sizes of groups."""
     fixed = {timestep: shift.detach() for timestep, shift in shifts.items()}
-    total = 0.0
+    total, sizes = 0.0, list(matcher.generation)
     for number in range(HELD_DRAWS):
         draw = matcher.draw(derive_seed(settings.seed, "held", number))
-        for ipc in settings.ipc:
+        for ipc in sizes:
             for label in range(len(matcher.real)):
                 total += float(matcher.loss(fixed, label, ipc, draw))
-    return total / (HELD_DRAWS * len(settings.ipc))
+    return total / (HELD_DRAWS * len(sizes))
 
 
 def _plain(info: ArtifactInfo) -> ArtifactInfo:
@@ -210,7 +211,7 @@ def _learned(
         method="distribution_matching",
         network=f"ConvNet-{network_depth(artifact.info.image_size)} of width {settings.width}",
         iterations=settings.iterations,
-        ipc=settings.ipc,
+        ipc=tuple(matcher.generation),
         timesteps=tuple(shifts),
         num_images=settings.num_images,
         max_shift=settings.max_shift,

@@ -20,7 +20,8 @@ class LearningSettings:
 
     Args:
         ipc: Sizes of the groups that are matched, images per class; steps take them in turn. Means are those
-            of all sets, whatever their size.
+            of all sets, whatever their size. By default 1 and 10, but for what the artifact has a rule for
+            that is none of modes.
         iterations: Steps, each with an untrained network and groups of its own.
         max_shift: How far each element of a mean may go, in standard deviations within its mode. The noise
             that a group has about its modes is of one, so that latents stay where the diffusion model has
@@ -32,7 +33,7 @@ class LearningSettings:
         seed: Of all that is drawn.
     """
 
-    ipc: tuple[int, ...] = (1, 10)
+    ipc: tuple[int, ...] | None = None
     iterations: int = 1000
     max_shift: float = 0.5
     learning_rate: float = 0.01
@@ -42,7 +43,8 @@ class LearningSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_sizes("ipc", self.ipc)
+        if self.ipc is not None:
+            check_sizes("ipc", self.ipc)
         for name in ("iterations", "num_images", "real_batch", "width"):
             check_int(name, getattr(self, name), 1)
         check_int("seed", self.seed, 0)
@@ -51,6 +53,7 @@ class LearningSettings:
                 raise ConfigError(f"{name} must be more than 0, or no mean moves")
 
 
+USUAL_SIZES = (1, 10)
 Generation = tuple[GroupSamplingConfig, DecodeConfig]
 
 
@@ -59,13 +62,20 @@ def kept_budgets(info: ArtifactInfo) -> tuple[Budget, ...]:
     return fitting_budgets(info, info.num_modes)
 
 
-def generation_of(info: ArtifactInfo, sizes: tuple[int, ...]) -> dict[int, Generation]:
+def generation_of(info: ArtifactInfo, sizes: tuple[int, ...] | None) -> dict[int, Generation]:
     """Return how groups of each size are sampled and decoded, as a data set does where nobody says.
+
+    Args:
+        info: Of the artifact.
+        sizes: Images per class; None for those of `USUAL_SIZES` that are sampled from modes.
 
     Raises:
         ConfigError: Groups of a size are not those of modes.
     """
-    found = {size: default_settings(info, size) for size in sizes}
+    found = {size: default_settings(info, size) for size in sizes or USUAL_SIZES}
+    if sizes is None:
+        of_modes = {size: how for size, how in found.items() if how[0].method == "modes"}
+        found = of_modes or found
     for size, (sampling, _) in found.items():
         if sampling.method != "modes":
             raise ConfigError(

@@ -33,7 +33,7 @@ def test_the_artifact_stays_and_the_copy_has_an_order(artifact: Artifact, curate
     assert curated.fingerprint == artifact.fingerprint
     described = curated.info.curation
     assert described is not None and dataclasses.replace(curated.info, curation=None) == artifact.info
-    assert (described.num_candidates, described.num_kept, described.method) == (16, 8, "herding")
+    assert (described.num_candidates, described.num_kept, described.method) == (16, 8, "facility_location")
     assert (described.mode_spread, described.target, described.decode) == (
         1.0,
         "candidates",

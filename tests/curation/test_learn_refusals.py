@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,13 @@ def test_sizes_that_are_not_sampled_from_modes_are_refused(
         learn(ruled, tmp_path / "new", photos)
     made = learn(ruled, tmp_path / "new", photos, ipc=(2,), iterations=1)
     assert made.info.budgets == (rule,)
+    by_default = learn(ruled, tmp_path / "by-default", photos, ipc=None, iterations=1)
+    assert by_default.info.learned is not None and by_default.info.learned.ipc == (10,)
+    both = learn(artifact, tmp_path / "both", photos, ipc=None, iterations=1)
+    assert both.info.learned is not None and both.info.learned.ipc == (1, 10)
+    none = copy_with_budgets(artifact, [dataclasses.replace(rule, max_ipc=10)], tmp_path / "none")
+    with pytest.raises(ConfigError, match="ipc = 1 cannot be learned"):
+        learn(none, tmp_path / "no", photos, ipc=None)
 
 
 def test_images_and_places_are_checked_first(artifact: Artifact, photos: Path, tmp_path: Path) -> None:
