@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.artifact.d3hr_json import MOMENTS
 from d3hr_datasets.errors import ConfigError, ExportError
 from d3hr_datasets.io.new_folders import new_folder
 from d3hr_datasets.io.paths import expand_user
@@ -37,3 +38,23 @@ def new_copy(artifact: Artifact, output: str | Path) -> Iterator[Path]:
         )
     with new_folder(output) as folder:
         yield folder
+
+
+def copy_without_moments(artifact: Artifact, folder: str | Path) -> Artifact:
+    """Copy an artifact without the exact sums behind its statistics, as one that may be published.
+
+    It generates the same images. It is merged as any artifact without sums, and no image is forgotten of it.
+
+    Args:
+        artifact: The artifact; it stays as it is.
+        folder: The folder of the copy, which appears whole; it must be missing or empty.
+
+    Raises:
+        ConfigError: The folder lies in that of the artifact.
+        ArtifactIntegrityError: A file is missing or differs from its checksum.
+        ExportError: The folder holds something or cannot be written, or this is one of several processes.
+    """
+    sha256 = {name: digest for name, digest in artifact.sha256.items() if name != MOMENTS}
+    with new_copy(artifact, folder) as place:
+        Artifact(artifact.folder, artifact.info, sha256).save_pretrained(place)
+    return Artifact.load(expand_user(folder).resolve())

@@ -5,14 +5,20 @@ In: an artifact in a folder. Out: its card, or a commit on the Hub and the line 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from d3hr_datasets.cli_common.output import JsonOption, RootOption, print_json
 from d3hr_datasets.io.text import printable
+
+if TYPE_CHECKING:
+    from d3hr_datasets.publish.upload import PlannedFile
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder of an artifact.")]
 
@@ -72,6 +78,9 @@ def publish(
     with_model: Annotated[
         bool, typer.Option("--with-model", help="The diffusion model inside is your own: publish it too.")
     ] = False,
+    no_moments: Annotated[
+        bool, typer.Option("--no-moments", help="Leave the exact sums behind the statistics out.")
+    ] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
@@ -86,30 +95,39 @@ def publish(
     Prints the line of the registry that pins it. A second time makes no commit. The token is that of
     `hf auth login` or HF_TOKEN.
     """
-    from d3hr_datasets.artifact.artifact import Artifact
+    from d3hr_datasets.artifact import Artifact, copy_without_moments
     from d3hr_datasets.publish.upload import moments_notice, plan_artifact, publish_artifact, registry_row
 
-    found = Artifact.load(artifact)
-    files = plan_artifact(found, with_model=with_model)
-    total = sum(file.num_bytes for file in files)
-    notice = moments_notice(found)
-    if notice:
-        typer.echo(f"d3hr: {notice}", err=True)
-    listed = [dataclasses.asdict(file) for file in files]
-    if dry_run:
-        if as_json:
-            print_json({"repo_id": repo_id, "files": listed, "num_bytes": total})
-        else:
-            for file in files:
-                typer.echo(f"{file.num_bytes:>12,}  {file.name}")
-            typer.echo(f"{total:>12,}  bytes in {len(files)} files, for {repo_id}", err=True)
-        return
-    published = publish_artifact(
-        found, repo_id, with_model=with_model, private=private or None, create_pr=create_pr
-    )
-    row = registry_row(found, published)
+    with contextlib.ExitStack() as stack:
+        found = Artifact.load(artifact)
+        if no_moments:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            found = copy_without_moments(found, place / "artifact")
+        files = plan_artifact(found, with_model=with_model)
+        notice = moments_notice(found)
+        if notice:
+            typer.echo(f"d3hr: {notice}", err=True)
+        if dry_run:
+            _list(files, repo_id, as_json)
+            return
+        published = publish_artifact(
+            found, repo_id, with_model=with_model, private=private or None, create_pr=create_pr
+        )
+        row = registry_row(found, published)
     if as_json:
+        listed = [dataclasses.asdict(file) for file in files]
         print_json({**dataclasses.asdict(published), "files": listed, "registry_row": row})
         return
     typer.echo(printable(published.url) if published.changed else "nothing to change", err=True)
     typer.echo(row)
+
+
+def _list(files: Sequence[PlannedFile], repo_id: str, as_json: bool) -> None:
+    total = sum(file.num_bytes for file in files)
+    if as_json:
+        listed = [dataclasses.asdict(file) for file in files]
+        print_json({"repo_id": repo_id, "files": listed, "num_bytes": total})
+        return
+    for file in files:
+        typer.echo(f"{file.num_bytes:>12,}  {file.name}")
+    typer.echo(f"{total:>12,}  bytes in {len(files)} files, for {repo_id}", err=True)

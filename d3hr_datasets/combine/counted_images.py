@@ -111,25 +111,28 @@ def check_left(members: Sequence[Member], sums: LatentSums, info: ArtifactInfo) 
     """Check that classes and modes keep images when some are taken out.
 
     Raises:
-        CombineError: A class would have fewer than two, or no more than modes; or a mode would have none,
-            which artifacts cannot hold, since all their classes have one number of modes.
+        CombineError: A class would have fewer than two, or no more than modes; or a mode that loses some
+            would have fewer than two: its mean would be an image, or nothing, and all classes have one number
+            of modes.
     """
     left = sums.count.tolist()
     for one in members:
         left[one.label][one.mode] -= one.copies
-    for name, of_class in zip(info.classes, left, strict=True):
+    touched = {(one.label, one.mode) for one in members}
+    for label, (name, of_class) in enumerate(zip(info.classes, left, strict=True)):
         least = max(2, info.num_modes + 1) if info.num_modes > 1 else 2
         if sum(of_class) < least:
             raise CombineError(
                 f"class {name!r} would be left with {sum(of_class)} images; accepted: at least {least}, for "
                 "a variance; keep some of its images, or build again without the class"
             )
-        if min(of_class) < 1:
-            raise CombineError(
-                f"mode {of_class.index(min(of_class))} of class {name!r} would be left without images, and "
-                f"all classes have {info.num_modes} modes; keep one of its images, or build again without "
-                "them"
-            )
+        for mode, number in enumerate(of_class):
+            if number < 2 and (label, mode) in touched:
+                raise CombineError(
+                    f"mode {mode} of class {name!r} would be left with {number} of its images, and all "
+                    f"classes have {info.num_modes} modes, so it cannot go; keep two of its images, or build "
+                    "again without them"
+                )
 
 
 def _why_not(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import hmac
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,7 +119,8 @@ def forget_images(
     """Make an artifact of an artifact, without what some images added to it.
 
     It is what a build without them is, to round-off: of their class, and of the modes that its images are in.
-    Copies of an image, of the same pixels and class, go with it.
+    The fingerprint of its images is keyed, so that it cannot be compared with that of before. Copies of an
+    image, of the same pixels and class, go with it.
 
     Args:
         artifact: One that was built with `moments=True`: a folder, or one that is open.
@@ -133,7 +136,8 @@ def forget_images(
 
     Raises:
         CombineError: An image was never counted, is of another class, or was forgotten before; a class or a
-            mode would be left without images; the precision is another, or a file cannot be written.
+            mode would be left with fewer than two images; the precision is another, or a file cannot be
+            written.
         ConfigError: The artifact stores no sums, the membership or its key cannot be read, or an option has a
             value that is not accepted.
         UnreadableImageError: An image cannot be read.
@@ -158,7 +162,7 @@ def forget_images(
     invert = halve_on_out_of_memory(inverted_sums, options.batch_size, model=None)
     left = taken_away(sums, invert(counted, opened, model, options.num_readers))
     found = dataclasses.replace(without(noted, members), shrinkage=drawn)
-    made = _write(opened, place, left, counted, drawn, found, new_path)
+    made = _write(opened, place, left, counted, drawn, found, new_path, secret)
     say_dropped(opened, made, notify)
     say_left_out([opened], notify)
     notify(f"the membership of the new artifact is {new_path}, its key is {key_path}")
@@ -188,6 +192,7 @@ def _write(
     shrinkage: Shrinkage,
     noted: Membership,
     new_path: Path,
+    secret: bytes,
 ) -> Artifact:
     """Write the artifact of what is left, and its membership: both, or neither."""
     is_noted = False
@@ -200,7 +205,7 @@ def _write(
     info = describe(
         artifact,
         **{name: getattr(artifact.info, name) for name in ("name", "classes", "wnids", "prompts")},
-        source={**artifact.info.source, **_fingerprint(artifact, counted)},
+        source={**artifact.info.source, **_fingerprint(artifact, counted, secret)},
         producer=f"d3hr-datasets {__version__}, d3hr forget",
     )
     embeddings = artifact.embeddings() if info.embeddings else None
@@ -272,12 +277,17 @@ def _open_images(
     return match_to_model(opened, info.class_list, len(info.classes), classes, is_named)[1]
 
 
-def _fingerprint(artifact: Artifact, counted: Sequence[CountedImage]) -> dict[str, str]:
-    """Return the fingerprint of the images that are left, where there was one."""
+def _fingerprint(artifact: Artifact, counted: Sequence[CountedImage], secret: bytes) -> dict[str, str]:
+    """Return a fingerprint for the images that are left, where there was one.
+
+    Not the sum of what they are, which a build without the images has: less that of before, it would tell the
+    pixels of a single image that was taken away to whoever guesses them.
+    """
     found = artifact.info.source.get("fingerprint")
     try:
         before = int(str(found), 16)
     except ValueError:
         return {}
     gone = sum(image.pixels * one.copies for image in counted for one in image.members)
-    return {"fingerprint": f"{(before - gone) % 2**256:064x}"}
+    left = ((before - gone) % 2**256).to_bytes(32, "big")
+    return {"fingerprint": hmac.new(secret, b"images that are left" + left, hashlib.sha256).hexdigest()}

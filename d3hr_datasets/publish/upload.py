@@ -104,8 +104,7 @@ def moments_notice(artifact: Artifact) -> str | None:
     return (
         f"{MOMENTS} goes up, too: exact sums, by whose differences the latent of a single image can be found "
         "if another artifact of the same images but for a few is or becomes public, as the parts of "
-        "a merged one, or one from before images were forgotten. Build without --moments where that "
-        "must not be"
+        "a merged one, or one from before images were forgotten. Give --no-moments where that must not be"
     )
 
 

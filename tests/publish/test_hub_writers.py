@@ -127,6 +127,7 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
 ]
 HELPERS = {
     "common.results",
+    "evaluate.privacy_choice",
     "site_files",
     "tables.model_tables",
     "tables.result_tables",

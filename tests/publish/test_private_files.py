@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from d3hr_datasets import Artifact
+from d3hr_datasets.artifact import copy_without_moments
 from d3hr_datasets.artifact.membership import Member, count_members, open_key, write_membership
 from d3hr_datasets.build import KeptSums
-from d3hr_datasets.errors import PublishError
+from d3hr_datasets.errors import ConfigError, ExportError, PublishError
 from d3hr_datasets.publish.upload import moments_notice, plan_artifact, publish_artifact
 from tests.cli.test_cli import d3hr
 from tests.support.combining import build
@@ -49,3 +50,25 @@ def test_it_is_said_that_sums_go_up(tmp_path: Path) -> None:
         result = d3hr("publish", artifact.folder, "org/name", "--with-model", "--dry-run")
         assert result.exit_code == 0, result.output
         assert ("moments.safetensors goes up, too" in result.stderr) == (artifact is kept)
+        without = d3hr("publish", artifact.folder, "org/name", "--with-model", "--dry-run", "--no-moments")
+        assert without.exit_code == 0 and "moments" not in without.output
+        assert without.stdout == result.stdout or artifact is kept
+    assert "moments.safetensors" in kept.sha256
+
+
+def test_a_copy_without_sums_is_published_in_place_of_an_artifact(tmp_path: Path, hub: HubServer) -> None:
+    kept = build(tmp_path / "kept", range(30), sums=KeptSums())
+    (kept.folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    kept.write_metadata()
+    result = d3hr("publish", kept.folder, "org/name", "--with-model", "--no-moments")
+    assert result.exit_code == 0, result.output
+    found = Artifact.from_pretrained("org/name", with_moments=True)
+    assert set(Artifact.load(kept.folder).sha256) - set(found.sha256) == {"moments.safetensors"}
+    assert found.info == kept.info and found.fingerprint == kept.fingerprint
+    assert not any("moments" in request for request in map(str, hub.requests))
+    copy = copy_without_moments(kept, tmp_path / "copy")
+    copy.verify()
+    with pytest.raises(ConfigError, match="stores no sums"):
+        copy.sums()
+    with pytest.raises(ExportError):
+        copy_without_moments(kept, tmp_path / "copy")
