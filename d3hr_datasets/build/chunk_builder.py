@@ -128,7 +128,7 @@ class ChunkBuilder:
         self._num_unreadable = 0
         if self._num_images is not None:
             for start in share(self._num_images, self.chunk_size, rank, num_processes):
-                yield self._counted(0, start, advance)
+                yield self._own(start, advance)
             return
         for shard in range(self.images.num_shards):
             for number in itertools.count():
@@ -144,10 +144,7 @@ class ChunkBuilder:
     def make_left_over(
         self, rank: int, num_processes: int, advance: Callable[[int], None] = lambda number: None
     ) -> None:
-        """Make what other processes have not come to yet, where there is random access; as `chunks`.
-
-        A chunk that its owner finishes meanwhile is given up.
-        """
+        """Make what other processes have not come to yet, where there is random access; as `chunks`."""
         for start in self.left_over(rank, num_processes):
             with contextlib.suppress(MadeElsewhereError):
                 self._counted(0, start, until_made(start, self.is_finished, advance))
@@ -176,6 +173,13 @@ class ChunkBuilder:
                 size = min(size, self._num_images - int(path.stem.rsplit("-", 1)[1]))
             number += size
         return number
+
+    def _own(self, start: int, advance: Callable[[int], None]) -> Chunk:
+        """Return a chunk of this process's share; what a helper finishes meanwhile is given up, and read."""
+        if not self.is_finished(start):  # what is there and damaged is made to its end
+            with contextlib.suppress(MadeElsewhereError):
+                return self._counted(0, start, until_made(start, self.is_finished, advance))
+        return self._counted(0, start, advance)
 
     def _counted(self, shard: int, start: int, advance: Callable[[int], None]) -> Chunk:
         """Return a chunk, and count the images that it leaves out."""

@@ -1,7 +1,8 @@
 """Who makes which chunks of images with random access: a process's place -> the first image of each chunk.
 
 Each process has its share from the start. One that is through with it makes what slower ones have not come
-to, so that nobody waits for the slowest machine. They need not talk to each other: a chunk's file says that
+to, so that nobody waits for the slowest machine, and whoever is at a chunk that another has finished gives it
+up. They need not talk to each other: a chunk's file says that
 it is made, and two that make the same one write the same.
 """
 
@@ -38,7 +39,7 @@ def left_over(
 def until_made(
     start: int, is_finished: Callable[[int], bool], advance: Callable[[int], None]
 ) -> Callable[[int], None]:
-    """Return `advance`, which is told the images of each batch, for a chunk of another process.
+    """Return `advance`, which is told the images of each batch, for a chunk that another may make as well.
 
     What it returns raises `MadeElsewhereError` when the other one has finished the chunk.
     """

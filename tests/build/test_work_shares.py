@@ -91,6 +91,25 @@ def test_what_its_owner_finishes_meanwhile_is_given_up(make: Make, tmp_path: Pat
     assert len(_files(tmp_path)) == 5
 
 
+def test_what_a_helper_finishes_meanwhile_is_given_up_by_its_owner(make: Make, tmp_path: Path) -> None:
+    helper, owner = make(), make()
+    batches: list[int] = []
+
+    def advance(number: int) -> None:
+        batches.append(number)
+        if number == 1 == batches.count(1):  # in the middle of its first chunk of two batches
+            list(helper.chunks(1, 2))
+            helper.make_left_over(1, 2)
+
+    found = list(owner.chunks(0, 2, advance))
+    assert batches.count(1) == 1, "it went on with what was made"
+    assert (len(_files(tmp_path)), len(found)) == (5, 3)
+    (tmp_path / "chunk-000000000.safetensors").write_bytes(b"damaged")
+    again = list(make().chunks(0, 2, batches.append))
+    assert batches.count(1) == 3  # made to its end, though it has a file
+    assert [chunk.identity for chunk in again] == [chunk.identity for chunk in found]
+
+
 def test_images_that_cannot_be_read_count_whoever_finds_them(make: Make) -> None:
     def read(number: int) -> Any:
         raise OSError("damaged")
