@@ -68,8 +68,9 @@ def measure_cost(
 ) -> MeasuredCost:
     """Run batches of one image, two, four, ..., as long as it takes few seconds, and say what they cost.
 
-    Memory of batches that would take too long is taken to grow with their images, as it does between the
-    first batch and the largest that ran.
+    Those of one and of two are run in any case, the first time without a clock: what is compiled is compiled
+    then, once for one image and once for more. Memory of batches that would take too long is taken to grow
+    with their images, as it does between the first batch and the largest that ran.
 
     Args:
         work: Works on a batch of so many images, and waits until the device has done it.
@@ -92,16 +93,23 @@ def measure_cost(
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
     run(1)  # compiles, and opens what is opened once
     first = last = run(1)
     largest = batch_size
-    while last.size < batch_size and time.perf_counter() - start + 2 * last.seconds < patience:
+    if batch_size > 1:
+        try:
+            run(2)  # compiles for more than one
+            last = run(2)
+        except torch.OutOfMemoryError:
+            largest = 1
+            torch.cuda.empty_cache()  # does nothing without CUDA
+    start = time.perf_counter()
+    while last.size < largest and time.perf_counter() - start + 2 * last.seconds < patience:
         try:
             last = run(min(2 * last.size, batch_size))
         except torch.OutOfMemoryError:
             largest = last.size
-            torch.cuda.empty_cache()  # does nothing without CUDA
+            torch.cuda.empty_cache()
             break
     seconds = last.seconds
     for _ in range(REPEATS):

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 def test_batches_grow_to_that_of_the_work() -> None:
     sizes: list[int] = []
     found = measure_cost(sizes.append, 11, CPU)
-    assert sizes == [1, 1, 2, 4, 8, 11, 11, 11]
+    assert sizes == [1, 1, 2, 2, 4, 8, 11, 11, 11]
     assert (found.batch_size, found.largest_batch, found.device) == (11, 11, "cpu")
     assert found.process_bytes is None or found.process_bytes > 1e7
     assert found.gpu_bytes is None and found.gpu_total_bytes is None
@@ -28,8 +28,27 @@ def test_batches_grow_to_that_of_the_work() -> None:
 def test_slow_work_is_measured_on_few_images() -> None:
     sizes: list[int] = []
     found = measure_cost(sizes.append, 256, CPU, patience=0.0)
-    assert sizes == [1, 1]
-    assert (found.batch_size, found.largest_batch) == (1, 256)
+    assert sizes == [1, 1, 2, 2]
+    assert (found.batch_size, found.largest_batch) == (2, 256)
+
+
+def test_compiling_is_not_what_images_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute for one image, and another for more of them; the memory of a batch is known all the same."""
+    now, sizes = {"seconds": 0.0}, list[int]()
+
+    def work(size: int) -> None:
+        is_known = any(min(size, 2) == min(seen, 2) for seen in sizes)
+        now["seconds"] += 0.01 * size + (0 if is_known else 60)
+        sizes.append(size)
+
+    monkeypatch.setattr(measured_cost, "time", SimpleNamespace(perf_counter=lambda: now["seconds"]))
+    monkeypatch.setattr(measured_cost, "_memory", lambda: 1000 + 50 * (sizes[-1] if sizes else 0))
+    monkeypatch.setattr(measured_cost, "_peak", lambda: 0)
+    for patience in (30.0, 0.0):
+        sizes.clear()
+        found = measure_cost(work, 256, CPU, patience)
+        assert found.seconds_per_image == pytest.approx(0.01)
+        assert (found.batch_size, found.process_bytes) == (256 if patience else 2, 1000 + 50 * 256)
 
 
 def test_memory_of_batches_shows_where_more_was_needed_before(monkeypatch: pytest.MonkeyPatch) -> None:
