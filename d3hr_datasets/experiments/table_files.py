@@ -29,6 +29,9 @@ SCORES: dict[str, tuple[Callable[..., float], tuple[str, ...]]] = {
 }
 
 
+FIXED = {"curated", "herding", "k center", "whole"}  # sources whose images no seed changes
+
+
 def pick(rows: list[dict[str, Any]], where: dict[str, Any]) -> float:
     """Return the mean accuracy, as a fraction, of the only row with these settings, or this `name`."""
     known = [{**row["settings"], "name": row["name"]} for row in rows]
@@ -65,11 +68,19 @@ def markdown(table: Table, rows: list[dict[str, Any]], scores: list[dict[str, An
     if scores:
         values = [[f"{s['name']} ({s['kind'].upper()})", f"{s['value']:.3f}"] for s in scores]
         parts.append(markdown_table(["score", "value"], values))
-    seeds = f"mean and std of {table.seeds} seeds, of images and training alike"
-    tested = f"Accuracy after the last epoch on the {rows[0]['tested_on']}"
-    parts.append(f"{tested}; {'one seed' if table.seeds == 1 else seeds}.")
+    parts.append(_about(rows, table.seeds))
     parts += ["\n".join(f"- {markdown_text(note)}" for note in table.notes)] if table.notes else []
     return "\n\n".join(parts) + "\n"
+
+
+def _about(rows: list[dict[str, Any]], seeds: int) -> str:
+    """Return what the figures are: after which epoch, of how many seeds, and what a seed changes."""
+    tested = f"Accuracy after the last epoch on the {rows[0]['tested_on']}"
+    if seeds == 1:
+        return f"{tested}; one seed."
+    fixed = {row["settings"]["source"].replace("_", " ") for row in rows} & FIXED
+    but = f", but for {' and '.join(sorted(fixed))}, whose images are the same in every seed" if fixed else ""
+    return f"{tested}; mean and std of {seeds} seeds, of images and training alike{but}."
 
 
 def _teacher_cost(row: dict[str, Any]) -> str:
@@ -89,13 +100,13 @@ def plot(table: Table, rows: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.subplots()
     if table.plot:
-        x, series = table.plot["x"], table.plot["series"]
+        x = table.plot["x"]
         lines: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
-            lines.setdefault(str(row["settings"][series]), []).append(row)
+            lines.setdefault(_line_of(row["settings"], table.plot["series"]), []).append(row)
         for name, points in lines.items():
             means = [row["top1"]["mean"] for row in points]
-            if len(points) == 1:
+            if not points[0]["settings"][x]:  # of no number of images: the whole set
                 axes.axhline(means[0], label=name, linestyle="--", color="grey")
                 continue
             stds = [row["top1"]["std"] or 0 for row in points]
@@ -115,6 +126,12 @@ def plot(table: Table, rows: list[dict[str, Any]], path: Path) -> None:
         axes.set_xlim(left=max(0, min(means) - 10))
     figure.suptitle(textwrap.fill(table.title, 70), fontsize="medium")
     figure.savefig(path, dpi=120, format="png")
+
+
+def _line_of(settings: dict[str, Any], series: str) -> str:
+    """Return the line that a row is a point of: fresh groups are not those that stay."""
+    fresh = ", fresh groups" if settings.get("resample_every") else ""
+    return f"{settings[series]}".replace("_", " ") + fresh
 
 
 def table_file(output: str | Path, ending: str) -> Path:

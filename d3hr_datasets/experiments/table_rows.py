@@ -54,9 +54,17 @@ class Row:
     settings: dict[str, Any]
     config: str
 
+    @property
+    def has_images_by_seed(self) -> bool:
+        """Whether each student has a folder of images of its own."""
+        return "{seed}" in str(self.settings.get("source", ""))
+
     def student(self, seed: int) -> StudentSettings:
-        """Return the settings of one of its students."""
-        overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.settings.items()]
+        """Return the settings of one of its students; `{seed}` in its source is filled in."""
+        own = {**self.settings}
+        if self.has_images_by_seed:
+            own["source"] = own["source"].replace("{seed}", str(seed))
+        overrides = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in own.items()]
         return load_settings(StudentSettings, PROTOCOLS / self.config, [*overrides, f"seed={seed}"])
 
 

@@ -78,12 +78,17 @@ def headline() -> str:
 
 
 def _only(rows: list[dict[str, Any]], sources: tuple[str, ...], ipc: int) -> dict[str, Any]:
-    """Return the accuracy of the only row with so many images per class of the first source that has one."""
+    """Return the accuracy of the only row with so many images per class of the first source that has one.
+
+    Rows of fresh groups are left out: they have more images.
+    """
+    plain = [row for row in rows if not row["settings"].get("resample_every")]
     for source in sources:
-        found = [row for row in rows if (row["settings"]["source"], row["settings"]["ipc"]) == (source, ipc)]
+        found = [row for row in plain if (row["settings"]["source"], row["settings"]["ipc"]) == (source, ipc)]
+        if len(found) > 1:
+            raise RecipeError(f"several rows of {source} have {ipc} images per class")
         if found:
-            (row,) = found
-            accuracy: dict[str, Any] = row["top1"]
+            accuracy: dict[str, Any] = found[0]["top1"]
             return accuracy
     raise RecipeError(f"no row of {sources} has {ipc} images per class")
 
@@ -146,6 +151,8 @@ def ranks() -> str:
 def copies() -> str:
     """Return whether sets of the embedded artifact have near copies of training images."""
     document = read_results(result_tables.RESULTS / "copies.json")
+    of = document["settings"]["fingerprint"]
+    earlier = [f"Of an earlier artifact, {of}."] if of != result_tables.shipped_fingerprint() else []
     seeds, rows, verdicts, columns = document["settings"]["seeds"], [], [], []
     for name, values in document["results"].items():
         found = CopyFindings.from_dict(values)
@@ -166,7 +173,7 @@ def copies() -> str:
     what = (
         "p: chance of at least so many. Too many: more than chance explains, all tests of a row considered."
     )
-    return "\n\n".join([table(header, rows), what, "\n".join(verdicts)])
+    return "\n\n".join([*earlier, table(header, rows), what, "\n".join(verdicts)])
 
 
 def _share(found: Comparison) -> str:

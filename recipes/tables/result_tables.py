@@ -213,7 +213,12 @@ def _others(rows: list[dict[str, Any]]) -> set[str]:
         for row in rows
         if "artifact" in row["inputs"] and not row["settings"]["artifact"].startswith("runs/")
     }
-    return found - {Artifact.load(embedded_artifact("fashion-mnist")).fingerprint}
+    return found - {shipped_fingerprint()}
+
+
+def shipped_fingerprint() -> str:
+    """Return the fingerprint of the embedded artifact as it is."""
+    return Artifact.load(embedded_artifact("fashion-mnist")).fingerprint
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
@@ -234,7 +239,8 @@ def table_texts() -> dict[str, str]:
         if "rows" in document:
             settings = load_table(CONFIGS / f"{path.stem}.yaml", [])
             notes = [*settings.notes, *_notes(document["rows"])]
-            own = dataclasses.replace(settings, title=document["title"], notes=notes)
+            seeds = len(document["rows"][0]["settings"]["seed"])  # as many as there were, whatever is asked
+            own = dataclasses.replace(settings, title=document["title"], notes=notes, seeds=seeds)
             texts[path.stem] = markdown(own, document["rows"], document["scores"])
     return texts
 

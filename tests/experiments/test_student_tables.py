@@ -6,9 +6,6 @@ import dataclasses
 import json
 import math
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +65,7 @@ def table_file(real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def test_tables_name_rows_that_can_be_trained(path: Path) -> None:
     table = load_table(path, [])
     rows = [row.student(0) for row in expand(table)]
-    assert rows and all(row.source in SOURCES for row in rows)
+    assert rows and all(row.source in SOURCES or row.source.startswith("images:runs/") for row in rows)
     models = {json.dumps([row.student, row.channels, row.image_size, row.student_args]) for row in rows}
     for name, channels, image_size, arguments in map(json.loads, models):
         create_student(name, 10, channels, image_size, arguments)  # refuses what the model does not take
@@ -200,49 +197,19 @@ def test_a_row_is_of_the_same_images_throughout(table_file: Path) -> None:
         summarize(row, 2, results)
 
 
-@pytest.mark.parametrize("how", ["error", "killed"])
-def test_a_student_that_fails_ends_the_others(how: str, table_file: Path, tmp_path: Path) -> None:
-    """In processes of their own: the first fails at once, the second would go on for minutes."""
-    script = tmp_path / "fail.py"
-    script.write_text(FAILING.format(how=how))
-    started = time.monotonic()
-    run = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False
-    )
-    expected = "ValueError: no such student" if how == "error" else "StudentError: the process of a student"
-    assert run.returncode == 1 and expected in run.stderr, run.stderr
-    assert time.monotonic() - started < 200
-
-
-FAILING = """
-import os, time
-from d3hr_datasets.experiments import train_table
-
-class Settings:
-    epochs = 1
-    def __init__(self, seed):
-        self.seed = seed
-
-class Row:
-    name = "a"
-    def student(self, seed):
-        return Settings(seed)
-
-def fail(settings):
-    for _ in range(5000):
-        train_table._epochs.put(1.0)  # more than a pipe holds
-    if settings.seed:
-        time.sleep(600)
-    time.sleep(5)
-    if "{how}" == "killed":
-        os.kill(os.getpid(), 9)
-    raise ValueError("no such student")
-
-train_table.check_inputs = lambda settings: None
-train_table._train = fail
-if __name__ == "__main__":
-    train_table.train_all([Row()], 2, 2, progress=False)
-"""
+def test_a_row_may_have_a_folder_of_images_for_each_seed() -> None:
+    settings = {"source": "images:runs/groups/mine-seed{seed}", "ipc": 10}
+    row = Row("mine", settings, "dc/fashion-mnist-ipc10.yaml")
+    assert [row.student(seed).source[-5:] for seed in (0, 7)] == ["seed0", "seed7"]
+    results: Any = {
+        ("mine", seed): {
+            **dict.fromkeys(("top1", "top5", "seconds"), 1.0),
+            "inputs": {"images": str(seed)},
+            "settings": dataclasses.asdict(row.student(seed)),
+        }
+        for seed in (0, 1)
+    }
+    assert summarize(row, 2, results)["settings"]["source"].endswith("seed0")
 
 
 def test_tables_are_checked(table_file: Path, tmp_path: Path) -> None:
