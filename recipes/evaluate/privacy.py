@@ -2,21 +2,25 @@
 
     python -m recipes.evaluate.privacy --do images
     python -m recipes.train.vae recipes/configs/vae_fashion_mnist.yaml PUBLIC --set output=runs/privacy-vae
-    python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml PUBLIC VAE
-        --set output=runs/privacy-dit
+    python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml PUBLIC VAE FAST
+        --set output=runs/privacy-dit --set epochs=24
     python -m recipes.evaluate.privacy
 
-PUBLIC is `--set source=runs/privacy/public`, and VAE is `--set vae=runs/privacy-vae/vae`.
+PUBLIC is `--set source=runs/privacy/public`, and VAE is `--set vae=runs/privacy-vae/vae`. FAST is
+`--set schedule=warmup_stable_decay --set decay_share=0.25 --set torch_compile=true
+--set mixed_precision=bf16`, of which the last two are for processors with bf16 units.
 
 Fashion-MNIST is cut in two: 3,000 images of each class are public, and the model must be trained on them
-alone; the others are private. Artifacts are built of 300 and of 3,000 private images of each class, for
-several budgets and for none, and train students by DC's recipe. The attack, `membership_advantage`, is
-on inverted latents of the same images, which are made once; each of its builds has a random half of them. So
-it is of half as many images as the artifact, by the noise of the same mechanism. Without noise, an attacker
-who knows all other images has the last one by subtraction: 1 by construction, and marked so.
+alone; the others are private. Timestep, guidance and the normalisation of students are chosen on public
+images (`recipes.evaluate.privacy_choice`). Artifacts are built of 300 and of 3,000 private images of each
+class, for several budgets and for none, and train students by DC's recipe. The attack,
+`membership_advantage`, is on inverted latents of the same images, which are made once; each of its builds has
+a random half of them. So it is of half as many images as the artifact, by the noise of the same mechanism.
+Without noise it sees exact sums, which are more than the artifact gives away, whose statistics are rounded;
+and an attacker who knows all other images has the last one by subtraction: 1 by construction, and marked so.
 
-Network, timestep, steps and guidance were chosen on all images of Fashion-MNIST, the private ones among them.
-No budget covers such a choice, so the accuracies may be better than with settings chosen on others.
+The networks, and how VAE and diffusion model are trained, were settled on all images of Fashion-MNIST, the
+private ones among them. No budget covers such a choice.
 
 Smaller: `--numbers 30 --ipc 10 --seeds 1 --epochs 10 --attacked 1`. Writes `hub/results/privacy.json`.
 """
@@ -24,7 +28,7 @@ Smaller: `--numbers 30 --ipc 10 --seeds 1 --epochs 10 --attacked 1`. Writes `hub
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,6 @@ from tqdm import tqdm
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.d3hr_json import METADATA
-from d3hr_datasets.artifact.model import load_model
 from d3hr_datasets.artifact.privacy import Privacy
 from d3hr_datasets.build import BuildPlan, BuildSettings, ClassOptions, plan_build
 from d3hr_datasets.build.private_build import with_privacy
@@ -45,19 +48,24 @@ from d3hr_datasets.image_sets.real_images import fashion_mnist
 from d3hr_datasets.io.markdown import format_score
 from d3hr_datasets.privacy import PrivacySettings, membership_advantage
 from d3hr_datasets.privacy.attack import Others
+from d3hr_datasets.runs.settings_files import read_yaml
 from recipes.common.errors import RecipeError
+from recipes.common.made_artifacts import check_made
 from recipes.common.prerequisites import need
 from recipes.common.program import program
-from recipes.common.results import write_results
+from recipes.common.results import read_results, write_results
+from recipes.common.small_artifacts import FEW_STEPS
 from recipes.common.tensor_cache import cached_tensors
+from recipes.evaluate.privacy_choice import choose
 
 PUBLIC = 3000  # images of each class; the others are private
 PROTOCOL = "dc/fashion-mnist-ipc{ipc}.yaml"
 BATCH = 100
-CHOSEN_ON_ALL = ["network", "timestep", "num_inference_steps", "decode_guidance_scale"]
+CHOICE = "choice.json"
+CHOSEN_ON_ALL = ["networks", "how VAE and diffusion model are trained", "steps of inversion and decoding"]
 OTHERS: tuple[Others, ...] = ("unknown", "known")
 COMMAND = "python -m recipes.evaluate.privacy"
-STEPS = ("images", "attack", "students")
+STEPS = ("images", "choice", "attack", "students")
 
 
 def save_images(work: Path, numbers: list[int]) -> None:
@@ -77,18 +85,23 @@ def save_images(work: Path, numbers: list[int]) -> None:
                     images[index][0].save(place / f"{index:05d}.png")
 
 
-def plan(images: Path, model: Path, output: Path, privacy: PrivacySettings | None) -> BuildPlan:
-    """Plan an artifact without modes; with privacy or without, all else is the same."""
+def plan(
+    images: Path, model: Path, output: Path, work: Path, privacy: PrivacySettings | None, choice: Any
+) -> BuildPlan:
+    """Plan an artifact without modes; with privacy or without, all else is the same.
+
+    Artifacts of the same images and another noise share the chunks in `work`.
+    """
     settings = BuildSettings(
-        timesteps=(400,),
-        num_inference_steps=25,
+        timesteps=(choice["timestep"],),
         num_modes=1,
-        decode_guidance_scale=3.0,
+        decode_guidance_scale=choice["guidance_scale"],
         image_size=28,
         name="fashion-mnist",
+        **FEW_STEPS,
     )
     options = ClassOptions(class_list="fashion-mnist")
-    return plan_build(images, model, output, settings, class_options=options, privacy=privacy)
+    return plan_build(images, model, output, settings, work=work, class_options=options, privacy=privacy)
 
 
 def inverted(planned: BuildPlan, path: Path) -> dict[str, torch.Tensor]:
@@ -130,9 +143,10 @@ def attack(latents: dict[str, torch.Tensor], privacy: Privacy | None, builds: in
     return found
 
 
-def students(artifact: Path, name: str, arguments: argparse.Namespace) -> list[Row]:
+def students(artifact: Path, name: str, choice: Any, arguments: argparse.Namespace) -> list[Row]:
     """Return the rows of an artifact's students."""
     settings: dict[str, Any] = {"output": str(arguments.work / "students"), "artifact": str(artifact)}
+    settings |= {"torch_compile": True, "mean": choice["mean"], "std": choice["std"]}
     if arguments.epochs is not None:
         settings["epochs"] = arguments.epochs
     return [
@@ -156,37 +170,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, help="of students; by default those of the protocol")
     parser.add_argument("--builds", type=int, default=64, help="of the attack: to fit, and as many to try")
     parser.add_argument("--attacked", type=int, default=3, help="classes")
+    parser.add_argument(
+        "--choice-images",
+        type=int,
+        nargs=2,
+        default=[1000, 500],
+        metavar=("STATISTICS", "TEST"),
+        help="public images of each class that choices are made with",
+    )
+    parser.add_argument("--choice-epochs", type=int, default=100, help="of students, for choices")
     parser.add_argument("--jobs", type=int, help="students at a time; all cores, on a GPU 1")
     parser.add_argument("--work", type=Path, default=Path("runs/privacy"))
     parser.add_argument("--output", default="hub/results/privacy.json")
     return parser
-
-
-def check_made(folder: Path, plain: BuildPlan, privacy: Privacy | None) -> None:
-    """Check that an artifact of an earlier run is the one that this run would build.
-
-    Args:
-        folder: The artifact.
-        plain: The plan of the same images without privacy.
-        privacy: What is to be promised.
-
-    Raises:
-        RecipeError: It is of another promise, model or inversion.
-    """
-    made = Artifact.load(folder)
-    noted, others = made.info.privacy, []
-    if noted is not None and privacy is not None:
-        noted = dataclasses.replace(noted, batch_size=None, accountant=privacy.accountant)
-    if noted != privacy:
-        others.append("privacy")
-    if made.info.inversion != plain.info.inversion:
-        others.append("inversion")
-    if load_model(made, device="cpu").inversion_fingerprint != plain.diffusion.inversion_fingerprint:
-        others.append("model")
-    if others:
-        raise RecipeError(
-            f"{folder} is an artifact of another {' and '.join(others)}; give another --work, or move it away"
-        )
 
 
 def measure(number: int, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[Row]]:
@@ -195,7 +191,9 @@ def measure(number: int, arguments: argparse.Namespace) -> tuple[dict[str, Any],
     name_of = {None: f"{number} images, epsilon none"}
     name_of |= {epsilon: f"{number} images, epsilon {epsilon:g}" for epsilon in arguments.epsilons}
     place = {epsilon: arguments.work / f"artifact-{number}-{epsilon}" for epsilon in name_of}
-    plain = plan(images, arguments.model, place[None], None)
+    choice = json.loads((arguments.work / CHOICE).read_text(encoding="utf-8"))
+    chunks = arguments.work / f"chunks-{number}"
+    plain = plan(images, arguments.model, place[None], chunks, None, choice)
     latents = inverted(plain, arguments.work / f"latents-{number}") if "attack" in arguments.do else {}
     found: dict[str, Any] = {}
     rows: list[Row] = []
@@ -209,11 +207,47 @@ def measure(number: int, arguments: argparse.Namespace) -> tuple[dict[str, Any],
             if (place[epsilon] / METADATA).exists():  # once: another build would spend the budget again
                 check_made(place[epsilon], plain, privacy)
             else:
-                plan(images, arguments.model, place[epsilon], settings).run()
+                plan(images, arguments.model, place[epsilon], chunks, settings, choice).run()
             written = Artifact.load(place[epsilon]).info.privacy
             found[name]["privacy"] = None if written is None else written.to_dict()
-            rows += students(place[epsilon], name, arguments)
+            rows += students(place[epsilon], name, choice, arguments)
     return found, rows
+
+
+def public_model(model: Path, public: Path) -> dict[str, Any]:
+    """Return how a diffusion model and its VAE were trained, if on public images alone.
+
+    Raises:
+        RecipeError: One was trained on others, or does not say on which.
+    """
+    found: dict[str, Any] = {}
+    run = model.parent
+    for name in ("diffusion model", "VAE"):
+        said = need(run / "settings.yaml", f"{COMMAND} --do images`, then the trainings of `{COMMAND} --help")
+        settings = read_yaml(said)
+        if Path(settings["source"]).resolve() != public.resolve():
+            raise RecipeError(
+                f"the {name} in {run} was trained on {settings['source']}, and the private images may be in "
+                f"it; train it on {public}, as `{COMMAND} --help` says"
+            )
+        found[name] = {key: settings[key] for key in ("source", "epochs", "learning_rate", "batch_size")}
+        run = Path(settings.get("vae", "")).parent
+    return found
+
+
+def joined(path: Path, settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """Return results with the parts of an earlier run of other steps.
+
+    Raises:
+        RecipeError: That run had other settings.
+    """
+    if not path.exists():
+        return results
+    earlier = read_results(path)
+    if json.loads(json.dumps(settings)) != earlier["settings"]:
+        raise RecipeError(f"{path} is of other settings; give another --output, or move it away")
+    found = earlier["results"]
+    return {name: {**found.get(name, {}), **parts} for name, parts in {**found, **results}.items()}
 
 
 @program
@@ -225,19 +259,30 @@ def main() -> None:
         save_images(arguments.work, arguments.numbers)
     if arguments.do == ["images"]:
         return
+    trained_on = public_model(arguments.model, arguments.work / "public")
+    jobs = arguments.jobs or students_at_a_time()
+    if "choice" in arguments.do and not (arguments.work / CHOICE).exists():
+        numbers = tuple(arguments.choice_images)
+        choose(arguments.work, arguments.model, numbers, arguments.choice_epochs, arguments.seeds, jobs)
+    need(arguments.work / CHOICE, f"{COMMAND} --do choice")
+    if not {"attack", "students"} & set(arguments.do):
+        return
     results: dict[str, Any] = {}
     rows: list[Row] = []
     for number in arguments.numbers:
         found, more = measure(number, arguments)
         results |= found
         rows += more
-    trained = train_all(rows, arguments.seeds, arguments.jobs or students_at_a_time()) if rows else {}
+    trained = train_all(rows, arguments.seeds, jobs) if rows else {}
     for row in rows:
         name, _, ipc = row.name.rpartition(", ")
         results[name].setdefault("students", {})[ipc] = summarize(row, arguments.seeds, trained)
-    keys = ("delta", "numbers", "ipc", "seeds", "epochs", "builds", "attacked")
+    keys = ("delta", "epsilons", "numbers", "ipc", "seeds", "epochs", "builds", "attacked")
     settings = {key: getattr(arguments, key) for key in keys}
-    write_results(arguments.output, settings | {"chosen_on_all_images": CHOSEN_ON_ALL}, results)
+    settings |= {"chosen_on_all_images": CHOSEN_ON_ALL, "trained_on": trained_on}
+    settings["choice"] = json.loads((arguments.work / CHOICE).read_text(encoding="utf-8"))
+    results = joined(Path(arguments.output), settings, results)
+    write_results(arguments.output, settings, results)
     for name, found in results.items():
         said = [f"{ipc}: {format_score(one['top1'])}" for ipc, one in found.get("students", {}).items()]
         for others, one in found.get("attack", {}).items():

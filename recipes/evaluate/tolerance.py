@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--model", default="hub/d3hr-fashion-mnist/model")
     parser.add_argument("--class-list", default="fashion-mnist")
     parser.add_argument("--timesteps", type=int, nargs="+", default=[400])
-    parser.add_argument("--steps", type=int, default=25, help="steps of the DDIM grid")
+    parser.add_argument("--steps", type=int, help="of a DDIM grid; by default as `d3hr build` inverts")
     parser.add_argument("--modes", type=int, default=1, help="modes per class; 1 stores none")
     parser.add_argument("--image-size", type=int, default=28)
     parser.add_argument("--seed", type=int, default=0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from d3hr_datasets.io.markdown import format_score
 from d3hr_datasets.io.markdown import markdown_table as table
 from d3hr_datasets.runs.settings_files import read_yaml
+from recipes.common.results import read_results
+from recipes.tables import result_tables
 from recipes.tables.result_tables import read
 from recipes.tables.training_costs import CONFIGS, COST, HOURS
 
@@ -86,7 +88,8 @@ def scale_efficiency() -> str:
     rows = []
     for name, values in read("scale").items():
         for way, row in values["workers"].items():
-            cells = [f"{100 * outcome['efficiency']:.0f} %" for outcome in row.values()]
+            found = [outcome.get("efficiency") for outcome in row.values()]
+            cells = ["does not end" if share is None else f"{100 * share:.0f} %" for share in found]
             rows.append([name, way, *cells])
     return table(["images", "build", *(f"{number} workers" for number in row)], rows)
 
@@ -120,7 +123,29 @@ def continual() -> str:
         "over the steps",
         "forgetting",
     ]
-    return table(header, rows)
+    model = read_results(result_tables.RESULTS / "continual.json")["settings"]["model_bytes"]
+    return f"{table(header, rows)}\n\nThe diffusion model takes {model / 1e6:.1f} MB, once."
+
+
+def privacy() -> str:
+    """Return what private artifacts are worth, and what an attack finds out of them beside what it could."""
+    document = read_results(result_tables.RESULTS / "privacy.json")
+    sizes, rows = [f"ipc {ipc}" for ipc in document["settings"]["ipc"]], []
+    for name, found in document["results"].items():
+        images, _, epsilon = name.partition(" images, epsilon ")
+        cells = [format_score(found["students"][size]["top1"]) for size in sizes]
+        for one in found["attack"].values():
+            mean = sum(one["advantage"]) / len(one["advantage"])
+            known = "1, by construction"
+            cells.append(known if one["by_construction"] else f"{mean:.2f} ± {one['error']:.2f}")
+        bound = next(iter(found["attack"].values()))["bound"]
+        rows.append([images, epsilon, *cells, f"{bound:.2f}"])
+    top1 = [f"top-1, {size.replace('ipc', 'IPC')}" for size in sizes]
+    attacks = ["advantage, others unknown", "others known", "no attack exceeds"]
+    text = table(["private images of a class", "epsilon", *top1, *attacks], rows)
+    choice = document["settings"]["choice"]
+    said = f"Chosen on public images: timestep {choice['timestep']}, guidance {choice['guidance_scale']:g}."
+    return f"{text}\n\n{said}"
 
 
 def federated() -> str:

@@ -55,6 +55,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "few images": model_tables.few_images,
     "bytes": partial(result_tables.join, model_tables.accuracy_by_bytes),
     "continual": partial(result_tables.join, model_tables.continual),
+    "privacy": partial(result_tables.join, model_tables.privacy),
     "federated": partial(result_tables.join, model_tables.federated),
     "scale plans": partial(result_tables.join, model_tables.scale_plans),
     "scale efficiency": partial(result_tables.join, model_tables.scale_efficiency),
