@@ -107,7 +107,7 @@ def main() -> None:
     artifacts |= {f"party {party}": part for party, part in enumerate(parts)}
     students = {"width": WIDTH, "first_padding": 3}
     shared = {"output": str(work / "students"), "ipc": arguments.ipc, "epochs": arguments.epochs}
-    shared |= {"student_args": students, "torch_compile": True}
+    shared |= {"student_args": students}
     rows = [Row(name, {**shared, "artifact": str(path)}, PROTOCOL) for name, path in artifacts.items()]
     trained = train_all(rows, arguments.seeds, arguments.jobs or students_at_a_time())
     tops = {row.name: summarize(row, arguments.seeds, trained)["top1"] for row in rows}

@@ -18,7 +18,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets.artifact.d3hr_json import METADATA
-from d3hr_datasets.build import BuildSettings, plan_build
+from d3hr_datasets.build import BuildSettings, ClassOptions, plan_build
+from d3hr_datasets.classes.folders import without_number
 from d3hr_datasets.experiments.table_rows import Row
 from d3hr_datasets.experiments.train_table import summarize, train_all
 from d3hr_datasets.io.atomic import replace_text
@@ -46,8 +47,11 @@ def choose(work: Path, model: Path, numbers: tuple[int, int], epochs: int, seeds
     settings = BuildSettings(
         timesteps=TIMESTEPS, num_modes=1, image_size=28, name="fashion-mnist", **FEW_STEPS
     )
-    artifact = root / "artifact"
-    planned = plan_build(root / "train", model, artifact, settings)
+    artifact, names = root / "artifact", root / "classes.json"
+    folders = sorted(path.name for path in (root / "train").iterdir())
+    replace_text(names, json.dumps([without_number(name) for name in folders]))  # as students are tested on
+    options = ClassOptions(class_list=str(names))
+    planned = plan_build(root / "train", model, artifact, settings, class_options=options)
     if (artifact / METADATA).exists():
         check_made(artifact, planned)
     else:

@@ -17,6 +17,10 @@ from tests.support.combining import build
 from tests.support.hub_server import HubServer
 
 
+# of httpx, which the client of the Hub uses
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
 @pytest.mark.parametrize("name", ["members.bin", "notes/README.key", "model/vae/config.json"])
 @pytest.mark.parametrize("is_key", [True, False])
 def test_which_images_are_behind_an_artifact_never_goes_up(

@@ -96,4 +96,4 @@ def test_the_recipe_compares_memories_of_the_same_images(
     monkeypatch.setattr(model_tables, "read", lambda name: {"continual": results}[name])
     monkeypatch.setattr(model_tables, "read_results", lambda path: json.loads(output.read_text()))
     assert model_tables.continual().count("\n") == len(results) + 3
-    assert "The diffusion model takes 9." in model_tables.continual()
+    assert "The diffusion model takes 10.7 MB, once." in model_tables.continual()

@@ -93,8 +93,9 @@ def test_choices_are_made_of_public_images(tmp_path: Path, monkeypatch: pytest.M
             Image.new("L", (4, 4), grey).save(tmp_path / "public" / name / f"{index}.png")
     planned, run = [], []
 
-    def plan(images: Path, model: Path, output: Path, settings: Any) -> Any:
+    def plan(images: Path, model: Path, output: Path, settings: Any, class_options: Any) -> Any:
         planned.append((images, settings.timesteps))
+        assert json.loads(Path(class_options.class_list).read_text()) == ["a", "b"]
         return SimpleNamespace(run=lambda: run.append(output))
 
     def summary(row: Any, seeds: int, _: object) -> dict[str, Any]:
