@@ -16,7 +16,6 @@ from tests.cli.test_cli import d3hr
 from tests.support.combining import build
 from tests.support.hub_server import HubServer
 
-
 # of httpx, which the client of the Hub uses
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
