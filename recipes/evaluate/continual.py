@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import to_pil_image
 
-from d3hr_datasets import Artifact, D3HRDataset
+from d3hr_datasets import D3HRDataset
 from d3hr_datasets.artifact.d3hr_json import STATISTICS
 from d3hr_datasets.experiments.protocol_files import choose_protocol
 from d3hr_datasets.image_sets.real_images import HELD_OUT, fashion_mnist, load_images, split_indices
@@ -174,26 +174,31 @@ def class_accuracies(
     return torch.stack([(found[labels == label] == label).double().mean() for label in range(seen)])
 
 
-def memories(images: Dataset[Any], numbers: list[list[int]], views: int, work: Path) -> dict[str, Memory]:
+def memories(
+    images: Dataset[Any], numbers: list[list[int]], views: int, num_modes: int, work: Path
+) -> dict[str, Memory]:
     """Return the ways to remember, stored images of the bytes of each artifact beside it.
 
     Args:
         images: Fashion-MNIST.
         numbers: By class label, those that arrive.
         views: Images of each class that statistics make.
+        num_modes: Of a class, of the second artifact.
         work: Folder of artifacts and generated images.
     """
     real = pixels_of(images, numbers)
     flat = sorted(number for members in numbers for number in members)
     name = f"{len(flat)}-images"
     of_one = build_of(images, flat, MODEL / "model", work / f"{name}-gaussians", num_modes=1)
-    of_modes = build_of(images, flat, MODEL / "model", work / f"{name}-modes")
+    of_modes = build_of(
+        images, flat, MODEL / "model", work / f"{name}-{num_modes}-modes", num_modes=num_modes
+    )
     gaussian, modes = (generated_images(artifact, views, work / "cache") for artifact in (of_one, of_modes))
     return {
         "nothing": Memory([members[:0] for members in real], 0),
         "one Gaussian": gaussian,
         "images of as many bytes as one Gaussian": stored_images(real, gaussian.stored_bytes),
-        f"{Artifact.load(of_modes).info.num_modes} modes": modes,
+        f"{num_modes} modes": modes,
         "images of as many bytes as modes": stored_images(real, modes.stored_bytes),
         "all images": stored_images(real),
     }
@@ -222,6 +227,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, default=300, help="of each class, and views an epoch")
+    parser.add_argument("--modes", type=int, default=10, help="of each class, of the second artifact")
     parser.add_argument("--epochs", type=int, default=15, help="of each step")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
@@ -238,13 +244,14 @@ def main() -> None:
     real = pixels_of(images, numbers)
     test = TensorImages(*load_images("fashion-mnist", "test", 28, 1))
     results: dict[str, Any] = {}
-    for name, memory in memories(images, numbers, arguments.images, arguments.work).items():
+    ways = memories(images, numbers, arguments.images, arguments.modes, arguments.work)
+    for name, memory in ways.items():
         runs = [run(memory, real, test, protocol, seed, arguments.images) for seed in range(arguments.seeds)]
         scores = {key: _scores([found[key] for found in runs]) for key in runs[0]}
         seen = sum(len(members) for members in memory.images) / NUM_CLASSES
         results[name] = {**scores, "bytes_of_a_class": memory.stored_bytes, "images_of_a_class": seen}
         print(name, results[name])
-    settings = {key: getattr(arguments, key) for key in ("images", "epochs", "seeds")}
+    settings = {key: getattr(arguments, key) for key in ("images", "modes", "epochs", "seeds")}
     model = sum(path.stat().st_size for path in (MODEL / "model").glob("*/*.safetensors"))
     settings |= {"width": WIDTH, "batch_size": BATCH_SIZE, "protocol": "dc", "model_bytes": model}
     write_results(arguments.output, settings, results)

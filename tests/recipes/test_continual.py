@@ -82,8 +82,9 @@ def test_the_recipe_compares_memories_of_the_same_images(
 
     monkeypatch.setattr(continual, "run", run)
     output = tmp_path / "continual.json"
-    arguments = ["--images", "4", "--seeds", "2", "--work", str(tmp_path / "work"), "--output", str(output)]
-    monkeypatch.setattr("sys.argv", ["continual", *arguments])
+    places = ["--work", str(tmp_path / "work"), "--output", str(output)]
+    numbers = ["--images", "4", "--modes", "2", "--seeds", "2"]
+    monkeypatch.setattr("sys.argv", ["continual", *numbers, *places])
     continual.main()
     results = json.loads(output.read_text(encoding="utf-8"))["results"]
     assert len(asked) == 2 * len(results)

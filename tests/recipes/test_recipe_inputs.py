@@ -27,6 +27,7 @@ LONGER = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist_lo
 # Arguments of a recipe, and the command that it names in a folder where there is nothing.
 NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "build.fashion_mnist": [([], LONGER)],
+    "build.group_variants": [([], BUILD)],
     "evaluate.continual": [([], BUILD)],
     "evaluate.copies": [([], BUILD)],
     "evaluate.diffusion": [([], BUILD)],
