@@ -146,7 +146,8 @@ def attack(latents: dict[str, torch.Tensor], privacy: Privacy | None, builds: in
 def students(artifact: Path, name: str, choice: Any, arguments: argparse.Namespace) -> list[Row]:
     """Return the rows of an artifact's students."""
     settings: dict[str, Any] = {"output": str(arguments.work / "students"), "artifact": str(artifact)}
-    settings |= {"torch_compile": True, "mean": choice["mean"], "std": choice["std"]}
+    settings |= {"torch_compile": True, "mixed_precision": arguments.precision}
+    settings |= {"mean": choice["mean"], "std": choice["std"]}
     if arguments.epochs is not None:
         settings["epochs"] = arguments.epochs
     return [
@@ -168,6 +169,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ipc", type=int, nargs="+", default=[10, 50])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="of students; by default those of the protocol")
+    parser.add_argument(
+        "--precision", choices=["no", "bf16", "fp16"], default="no", help="mixed, of students"
+    )
     parser.add_argument("--builds", type=int, default=64, help="of the attack: to fit, and as many to try")
     parser.add_argument("--attacked", type=int, default=3, help="classes")
     parser.add_argument(
@@ -277,7 +281,7 @@ def main() -> None:
     for row in rows:
         name, _, ipc = row.name.rpartition(", ")
         results[name].setdefault("students", {})[ipc] = summarize(row, arguments.seeds, trained)
-    keys = ("delta", "epsilons", "numbers", "ipc", "seeds", "epochs", "builds", "attacked")
+    keys = ("delta", "epsilons", "numbers", "ipc", "seeds", "epochs", "precision", "builds", "attacked")
     settings = {key: getattr(arguments, key) for key in keys}
     settings |= {"chosen_on_all_images": CHOSEN_ON_ALL, "trained_on": trained_on}
     settings["choice"] = json.loads((arguments.work / CHOICE).read_text(encoding="utf-8"))
