@@ -48,7 +48,6 @@ from d3hr_datasets.image_sets.real_images import fashion_mnist
 from d3hr_datasets.io.markdown import format_score
 from d3hr_datasets.privacy import PrivacySettings, membership_advantage
 from d3hr_datasets.privacy.attack import Others
-from d3hr_datasets.runs.settings_files import read_yaml
 from recipes.common.errors import RecipeError
 from recipes.common.made_artifacts import check_made
 from recipes.common.prerequisites import need
@@ -56,7 +55,7 @@ from recipes.common.program import program
 from recipes.common.results import read_results, write_results
 from recipes.common.small_artifacts import FEW_STEPS
 from recipes.common.tensor_cache import cached_tensors
-from recipes.evaluate.privacy_choice import choose
+from recipes.evaluate.privacy_choice import COMMAND, choose, public_model
 
 PUBLIC = 3000  # images of each class; the others are private
 PROTOCOL = "dc/fashion-mnist-ipc{ipc}.yaml"
@@ -64,7 +63,6 @@ BATCH = 100
 CHOICE = "choice.json"
 CHOSEN_ON_ALL = ["networks", "how VAE and diffusion model are trained", "steps of inversion and decoding"]
 OTHERS: tuple[Others, ...] = ("unknown", "known")
-COMMAND = "python -m recipes.evaluate.privacy"
 STEPS = ("images", "choice", "attack", "students")
 
 
@@ -104,12 +102,13 @@ def plan(
     return plan_build(images, model, output, settings, work=work, class_options=options, privacy=privacy)
 
 
-def inverted(planned: BuildPlan, path: Path) -> dict[str, torch.Tensor]:
-    """Return the inverted latents of each class by its label, made once for a model."""
+def inverted(planned: BuildPlan, path: Path, classes: int) -> dict[str, torch.Tensor]:
+    """Return the inverted latents of the first classes by their label, made once for a model."""
 
     def make() -> dict[str, torch.Tensor]:
         records = planned.images.records(0, 0)
         items = [read_record(record, planned.info) for record in tqdm(records, "reading images")]
+        items = [item for item in items if item[1] < classes]
         labels = torch.tensor([label for _, label in items])
         found = []
         for first in tqdm(range(0, len(items), BATCH), "inverting images"):
@@ -120,7 +119,7 @@ def inverted(planned: BuildPlan, path: Path) -> dict[str, torch.Tensor]:
         latents = torch.cat(found).cpu()
         return {str(label): latents[labels == label] for label in labels.unique().tolist()}
 
-    name = f"{path.name}-{planned.diffusion.inversion_fingerprint[:16]}.safetensors"
+    name = f"{path.name}-{classes}-classes-{planned.diffusion.inversion_fingerprint[:16]}.safetensors"
     return cached_tensors(path.with_name(name), make)
 
 
@@ -198,7 +197,11 @@ def measure(number: int, arguments: argparse.Namespace) -> tuple[dict[str, Any],
     choice = json.loads((arguments.work / CHOICE).read_text(encoding="utf-8"))
     chunks = arguments.work / f"chunks-{number}"
     plain = plan(images, arguments.model, place[None], chunks, None, choice)
-    latents = inverted(plain, arguments.work / f"latents-{number}") if "attack" in arguments.do else {}
+    latents = (
+        inverted(plain, arguments.work / f"latents-{number}", arguments.attacked)
+        if "attack" in arguments.do
+        else {}
+    )
     found: dict[str, Any] = {}
     rows: list[Row] = []
     for epsilon, name in name_of.items():
@@ -216,27 +219,6 @@ def measure(number: int, arguments: argparse.Namespace) -> tuple[dict[str, Any],
             found[name]["privacy"] = None if written is None else written.to_dict()
             rows += students(place[epsilon], name, choice, arguments)
     return found, rows
-
-
-def public_model(model: Path, public: Path) -> dict[str, Any]:
-    """Return how a diffusion model and its VAE were trained, if on public images alone.
-
-    Raises:
-        RecipeError: One was trained on others, or does not say on which.
-    """
-    found: dict[str, Any] = {}
-    run = model.parent
-    for name in ("diffusion model", "VAE"):
-        said = need(run / "settings.yaml", f"{COMMAND} --do images`, then the trainings of `{COMMAND} --help")
-        settings = read_yaml(said)
-        if Path(settings["source"]).resolve() != public.resolve():
-            raise RecipeError(
-                f"the {name} in {run} was trained on {settings['source']}, and the private images may be in "
-                f"it; train it on {public}, as `{COMMAND} --help` says"
-            )
-        found[name] = {key: settings[key] for key in ("source", "epochs", "learning_rate", "batch_size")}
-        run = Path(settings.get("vae", "")).parent
-    return found
 
 
 def joined(path: Path, settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Choose how private artifacts are decoded, by public images alone: timestep and guidance.
 
+And check that the model was trained on these alone.
+
 No budget covers a choice that looked at private images. So statistics of some public images are decoded in
 several ways, and students of each are tested on other public images.
 """
@@ -23,12 +25,16 @@ from d3hr_datasets.classes.folders import without_number
 from d3hr_datasets.experiments.table_rows import Row
 from d3hr_datasets.experiments.train_table import summarize, train_all
 from d3hr_datasets.io.atomic import replace_text
+from d3hr_datasets.runs.settings_files import read_yaml
+from recipes.common.errors import RecipeError
 from recipes.common.made_artifacts import check_made
+from recipes.common.prerequisites import need
 from recipes.common.small_artifacts import FEW_STEPS
 
 TIMESTEPS = (200, 400, 600)
 GUIDANCE = (1.0, 3.0, 7.0)
 PROTOCOL = "dc/fashion-mnist-ipc10.yaml"
+COMMAND = "python -m recipes.evaluate.privacy"
 
 
 def choose(work: Path, model: Path, numbers: tuple[int, int], epochs: int, seeds: int, jobs: int) -> None:
@@ -93,3 +99,24 @@ def normalisation(images: Path) -> dict[str, list[float]]:
     grey = torch.stack([pil_to_tensor(Image.open(path).convert("L")) for path in files])
     values = grey.double() / 255
     return {"mean": [round(float(values.mean()), 4)], "std": [round(float(values.std()), 4)]}
+
+
+def public_model(model: Path, public: Path) -> dict[str, Any]:
+    """Return how a diffusion model and its VAE were trained, if on public images alone.
+
+    Raises:
+        RecipeError: One was trained on others, or does not say on which.
+    """
+    found: dict[str, Any] = {}
+    run = model.parent
+    for name in ("diffusion model", "VAE"):
+        said = need(run / "settings.yaml", f"{COMMAND} --do images`, then the trainings of `{COMMAND} --help")
+        settings = read_yaml(said)
+        if Path(settings["source"]).resolve() != public.resolve():
+            raise RecipeError(
+                f"the {name} in {run} was trained on {settings['source']}, and the private images may be in "
+                f"it; train it on {public}, as `{COMMAND} --help` says"
+            )
+        found[name] = {key: settings[key] for key in ("source", "epochs", "learning_rate", "batch_size")}
+        run = Path(settings.get("vae", "")).parent
+    return found

@@ -18,7 +18,8 @@ from recipes.common.errors import RecipeError
 from recipes.common.made_artifacts import check_made
 from recipes.common.results import write_results
 from recipes.evaluate import privacy_choice
-from recipes.evaluate.privacy import attack, joined, public_model
+from recipes.evaluate.privacy import attack, joined
+from recipes.evaluate.privacy_choice import public_model
 from tests.support.private_builds import LATENTS, build_private, private_info
 from tests.support.tiny import tiny_model, tiny_pipeline
 
