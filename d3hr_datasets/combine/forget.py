@@ -118,9 +118,8 @@ def forget_images(
 ) -> Artifact:
     """Make an artifact of an artifact, without what some images added to it.
 
-    It is what a build without them is, to round-off: of their class, and of the modes that its images are in.
-    The fingerprint of its images is keyed, so that it cannot be compared with that of before. Copies of an
-    image, of the same pixels and class, go with it.
+    It is what a build without them is, to round-off, but for the fingerprint of its images, which is keyed.
+    Copies of an image, of the same pixels and class, go with it.
 
     Args:
         artifact: One that was built with `moments=True`: a folder, or one that is open.
@@ -135,9 +134,8 @@ def forget_images(
         notify: Called with each sentence that the user should know, among them what this cannot do.
 
     Raises:
-        CombineError: An image was never counted, is of another class, or was forgotten before; a class or a
-            mode would be left with fewer than two images; the precision is another, or a file cannot be
-            written.
+        CombineError: An image was never counted, is of another class, or was forgotten before; a class or
+            mode would have fewer than two images; the precision is another, or a file cannot be written.
         ConfigError: The artifact stores no sums, the membership or its key cannot be read, or an option has a
             value that is not accepted.
         UnreadableImageError: An image cannot be read.

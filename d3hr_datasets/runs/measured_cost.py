@@ -93,16 +93,7 @@ def measure_cost(
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    run(1)  # compiles, and opens what is opened once
-    first = last = run(1)
-    largest = batch_size
-    if batch_size > 1:
-        try:
-            run(2)  # compiles for more than one
-            last = run(2)
-        except torch.OutOfMemoryError:
-            largest = 1
-            torch.cuda.empty_cache()  # does nothing without CUDA
+    first, last, largest = _warm(run, batch_size)
     start = time.perf_counter()
     while last.size < largest and time.perf_counter() - start + 2 * last.seconds < patience:
         try:
@@ -125,6 +116,20 @@ def measure_cost(
         process = max(process, peak)
     total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
     return MeasuredCost(last.size, largest, seconds / last.size, str(device), process, gpu, total)
+
+
+def _warm(run: Callable[[int], _Batch], batch_size: int) -> tuple[_Batch, _Batch, int]:
+    """Return a batch of one image and one of two, if it fits, and the images of the largest that may."""
+    run(1)  # compiles, and opens what is opened once
+    first = run(1)
+    if batch_size == 1:
+        return first, first, 1
+    try:
+        run(2)  # compiles for more than one
+        return first, run(2), batch_size
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()  # does nothing without CUDA
+        return first, first, 1
 
 
 def _run(work: Callable[[int], object], size: int, device: torch.device) -> _Batch:

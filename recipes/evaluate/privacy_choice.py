@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from d3hr_datasets.artifact.d3hr_json import METADATA
@@ -24,6 +22,7 @@ from d3hr_datasets.build import BuildSettings, ClassOptions, plan_build
 from d3hr_datasets.classes.folders import without_number
 from d3hr_datasets.experiments.table_rows import Row
 from d3hr_datasets.experiments.train_table import summarize, train_all
+from d3hr_datasets.image_sets.real_images import folder_images
 from d3hr_datasets.io.atomic import replace_text
 from d3hr_datasets.runs.settings_files import read_yaml
 from recipes.common.errors import RecipeError
@@ -95,8 +94,8 @@ def split(public: Path, root: Path, numbers: tuple[int, int]) -> None:
 
 def normalisation(images: Path) -> dict[str, list[float]]:
     """Return mean and standard deviation of the pixels of a folder, as students take them."""
-    files = [path for path, _ in ImageFolder(str(images)).samples]
-    grey = torch.stack([pil_to_tensor(Image.open(path).convert("L")) for path in files])
+    found = folder_images(images, "").images
+    grey = torch.stack([pil_to_tensor(found[index][0].convert("L")) for index in range(len(found))])
     values = grey.double() / 255
     return {"mean": [round(float(values.mean()), 4)], "std": [round(float(values.std()), 4)]}
 

@@ -103,6 +103,7 @@ CASES: list[tuple[str, list[str], Callable[[pytest.MonkeyPatch], None]]] = [
     ("build.fashion_mnist", [], _nothing),
     ("build.fashion_mnist", [], _images_alone),
     ("build.fashion_mnist", ["--model", "hub"], _images_alone),
+    ("build.group_variants", ["--output", "work"], _remove(STATISTICS)),
     ("build.small", ["digits", "nowhere", "--work", "work"], _nothing),
     ("evaluate.dit_xl", ["--work", "work"], _no_memory),
     ("evaluate.build_memory", [], _no_processes),

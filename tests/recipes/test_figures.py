@@ -188,9 +188,15 @@ def test_near_copies_of_each_size_are_told(tmp_path: Path, monkeypatch: pytest.M
         spaces = {"pixels": {"distance": few, "ratio": ratio}}
         found = CopyFindings("held out", 60_000, 60_000, 10_000, 0, 50, None, (), spaces)
         results[name] = found.to_dict()
-    (tmp_path / "copies.json").write_text(json.dumps({"results": results, "settings": {"seeds": 3}}))
     monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
-    text = findings.copies()
+    monkeypatch.setattr(result_tables, "shipped_fingerprint", lambda: "as it is")
+    texts = {}
+    for of in ("before", "as it is"):
+        settings = {"seeds": 3, "fingerprint": of}
+        (tmp_path / "copies.json").write_text(json.dumps({"results": results, "settings": settings}))
+        texts[of] = findings.copies()
+    text = texts["as it is"]
+    assert texts["before"] == f"Of an earlier artifact, before.\n\n{text}"
     assert "| ipc 1 | 30 | 1.0 | 3.3 (p = 0.25) | 3.3 (p = 0.25) |" in text
     assert "| ipc 10 | 30 | 1.0 | 3.3 (p = 0.25) | 20.0 (p = 1e-06), too many |" in text
     assert "- **ipc 1, 3 seeds.** Not more near images than chance can explain" in text
