@@ -84,7 +84,8 @@ def test_what_pages_load_and_link_is_there(site: Path) -> None:
 
 def test_the_api_shows_arguments_with_their_types(site: Path) -> None:
     text = html.unescape(re.sub(r"<[^>]+>", "", (site / "api" / "datasets.html").read_text(encoding="utf-8")))
-    assert re.search(r"sampling: GroupSamplingConfig \| GroupSamplingMethod \| None", text)
+    types = r"\(?\s*GroupSamplingConfig\s*\|\s*GroupSamplingMethod\s*\|\s*None"  # on one line or several
+    assert re.search(rf"sampling:\s*{types}", text)
     for page, shape in (("sampling", "(ipc, *latent) float32"), ("artifacts", "(K, M, C, H, W)")):
         assert shape in (site / "api" / f"{page}.html").read_text(encoding="utf-8")
 
