@@ -136,12 +136,11 @@ def privacy() -> str:
         cells = [format_score(found["students"][size]["top1"]) for size in sizes]
         for one in found["attack"].values():
             mean = sum(one["advantage"]) / len(one["advantage"])
-            known = "1, by construction"
-            cells.append(known if one["by_construction"] else f"{mean:.2f} ± {one['error']:.2f}")
-        bound = next(iter(found["attack"].values()))["bound"]
-        rows.append([images, epsilon, *cells, f"{bound:.2f}"])
+            cells.append("1, by construction" if one["by_construction"] else f"{mean:.2f}")
+        first = next(iter(found["attack"].values()))
+        rows.append([images, epsilon, *cells, f"{first['error']:.2f}", f"{first['bound']:.2f}"])
     top1 = [f"top-1, {size.replace('ipc', 'IPC')}" for size in sizes]
-    attacks = ["advantage, others unknown", "others known", "no attack exceeds"]
+    attacks = ["advantage, others unknown", "others known", "blind guesses reach", "no attack exceeds"]
     text = table(["private images of a class", "epsilon", *top1, *attacks], rows)
     choice = document["settings"]["choice"]
     said = f"Chosen on public images: timestep {choice['timestep']}, guidance {choice['guidance_scale']:g}."

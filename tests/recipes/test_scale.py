@@ -11,6 +11,7 @@ import pytest
 from recipes.common.errors import RecipeError
 from recipes.evaluate import scale
 from recipes.evaluate.simulated_build import Cluster, Work, simulate
+from recipes.tables import model_tables
 
 WORK = Work(images=6_000, chunk_size=100, image_bytes=1e5, chunk_bytes=1e6)  # 60 chunks
 CLUSTER = Cluster(workers=4, images_per_second=10.0, start_seconds=0.0)  # 10 s a chunk, 15 chunks each
@@ -79,3 +80,11 @@ def test_the_recipe_writes_plans_and_outcomes(tmp_path: Path, monkeypatch: pytes
     assert results["plan"]["artifact_megabytes"] == pytest.approx(434.2, rel=1e-3)  # 2 + 50 + 1 tensors
     assert set(results["workers"]) == {f"200000 images a chunk, {way}" for way in scale.WAYS}
     assert all(row["2"]["images"] == 1_281_167 for row in results["workers"].values())
+
+
+def test_a_build_that_never_ends_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    hopeless = dataclasses.replace(CLUSTER, hours_between_failures=1e-6)
+    assert scale.simulated(Work(200, 100, 0, 0), hopeless) == {}
+    outcomes = {"2": {"efficiency": 0.5}, "512": {}}
+    monkeypatch.setattr(model_tables, "read", lambda name: {"a set": {"workers": {"all three": outcomes}}})
+    assert "| a set | all three | 50 % | does not end |" in model_tables.scale_efficiency()

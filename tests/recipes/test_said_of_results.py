@@ -1,0 +1,64 @@
+"""What pages say of results in words holds in the figures that they are of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[2] / "hub" / "results"
+
+
+def _top1(table: str) -> dict[str, dict[str, float]]:
+    rows = json.loads((RESULTS / "tables" / f"{table}.json").read_text(encoding="utf-8"))["rows"]
+    return {row["name"]: row["top1"] for row in rows}
+
+
+def _level(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Return whether two accuracies differ by less than both spreads together, and half a point."""
+    return abs(one["mean"] - other["mean"]) < one["std"] + other["std"] + 0.5
+
+
+def test_guidance_seven_does_as_well_as_any() -> None:
+    found = _top1("selection-guidance")
+    for start in ("epochs 200, ipc 10", "epochs 40, ipc 50", "epochs 10, ipc 200"):
+        ways = {name: top for name, top in found.items() if name.startswith(start)}
+        assert len(ways) >= 3
+        best = max(ways.values(), key=lambda top: top["mean"])
+        assert _level(best, ways[f"{start}, guidance scale 7.0"])
+
+
+def test_curated_groups_are_level_with_modes_at_best() -> None:
+    found = _top1("selection-curated")
+    for labels, ipc in (("soft", 10), ("soft", 50), ("hard", 10)):
+        prefix = f"{labels}, curated, ipc {ipc}, artifact runs/artifacts/curated-"
+        ways = {name.removeprefix(prefix): top for name, top in found.items() if name.startswith(prefix)}
+        modes = found[f"{labels}, modes, ipc {ipc}"]
+        assert ways["random"]["mean"] < ways["herding"]["mean"] < ways["facility_location"]["mean"]
+        assert all(top["mean"] < modes["mean"] or _level(top, modes) for top in ways.values())
+
+
+def test_further_ways_are_not_told_from_modes() -> None:
+    found = _top1("group-variants")
+    for labels, ipc in (("soft", ", ipc 10"), ("soft", ", ipc 50"), ("hard", "")):
+        for way in ("optimal transport to weighted modes", "repulsion within the group"):
+            assert _level(found[f"{labels}, {way}{ipc}"], found[f"{labels}, modes{ipc}"])
+
+
+def test_what_is_said_of_privacy() -> None:
+    results: dict[str, Any] = json.loads((RESULTS / "privacy.json").read_text(encoding="utf-8"))["results"]
+    tops = [found["students"]["ipc 10"]["top1"]["mean"] for found in results.values()]
+    assert len(tops) == 8 and max(tops) - min(tops) < 1.5  # hardly depends on epsilon
+    for images in (300, 3000):
+        before = 0.0
+        for epsilon in (1, 3, 10):
+            attacks = results[f"{images} images, epsilon {epsilon}"]["attack"].values()
+            found = [sum(one["advantage"]) / len(one["advantage"]) for one in attacks]
+            assert all(one["bound"] > 1.9 * value for one, value in zip(attacks, found, strict=True))
+            assert min(found) > before  # it grows with epsilon
+            before = max(found)
+
+
+def test_merged_parties_are_one_build() -> None:
+    results = json.loads((RESULTS / "federated.json").read_text(encoding="utf-8"))["results"]
+    assert all(value < 1e-6 for value in results["merged and pooled"].values())
