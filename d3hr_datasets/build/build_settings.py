@@ -21,7 +21,7 @@ from d3hr_datasets.build.shrinkage_choice import Shrinkage, check_shrinkage
 from d3hr_datasets.config.budgets import Budget, complete_budgets
 from d3hr_datasets.config.checks import check_choice, check_int, check_number
 from d3hr_datasets.config.decode_steps import GRID_STEPS, Solver, Spacing
-from d3hr_datasets.config.defaults import INVERSION_STEPS
+from d3hr_datasets.config.defaults import DECODE_STEPS, INVERSION_STEPS
 from d3hr_datasets.config.settings import (
     DecodeConfig,
     InversionConfig,
@@ -29,6 +29,7 @@ from d3hr_datasets.config.settings import (
     NoiseTimestep,
     PosteriorLatent,
 )
+from d3hr_datasets.config.timesteps import CLEAN
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.text import check_text
 from d3hr_datasets.io.untrusted_files import read_json_argument
@@ -65,7 +66,8 @@ class BuildSettings:
     Args:
         timesteps: Times to keep statistics of: timesteps, integers, or of a flow-matching model sigmas,
             floats. By default that of the model's schedule which is nearest to the paper's, 600 of 1000.
-        num_inference_steps: Steps of the whole grid, of inversion and decoding; 50 by default, for decoding.
+        num_inference_steps: Steps of the whole grid, of inversion and decoding. By default neither is on one,
+            but with the method "ddim" both are on one of 50, as in the paper.
         num_steps: Steps of inversion to the highest time, instead of those of the grid. By default
             `INVERSION_STEPS` where nothing is said of the grid, but for "ddim", which has it as in the paper.
         spacing: How these are spaced; "cubic" by default.
@@ -78,9 +80,11 @@ class BuildSettings:
         num_modes: Modes per class; 1 stores none. By default a number that fits the images.
         decode_timestep: Time to decode from; by default the last of `timesteps`.
         decode_guidance_scale: Guidance while decoding.
-        decode_solver: How steps of decoding are made; this and the next three as in `DecodeConfig`.
-        decode_num_steps: Steps from `decode_timestep` down, instead of those of the grid.
-        decode_spacing: Where these steps start.
+        decode_solver: How steps of decoding are made; this and the next three as in `DecodeConfig`. By
+            default "dpm++2m", and "ddim" on the grid.
+        decode_num_steps: Steps from `decode_timestep` down, instead of those of the grid. By default
+            `DECODE_STEPS` where nothing is said of the grid.
+        decode_spacing: Where these steps start; "quadratic" by default.
         decode_guidance_interval: Times at which guidance is applied; everywhere by default.
         shrinkage: How far variances are drawn towards those that all classes share: "auto" where a class has
             fewer than 100 images, "none", or a share of all classes; see `shrinkage`.
@@ -113,9 +117,9 @@ class BuildSettings:
     num_modes: int | None = None
     decode_timestep: float | None = None
     decode_guidance_scale: float = 4.0
-    decode_solver: Solver = "ddim"
+    decode_solver: Solver | None = None
     decode_num_steps: int | None = None
-    decode_spacing: Spacing = "uniform"
+    decode_spacing: Spacing | None = None
     decode_guidance_interval: tuple[float, float] | None = None
     shrinkage: Shrinkage = "auto"
     budgets: Sequence[Budget | Mapping[str, Any]] | str | Path = ()
@@ -133,8 +137,10 @@ class BuildSettings:
         if self.decode_timestep is not None:
             check_time(self.decode_timestep)
         check_number("decode_guidance_scale", self.decode_guidance_scale, 0.0)
-        check_choice("decode_solver", self.decode_solver, Solver)
-        check_choice("decode_spacing", self.decode_spacing, Spacing)
+        if self.decode_solver is not None:
+            check_choice("decode_solver", self.decode_solver, Solver)
+        if self.decode_spacing is not None:
+            check_choice("decode_spacing", self.decode_spacing, Spacing)
         if self.decode_num_steps is not None:
             check_int("decode_num_steps", self.decode_num_steps, 1)
         object.__setattr__(self, "shrinkage", check_shrinkage(self.shrinkage))
@@ -178,9 +184,7 @@ class BuildSettings:
         Raises:
             ConfigError: A value is not accepted.
         """
-        num_steps = self.num_steps
-        if num_steps is None and self.num_inference_steps is None and self.method != "ddim":
-            num_steps = None if self.reference else INVERSION_STEPS
+        num_steps = INVERSION_STEPS if self.num_steps is None and not self.on_grid else self.num_steps
         config = InversionConfig(
             timesteps=self.times(schedule),
             num_inference_steps=self.grid_steps,
@@ -207,15 +211,19 @@ class BuildSettings:
             ConfigError: A value is not accepted.
         """
         time = inversion.timesteps[-1] if self.decode_timestep is None else self.decode_timestep
+        steps = self.decode_num_steps
+        if steps is None and not self.on_grid and time != CLEAN:
+            steps = DECODE_STEPS if inversion.grid == "flow" else min(DECODE_STEPS, int(time) + 1)
+        counted = steps is not None
         try:
             return DecodeConfig(
                 time,
-                self.grid_steps if self.decode_num_steps is None else None,
+                None if counted else self.grid_steps,
                 self.decode_guidance_scale,
                 grid=inversion.grid,
-                solver=self.decode_solver,
-                num_steps=self.decode_num_steps,
-                spacing=self.decode_spacing,
+                solver=self.decode_solver or ("dpm++2m" if counted else "ddim"),
+                num_steps=steps,
+                spacing=self.decode_spacing or ("quadratic" if counted else "uniform"),
                 guidance_interval=self.decode_guidance_interval,
             )
         except ConfigError as error:  # by the names that they have here
@@ -230,6 +238,11 @@ class BuildSettings:
         """
         rules = complete_budgets(self.budgets, info.decode, info.default_sampling)
         return dataclasses.replace(info, budgets=rules)
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether steps are those of a grid where nothing else is said, as in the paper."""
+        return self.reference or self.num_inference_steps is not None or self.method == "ddim"
 
     @property
     def grid_steps(self) -> int:

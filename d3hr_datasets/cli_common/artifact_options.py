@@ -12,6 +12,7 @@ import typer
 
 from d3hr_datasets.cli_common.output import print_json
 from d3hr_datasets.cli_common.times import parse_time
+from d3hr_datasets.config.defaults import DECODE_STEPS
 
 if TYPE_CHECKING:
     from d3hr_datasets.artifact.artifact import Artifact
@@ -44,16 +45,23 @@ DecodeTimestepOption = Annotated[
 ]
 DecodeGuidanceOption = Annotated[float, typer.Option(help="Guidance while decoding.")]
 DecodeSolverOption = Annotated[
-    Literal["ddim", "dpm++2m", "unipc"],
-    typer.Option(help="Solver of decoding; the last two are of second order, for few steps."),
+    Literal["ddim", "dpm++2m", "unipc"] | None,
+    typer.Option(
+        help="Solver of decoding; the last two are of second order, for few steps. By default dpm++2m, and "
+        "ddim on the grid."
+    ),
 ]
 DecodeNumStepsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Steps from the time to decode from, instead of those of the grid: --steps."),
+    typer.Option(
+        min=1,
+        help="Steps from the time to decode from, instead of those of the grid: --steps. By default "
+        f"{DECODE_STEPS} where nothing is said of the grid.",
+    ),
 ]
 DecodeSpacingOption = Annotated[
-    Literal["uniform", "quadratic", "cubic", "logsnr"],
-    typer.Option(help="How --decode-num-steps are spaced."),
+    Literal["uniform", "quadratic", "cubic", "logsnr"] | None,
+    typer.Option(help="How --decode-num-steps are spaced; quadratic by default."),
 ]
 DecodeIntervalOption = Annotated[
     tuple[float, float] | None,

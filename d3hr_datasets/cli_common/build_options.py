@@ -48,7 +48,7 @@ TimestepsOption = Annotated[
 ]
 StepsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Steps of the whole grid, of inversion and decoding. [decoding: 50]"),
+    typer.Option(min=1, help="Steps of the whole grid, of inversion and decoding. [no grid; of ddim: 50]"),
 ]
 NumStepsOption = Annotated[
     int | None,
