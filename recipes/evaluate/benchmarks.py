@@ -4,7 +4,8 @@
     python -m recipes.evaluate.benchmarks build
 
 The machine must have nothing else to do: some are measured by a wall clock. Every figure is the images of a
-run over its median time, and its ratio is that to the baseline of its group, measured in the same run.
+run over its median time, and its ratio is that to the baseline of its group, measured in the same run. Where
+ways ask the model unequally often, there is a ratio of forward passes a second, too.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ def digest(report: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
     for entry in report["benchmarks"]:
         info = entry["extra_info"]
         figures = {"images_per_second": info["images"] / entry["stats"]["median"]}
-        if "gflop_per_image" in info:
-            figures["gflop_per_image"] = info["gflop_per_image"]
+        figures |= {key: info[key] for key in ("gflop_per_image", "passes") if key in info}
         groups.setdefault(entry["group"], {})[info["way"]] = figures
     for entry in report["benchmarks"]:
         ways, info = groups[entry["group"]], entry["extra_info"]
         baseline = ways[info["baseline"]]["images_per_second"]
-        ways[info["way"]]["ratio"] = ways[info["way"]]["images_per_second"] / baseline
+        found = ways[info["way"]]
+        found["ratio"] = found["images_per_second"] / baseline
+        if "passes" in info:
+            found["ratio_of_passes"] = found["ratio"] * info["passes"] / ways[info["baseline"]]["passes"]
     return groups
 
 

@@ -1,9 +1,10 @@
 """Measure generation, a build, an adapter's training and a student's training on the GPU that is there.
 
-    python -m recipes.evaluate.gpu --work FOLDER
+    python -m recipes.evaluate.gpu
 
-Writes a model of random weights in the layout of `facebook/DiT-XL-2-256` to FOLDER (1.7 GB) and removes it
-again; what is measured does not depend on what weights were trained for. All in bfloat16 and, but for the
+Writes a model of random weights in the layout of `facebook/DiT-XL-2-256` to `--work` (1.7 GB) and removes it
+again; what is measured does not depend on what weights were trained for. Inversion and decoding are those of
+`d3hr build` by default. All in bfloat16 and, but for the
 adapter, compiled and not; in the two smaller batches also with CUDA graphs, which spare what the host does.
 Utilisation is the share of the rate at which this GPU multiplies large matrices, in the same run. The set is
 what a user waits for: the model is loaded, batches are found by themselves, files are on the disk. It is also
@@ -32,8 +33,10 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, InversionConfig
+from d3hr_datasets import Artifact, D3HRDataset
+from d3hr_datasets.build.build_settings import BuildSettings
 from d3hr_datasets.dataset.options import SetOptions
+from d3hr_datasets.diffusion.inversion import inversion_passes
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.experiments.protocol_files import choose_protocol
 from d3hr_datasets.numerics.second_stream import SecondStream
@@ -47,8 +50,7 @@ from recipes.common.program import program
 from recipes.common.results import write_results
 from recipes.evaluate.dit_xl import ROOT, STATISTICS_TIMESTEP, make_transformer, make_vae, write_artifact
 
-DECODE = DecodeConfig(STATISTICS_TIMESTEP, 50, guidance_scale=4.0)  # the paper's
-INVERSION = InversionConfig(timesteps=(STATISTICS_TIMESTEP,))
+SETTINGS = BuildSettings((STATISTICS_TIMESTEP,))  # the defaults of `d3hr build`
 SECONDS, MATRIX = 3.0, 8192  # that each thing is repeated for; side of the matrices of the bound
 CLASSES = 4  # of the images that an adapter and a student learn
 
@@ -91,23 +93,24 @@ def _report(images: int, seconds: float, operations: float, bound: float) -> dic
 
 def generation(model: LatentDiffusion, batch_sizes: list[int], bound: float) -> dict[str, Any]:
     """Return how fast a model makes images of inverted latents, by batch size."""
+    decode = SETTINGS.decode(SETTINGS.inversion(model.schedule))
     found: dict[str, Any] = {}
     for size in batch_sizes:
         latents = torch.randn(size, *model.latent_shape, device=model.device)
         labels = torch.arange(size, device=model.device) % model.num_classes
 
         def generate(latents: torch.Tensor = latents, labels: torch.Tensor = labels) -> torch.Tensor:
-            return model.decode(model.denoise(latents, labels, DECODE, batch_size=len(latents)))
+            return model.decode(model.denoise(latents, labels, decode, batch_size=len(latents)))
 
-        operations = _operations(model, size * model.forward_passes(DECODE), images_decoded=size)
+        operations = _operations(model, size * model.forward_passes(decode), images_decoded=size)
         found[f"{size} at a time"] = _report(size, seconds_of(generate, model.device), operations, bound)
     return found
 
 
-def inversion(model: LatentDiffusion, batch_sizes: list[int], bound: float) -> dict[str, Any]:
+def inverting(model: LatentDiffusion, batch_sizes: list[int], bound: float) -> dict[str, Any]:
     """Return how fast a model encodes and inverts images, by batch size."""
-    steps = (INVERSION.num_inference_steps, INVERSION.grid, INVERSION.first_timestep)
-    evaluations = len(model.schedule.path(STATISTICS_TIMESTEP, *steps)) - 1
+    inversion = SETTINGS.inversion(model.schedule)
+    evaluations = inversion_passes(model.denoiser, inversion)
     found: dict[str, Any] = {}
     for size in batch_sizes:
         shape = (size, model.image_channels, model.sample_size, model.sample_size)
@@ -115,7 +118,7 @@ def inversion(model: LatentDiffusion, batch_sizes: list[int], bound: float) -> d
         labels = torch.arange(size, device=model.device) % model.num_classes
 
         def invert(images: torch.Tensor = images, labels: torch.Tensor = labels) -> object:
-            return model.invert(model.encode(images), labels, INVERSION)
+            return model.invert(model.encode(images), labels, inversion)
 
         operations = _operations(model, size * evaluations, images_encoded=size)
         found[f"{size} at a time"] = _report(size, seconds_of(invert, model.device), operations, bound)
@@ -236,7 +239,7 @@ def measure(artifact: Path, work: Path, device: torch.device, batch_sizes: list[
             torch.compiler.reset()
             model.compile(cuda_graphs=way == "CUDA graphs")
         results[f"generation, {way}"] = generation(model, sizes, bound)
-        results[f"build, {way}"] = inversion(model, sizes, bound)
+        results[f"build, {way}"] = inverting(model, sizes, bound)
     if device.type == "cuda":
         results["peak_memory_gibibytes"] = torch.cuda.max_memory_allocated(device) / 2**30
     side, once = model.sample_size, _operations(model, 1)
@@ -266,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--work", type=Path, required=True, help="a folder with 4 GB of free space")
+    parser.add_argument("--work", type=Path, default=Path("runs/gpu"), help="with 4 GB of free space")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--output", type=Path, default=Path("hub/results/gpu.json"))
     arguments = parser.parse_args()
@@ -284,7 +287,7 @@ def main() -> None:
     minutes = math.ceil((time.monotonic() - started) / 60)
     write_results(
         arguments.output,
-        {"batch_sizes": arguments.batch_sizes, "gpu": name, "decode": DECODE.to_dict(), "minutes": minutes},
+        {"batch_sizes": arguments.batch_sizes, "gpu": name, "minutes": minutes},
         results,
     )
     print(results)

@@ -132,12 +132,12 @@ def dataset_table() -> str:
 def benchmarks_table() -> str:
     """Return images per second of the benchmarks, side by side."""
     rows = [
-        [group, way, values["images_per_second"], values["ratio"]]
+        [group, way, values.get("passes", ""), *(values[key] for key in ("images_per_second", "ratio"))]
         for name in sorted(path.stem for path in (RESULTS / "benchmarks").glob("*.json"))
         for group, ways in read(f"benchmarks/{name}").items()
         for way, values in ways.items()
     ]
-    return table(["benchmark", "way", "images per second", "ratio"], rows)
+    return table(["benchmark", "way", "forward passes an image", "images per second", "ratio"], rows)
 
 
 def memory_table() -> str:

@@ -24,6 +24,13 @@ def test_figures_are_next_to_their_baseline() -> None:
     }
 
 
+def test_ways_that_ask_the_model_less_often_are_compared_by_passes_too() -> None:
+    report = {"benchmarks": [_entry("fast", 50, 0.5, passes=4), _entry("slow", 50, 5.0, passes=8)]}
+    found = digest(report)["reading"]
+    assert (found["fast"]["ratio"], found["fast"]["ratio_of_passes"], found["fast"]["passes"]) == (10, 5, 4)
+    assert (found["slow"]["ratio"], found["slow"]["ratio_of_passes"]) == (1, 1)
+
+
 def test_unknown_benchmarks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["reading", "writing"])

@@ -36,9 +36,11 @@ def test_generation_and_inversion_are_rated_by_what_the_model_computes(
         once = gpu.count_operations(lambda: model.network(*_one(model)))
         decoded = gpu.count_operations(lambda: model.vae.decode(torch.zeros(1, *model.latent_shape)))
         encoded = gpu.count_operations(lambda: model.vae.encode(torch.zeros(1, 3, 256, 256)))
-    passes = model.forward_passes(gpu.DECODE)
+    settings = gpu.SETTINGS.inversion(model.schedule)
+    passes = model.forward_passes(gpu.SETTINGS.decode(settings))
+    assert passes == 8
     assert made["utilisation"] == pytest.approx(2 * (passes * once + decoded) / 2.0 / 1e9)
-    inverted = gpu.inversion(model, [3], bound=1e9)["3 at a time"]
+    inverted = gpu.inverting(model, [3], bound=1e9)["3 at a time"]
     assert inverted["images_per_second"] == 1.5
     calls = _count_calls(model)
     assert inverted["utilisation"] == pytest.approx(3 * (calls * once + encoded) / 2.0 / 1e9)
@@ -53,7 +55,8 @@ def _count_calls(model: LatentDiffusion) -> int:
     """Return how often the network really runs to invert one image."""
     calls = []
     handle = model.network.register_forward_hook(lambda *_: calls.append(1))
-    model.invert(torch.zeros(1, *model.latent_shape), torch.zeros(1, dtype=torch.int64), gpu.INVERSION)
+    settings = gpu.SETTINGS.inversion(model.schedule)
+    model.invert(torch.zeros(1, *model.latent_shape), torch.zeros(1, dtype=torch.int64), settings)
     handle.remove()
     return len(calls)
 
