@@ -41,8 +41,8 @@ def student(
         str | None,
         typer.Option(
             help="What the student sees: default (the distilled set), random_real, whole, modes, search, "
-            "moment_matched, curated, independent, vae_gaussians, raw_diffusion, reconstructed, herding or "
-            "k_center."
+            "moment_matched, curated, independent, vae_gaussians, raw_diffusion, reconstructed, herding, "
+            "k_center or medoids."
         ),
     ] = None,
     images: Annotated[

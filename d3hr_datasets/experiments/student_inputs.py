@@ -33,6 +33,7 @@ from d3hr_datasets.image_sets.training_sets import (
 )
 from d3hr_datasets.io.untrusted_files import file_sha256
 from d3hr_datasets.students.evaluation import teacher_outputs
+from d3hr_datasets.students.selection import BY_FEATURES
 from d3hr_datasets.students.soft_labels import SoftLabels, images_digest
 from d3hr_datasets.students.teachers import Teacher, load_teacher
 
@@ -143,7 +144,7 @@ def gather_inputs(settings: StudentSettings, folder: Path, accelerator: Accelera
         accelerator: Where the teacher runs, and which process makes stored labels.
     """
     teacher, features = None, None
-    if settings.source in {"herding", "k_center"}:  # they choose among all real images
+    if settings.source in BY_FEATURES:  # they choose among all real images
         teacher = make_teacher(settings, real_images(settings, train=True), accelerator.device)
         if teacher is not None:
             features = partial(teacher_outputs, teacher, settings, features=True)

@@ -17,7 +17,8 @@ class StudentSettings(Protocol, TrainingSet):
     Args:
         class_order: Of images of anybody's (`source="images:SET"`), as `open_image_set` takes it.
         normalized: Their tensors were normalised by `mean` and `std`.
-        teacher: As `load_teacher` takes it; empty for none. Also chooses images for "herding" and "k_center".
+        teacher: As `load_teacher` takes it; empty for none. Also chooses images for "herding", "k_center",
+            "medoids".
         teacher_weights: A local file of weights; empty for pretrained ones of timm or the Hub.
         teacher_args: Further arguments of the teacher.
         top_k: Classes kept of stored labels; 0 for all.

@@ -9,7 +9,7 @@ from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.settings import GroupSamplingConfig, GroupSamplingMethod
 from d3hr_datasets.errors import ConfigError
 
-REAL = ("whole", "random_real", "herding", "k_center", "reconstructed")
+REAL = ("whole", "random_real", "herding", "k_center", "medoids", "reconstructed")
 # Source of generated images -> how groups are sampled, a method's name where as the artifact has it for that
 # method; "independent" draws one random group and takes it.
 GROUPS: dict[str, GroupSamplingConfig | GroupSamplingMethod | None] = {
@@ -33,10 +33,11 @@ class TrainingSet:
     Args:
         dataset: "fashion-mnist", "cifar10", "cifar100" (torchvision's, below `data_root`), or a folder with
             `train` and `val` or `test`, each with one folder per class.
-        source: One of `SOURCES`. "whole" is the real training set, "random_real", "herding" and "k_center"
-            (the last two in the teacher's features) are subsets of it, "reconstructed" is "random_real"
-            through the VAE; "raw_diffusion" samples the model from noise; "vae_gaussians" draws from class
-            Gaussians in VAE space (timestep -1); "independent" draws from those at the artifact's timestep;
+        source: One of `SOURCES`. "whole" is the real training set, "random_real", "herding", "k_center" and
+            "medoids" (the last three in the teacher's features) are subsets of it, "reconstructed" is
+            "random_real" through the VAE; "raw_diffusion" samples the model from noise; "vae_gaussians"
+            draws from class Gaussians in VAE space (timestep -1); "independent" from those at the artifact's
+            timestep;
             "search", "moment_matched" and "modes" are group sampling, "curated" is the order that the
             artifact stores, and "default" is what the artifact does by default.
         ipc: Images per class; 0 for "whole".

@@ -32,7 +32,7 @@ from d3hr_datasets.image_sets.real_images import (
 )
 from d3hr_datasets.image_sets.training_set_settings import REAL, SOURCES, TrainingSet, check_groups
 from d3hr_datasets.numerics.torch_settings import neutral
-from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
+from d3hr_datasets.students.selection import BY_FEATURES, random_per_class, select_per_class
 from d3hr_datasets.students.views import Images, TensorImages
 
 Features = Callable[[Images], torch.Tensor]
@@ -47,7 +47,7 @@ def training_set(
     Args:
         settings: Which.
         root: Cache of generated images.
-        features: Images to features (N, D), for "herding" and "k_center".
+        features: Images to features (N, D), for the sources of `BY_FEATURES`.
         passes: Over the images, if known: with `resample_every`, what is after them is not generated.
 
     Raises:
@@ -144,11 +144,10 @@ def _cifar(settings: TrainingSet, train: bool) -> datasets.CIFAR10:
 
 def _subset(settings: TrainingSet, real: ImageSet, root: str | Path, features: Features | None) -> ImageSet:
     targets = torch.tensor(real.images.targets)  # type: ignore[attr-defined]
-    if settings.source in {"herding", "k_center"}:
+    if settings.source in BY_FEATURES:
         if features is None:
             raise ConfigError(f"source {settings.source!r} chooses in a teacher's features; give a teacher")
-        method = herding if settings.source == "herding" else k_center
-        index = select_per_class(method, features(real.images), targets, settings.ipc)
+        index = select_per_class(BY_FEATURES[settings.source], features(real.images), targets, settings.ipc)
     else:
         index = random_per_class(targets, settings.ipc, settings.seed)
     if settings.source != "reconstructed":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 
 from d3hr_datasets.errors import ConfigError
+from d3hr_datasets.io.extras import needs_extra
 from d3hr_datasets.numerics.sums import ordered_mean, squared_norm
 from d3hr_datasets.numerics.torch_settings import neutral
 
@@ -51,6 +52,33 @@ def k_center(features: torch.Tensor, number: int) -> torch.Tensor:
         chosen.append(best)
         distances = distances.minimum(squared_norm(features - features[best], 1))
     return torch.tensor(chosen)
+
+
+@neutral()
+def medoids(features: torch.Tensor, number: int) -> torch.Tensor:
+    """Return `number` positions, of each cluster of k-means in features (N, D) the one nearest to its centre.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+        ConfigError: Fewer features differ than are asked for.
+    """
+    with needs_extra("train", "medoids are found with scikit-learn"):
+        from sklearn.cluster import KMeans
+        from threadpoolctl import threadpool_limits
+    features = features.double()
+    if (differ := len(features.unique(dim=0))) < number:
+        raise ConfigError(f"only {differ} images differ, and {number} are asked for; lower ipc")
+    with threadpool_limits(1):  # more add up in any order
+        found = KMeans(number, random_state=0, n_init=3).fit(features.numpy())
+    chosen = []
+    for cluster, centre in enumerate(torch.from_numpy(found.cluster_centers_)):
+        members = torch.from_numpy(found.labels_ == cluster).nonzero().flatten()
+        chosen.append(members[squared_norm(features[members] - centre, 1).argmin()])
+    return torch.stack(chosen)
+
+
+# Ways to choose real images in the features of a teacher.
+BY_FEATURES = {"herding": herding, "k_center": k_center, "medoids": medoids}
 
 
 @neutral()

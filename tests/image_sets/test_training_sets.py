@@ -102,6 +102,7 @@ def test_baselines_of_real_images(real: Path, tmp_path: Path) -> None:
     # The four pictures of a class have 40, 60, 80, 100; two are as near to the mean.
     assert [label for _, label in chosen("herding")] == [0, 1, 2]
     assert {value for value, _ in chosen("herding") + chosen("k_center")} == {60}
+    assert {value for value, _ in chosen("medoids")} <= {60, 80}  # about 70
     assert len({tuple(chosen("random_real", seed)) for seed in range(5)}) > 1
     assert chosen("random_real", 3) == chosen("random_real", 3)
     whole = training_set(TrainingSet(dataset=str(real), source="whole"), tmp_path)

@@ -50,7 +50,7 @@ from d3hr_datasets.diffusion.solver import step
 from d3hr_datasets.sampling.group_loss import skewness
 from d3hr_datasets.students.evaluation import evaluate, teacher_outputs
 from d3hr_datasets.students.models import create_student
-from d3hr_datasets.students.selection import herding, k_center, random_per_class, select_per_class
+from d3hr_datasets.students.selection import herding, k_center, medoids, random_per_class, select_per_class
 from d3hr_datasets.students.soft_labels import SoftLabels, images_digest
 from d3hr_datasets.students.teachers import load_teacher
 from d3hr_datasets.students.training import train_student
@@ -129,6 +129,7 @@ def sampling(folder: Path, work: Path) -> Any:
         skewness(LATENTS),
         herding(LATENTS.flatten(1), 4),
         k_center(LATENTS.flatten(1), 4),
+        medoids(LATENTS.flatten(1), 4),
         random_per_class(LABELS, 2, 0),
         select_per_class(herding, LATENTS.flatten(1), LABELS, 2),
         sample_candidates(GAUSSIAN, NUMBERS, 1),
