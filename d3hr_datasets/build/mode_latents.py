@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ from d3hr_datasets.sources.stream_reader import StreamReader
 logger = logging.getLogger(__name__)
 AGAIN = ".again.latents.safetensors"  # the end of the names of files of a second look
 SEEDS = 2**32  # numbers that `derive_seed` returns
+
+
+def _ignore(number: int) -> None:
+    """Take note of nothing."""
 
 
 class ModeLatents:
@@ -102,12 +106,18 @@ class ModeLatents:
             counts += read_labels(path).bincount(minlength=len(counts))
         return counts
 
-    def make(self, rank: int, num_processes: int) -> None:
+    @property
+    def num_sought(self) -> int | None:
+        """How many images are looked at, by all processes together; None where nobody knows it before."""
+        return None if self._chosen is None else len(self._chosen)
+
+    def make(self, rank: int, num_processes: int, advance: Callable[[int], object] = _ignore) -> None:
         """Make the files of one of several processes that are missing.
 
         Args:
             rank: 0 to `num_processes` - 1.
             num_processes: How many share the work.
+            advance: Is told how many images were looked at, file by file.
 
         Raises:
             UnreadableImageError: An image cannot be read, and none may be left out.
@@ -121,7 +131,7 @@ class ModeLatents:
                     break
                 if not many and (shard + number) % num_processes != rank:
                     continue
-                if self._make(shard, number * self._chunk_size):
+                if self._make(shard, number * self._chunk_size, advance):
                     break
 
     def files(self) -> list[Path]:
@@ -138,7 +148,7 @@ class ModeLatents:
         for path in self._all_files():
             path.unlink(missing_ok=True)
 
-    def _make(self, shard: int, start: int) -> bool:
+    def _make(self, shard: int, start: int, advance: Callable[[int], object]) -> bool:
         """Make a file where it is missing; return whether no image comes after its own."""
         suffix = AGAIN if self._again else ".latents.safetensors"
         path = self.prefix.with_name(f"{self.prefix.name}-{shard:05d}-{start:012d}{suffix}")
@@ -147,6 +157,7 @@ class ModeLatents:
         identity = self._identity(chosen or ())
         loaded = load_tensors(path)
         if loaded is not None and loaded[1].get("identity") == identity:
+            advance(len(loaded[0].get("labels", ())))
             return loaded[1].get("last") == "true"
         if path.exists():
             logger.warning("%s is damaged or of files that have changed since: it is made anew", path)
@@ -162,6 +173,7 @@ class ModeLatents:
         order = labels.argsort(stable=True)  # so that those of a class are read in one piece
         notes = {"identity": identity, "last": json.dumps(last)}
         save_tensors(path, {"latents": latents[order], "labels": labels[order]}, notes)
+        advance(len(records))
         return last
 
     def _identity(self, chosen: Sequence[int]) -> str:

@@ -16,11 +16,14 @@ depends on the number of processes: centroids are the same to the last bit.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.build.chunks import load_tensors, save_tensors
@@ -34,7 +37,7 @@ GROUP_BYTES = 512 * 2**20  # of the latents of the classes that are clustered on
 
 
 @neutral()
-def find_modes(latents: ModeLatents, processes: Any) -> torch.Tensor:
+def find_modes(latents: ModeLatents, processes: Any, progress: bool = False) -> torch.Tensor:
     """Find the centroids of the modes of every class, or read those an earlier run found in the same images.
 
     Every process of a build calls this, and each does its share.
@@ -42,6 +45,7 @@ def find_modes(latents: ModeLatents, processes: Any) -> torch.Tensor:
     Args:
         latents: In which modes are sought.
         processes: As of `join_processes`.
+        progress: Show bars on stderr, of what the first process does.
 
     Returns:
         (K, M, C, H, W) float32.
@@ -56,14 +60,16 @@ def find_modes(latents: ModeLatents, processes: Any) -> torch.Tensor:
     centroids = _read(path, latents.identity)
     wait_for_processes(processes)  # what one of them has found all have: nobody writes before
     if centroids is None:
-        latents.make(processes.process_index, processes.num_processes)
+        place = processes.process_index, processes.num_processes
+        shown = progress and processes.is_main_process
+        _make(latents, *place, shown)
         wait_for_processes(processes)
         if latents.look_again():
-            latents.make(processes.process_index, processes.num_processes)
+            _make(latents, *place, shown)
             wait_for_processes(processes)
         # In every process, so that none waits for another.
         check_sought(latents.counts(), latents.info, " (all its images that can be read were looked at)")
-        _cluster(latents, processes.process_index, processes.num_processes)
+        _cluster(latents, *place, shown)
         wait_for_processes(processes)
         if processes.is_main_process:
             _collect(path, latents)
@@ -76,6 +82,23 @@ def find_modes(latents: ModeLatents, processes: Any) -> torch.Tensor:
         for one in latents.prefix.parent.glob(f"{latents.prefix.name}-*.centroids.safetensors"):
             one.unlink(missing_ok=True)
     return centroids
+
+
+def _make(latents: ModeLatents, rank: int, num_processes: int, progress: bool) -> None:
+    """Make the files of one process."""
+    total = None if latents.num_sought is None else -(-latents.num_sought // num_processes)
+    with _bar(progress, total, "looking for modes", " images") as advance:
+        latents.make(rank, num_processes, advance)
+
+
+@contextlib.contextmanager
+def _bar(shown: bool, total: int | None, what: str, unit: str) -> Iterator[Callable[[int], object]]:
+    """Return what is told how far it is; even a bar that shows nothing takes a lock, so there may be none."""
+    if not shown:
+        yield lambda number: None
+        return
+    with tqdm(total=total, desc=what, unit=unit) as bar:
+        yield bar.update
 
 
 def _read(path: Path, identity: str) -> torch.Tensor | None:
@@ -107,7 +130,7 @@ def check_sought(counts: torch.Tensor, info: ArtifactInfo, looked_at: str = "") 
         )
 
 
-def _cluster(latents: ModeLatents, rank: int, num_processes: int) -> None:
+def _cluster(latents: ModeLatents, rank: int, num_processes: int, progress: bool) -> None:
     """Find the centroids of every so manieth class that are missing, and write them."""
     info = latents.info
     size = math.prod(info.latent_shape)
@@ -117,15 +140,17 @@ def _cluster(latents: ModeLatents, rank: int, num_processes: int) -> None:
         if _read(_class_path(latents, label), latents.identity) is None
     ]
     at_once = max(1, GROUP_BYTES // (4 * HELD_PER_MODE * info.num_modes * size))
-    for first in range(0, len(labels), at_once):
-        points = {label: ModePoints(info.num_modes, size) for label in labels[first : first + at_once]}
-        for path in latents.files():
-            for label, found in read_latents(path, list(points)).items():
-                points[label].update(found)
-        for label in list(points):
-            centroids = points.pop(label).centroids().view(info.num_modes, *info.latent_shape)
-            notes = {"identity": latents.identity}
-            save_tensors(_class_path(latents, label), {"centroids": centroids}, notes)
+    with _bar(progress, len(labels), "finding modes", " classes") as advance:
+        for first in range(0, len(labels), at_once):
+            points = {label: ModePoints(info.num_modes, size) for label in labels[first : first + at_once]}
+            for path in latents.files():
+                for label, found in read_latents(path, list(points)).items():
+                    points[label].update(found)
+            for label in list(points):
+                centroids = points.pop(label).centroids().view(info.num_modes, *info.latent_shape)
+                notes = {"identity": latents.identity}
+                save_tensors(_class_path(latents, label), {"centroids": centroids}, notes)
+                advance(1)
 
 
 def _collect(path: Path, latents: ModeLatents) -> None:

@@ -215,7 +215,7 @@ class ImagesOnDemand:
             with torch.random.fork_rng(devices=[]):
                 self.model().compile()
         if labels:
-            with kept_memory(), GenerationProgress(len(labels) * self.ipc, progress) as shown:
+            with GenerationProgress(len(labels) * self.ipc, progress) as shown:
                 self._make(images, labels, batch_size, shown)
         wait_for_other_processes()
         return images.cache.folder
@@ -259,6 +259,6 @@ class ImagesOnDemand:
         progress: GenerationProgress | None = None,
     ) -> None:
         check_may_generate(self.device, f"class {self.classes[labels[0]]!r}")
-        with contextlib.closing(images.make(labels, batch_size, self.model, progress)) as made:
+        with kept_memory(), contextlib.closing(images.make(labels, batch_size, self.model, progress)) as made:
             for _ in made:
                 pass

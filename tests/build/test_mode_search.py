@@ -125,6 +125,19 @@ def test_any_number_of_processes_and_any_source_find_the_same(tmp_path: Path) ->
         assert [path.name for path in (tmp_path / name).iterdir()] == ["key-modes.safetensors"], name
 
 
+@pytest.mark.parametrize(("source", "total"), [(Pictures(), f"/{NUMBER} "), (Stream(), "")])
+def test_the_search_says_how_far_it_is(
+    source: Any, total: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    alone = Process(0, threading.Barrier(1))
+    find_modes(latents_of(tmp_path / "shown", source), alone, progress=True)
+    said = capfd.readouterr().err
+    assert f"{NUMBER}{total}" in said.split("looking for modes: ")[-1]
+    assert "3/3 " in said.split("finding modes: ")[-1]
+    find_modes(latents_of(tmp_path / "silent", source), alone)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("source", [Pictures(), Stream(), Stream(2)], ids=["random", "stream", "shards"])
 def test_killed_search_goes_on(source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = search(tmp_path / "whole", source)
