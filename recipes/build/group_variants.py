@@ -11,20 +11,23 @@ of modes whose noise is drawn so that its latents keep away from each other. The
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.optimize import linprog
 
 from d3hr_datasets import D3HRDataset, GroupSamplingConfig
 from d3hr_datasets.artifact.gaussians import ClassModes
-from d3hr_datasets.classes.folders import class_folders
 from d3hr_datasets.diffusion.pixel_range import to_pil
 from d3hr_datasets.numerics.seeds import derive_seed
 from d3hr_datasets.sampling.gaussian_sampling import moment_matched_noise
 from d3hr_datasets.sampling.mode_sampling import sample_modes
+from recipes.common.image_groups import save_group
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
 
@@ -107,10 +110,8 @@ def _rest(variance: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
     return (variance.double() - centres.var(dim=0, correction=0)).clamp(min=0)
 
 
-WAYS: dict[str, Callable[[ClassModes, torch.Tensor, int, int, int], torch.Tensor]] = {
-    "transport": transport,
-    "repulsion": repulsion,
-}
+Draw = Callable[[ClassModes, torch.Tensor, int, int, int], torch.Tensor]
+WAYS: dict[str, Draw] = {"transport": transport, "repulsion": repulsion}
 
 
 @program
@@ -126,20 +127,17 @@ def main() -> None:
     need_artifact(arguments.artifact)
     for ipc in arguments.ipc:
         dataset = D3HRDataset(arguments.artifact, ipc=ipc)
-        model, artifact = dataset.model(), dataset.artifact
-        time = dataset.decode.timestep
-        variances = artifact.gaussians(time).variance
-        for way, draw in WAYS.items():
-            for seed in range(arguments.seeds):
-                root = arguments.output / f"{way}-ipc{ipc}-seed{seed}"
-                for label, name in enumerate(class_folders(dataset.classes)):
-                    latents = draw(artifact.modes(time, label), variances[label], ipc, label, seed)
-                    labels = torch.full((ipc,), label)
-                    images = model.decode(model.denoise(latents, labels, dataset.decode))
-                    (root / name).mkdir(parents=True, exist_ok=True)
-                    for index, image in enumerate(to_pil(images, artifact.info.padding)):
-                        image.save(root / name / f"{index:05d}.png")
-                print(root)
+        for (way, draw), seed in itertools.product(WAYS.items(), range(arguments.seeds)):
+            root = arguments.output / f"{way}-ipc{ipc}-seed{seed}"
+            save_group(root, dataset, partial(_images, dataset, draw, seed))
+
+
+def _images(dataset: D3HRDataset, draw: Draw, seed: int, label: int) -> list[Image.Image]:
+    artifact, model, time = dataset.artifact, dataset.model(), dataset.decode.timestep
+    variance = artifact.gaussians(time).variance[label]
+    latents = draw(artifact.modes(time, label), variance, dataset.ipc, label, seed)
+    images = model.decode(model.denoise(latents, torch.full((dataset.ipc,), label), dataset.decode))
+    return to_pil(images, artifact.info.padding)
 
 
 if __name__ == "__main__":

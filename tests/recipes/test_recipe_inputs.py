@@ -28,6 +28,8 @@ LONGER = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist_lo
 NEEDS: dict[str, list[tuple[list[str], str]]] = {
     "build.fashion_mnist": [([], LONGER)],
     "build.group_variants": [([], BUILD)],
+    "build.student_errors": [([], BUILD)],
+    "build.weaker_guidance": [(["--weaker", "nowhere"], BUILD)],
     "evaluate.continual": [([], BUILD)],
     "evaluate.copies": [([], BUILD)],
     "evaluate.diffusion": [([], BUILD)],
