@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.moments_file import max_moments_bytes
 from d3hr_datasets.artifact.order_file import order_bytes
+from d3hr_datasets.artifact.privacy import OF_IMAGES
 from d3hr_datasets.artifact.tensors import stored_bytes
 from d3hr_datasets.errors import (
     ArtifactFormatError,
@@ -80,7 +82,21 @@ def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:
             "variances, another way to decode, budgets, an order of images, a tolerance, privacy or "
             "learned means); build or download it again"
         )
+    if described.privacy is not None:
+        _check_private(path, described, sha256)
     return described, sha256
+
+
+def _check_private(path: Path, info: ArtifactInfo, sha256: Collection[str]) -> None:
+    """Check that a private artifact holds and says nothing besides which comes from single images."""
+    said = [name for name in (MOMENTS, *OF_IMAGES) if name in sha256 or name in info.source]
+    if info.tolerance is not None:
+        said.append("tolerance")
+    if said:
+        raise ArtifactFormatError(
+            f"{path}: it promises privacy, and its {' and '.join(said)} come from the images, which no "
+            "budget covers; whoever made it has broken the promise: build it again"
+        )
 
 
 def needed_files(info: ArtifactInfo, sha256: dict[str, str]) -> list[str]:

@@ -18,7 +18,7 @@ from d3hr_datasets.errors import StatisticsError
 from d3hr_datasets.numerics.sums import ordered_sum
 from d3hr_datasets.numerics.torch_settings import neutral
 
-MAX_SQUARES = 2**62  # so that two sums can be added
+MAX_SQUARES = 2**62 - 1  # so that two sums can be added
 MAX_ENERGY = MAX_SQUARES * SQUARE_UNIT  # the same of latents: 67 million images of unit variance
 MAX_COUNT, MAX_SUM = 2**34, 2**62  # which go with such squares
 

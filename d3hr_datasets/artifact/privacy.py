@@ -20,6 +20,7 @@ from d3hr_datasets.io.text import check_text
 MAX_ACCOUNTANT = 300  # characters
 MAX_EPSILON = 1000.0  # odds that change by more say nothing
 FINEST, COARSEST = 1e-9, 1e12  # of bounds and noise
+OF_IMAGES = ("fingerprint", "unreadable")  # what `source` says of the images behind other artifacts
 MAX_NOISE = 2**57  # in whole units: 32 times as much and a sum, `latent_sums.MAX_SUM`, fit into 64 bits
 
 Unit = Literal["image"]
@@ -160,8 +161,8 @@ def describe_privacy(privacy: Privacy) -> str:
         f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g}, for one {privacy.unit} added or removed, in "
         f"one release of the statistics; {privacy.mechanism} noise on sums (norm of an {privacy.unit} up to "
         f"{privacy.clip_norm:.4g}), squares (up to {privacy.clip_squares:.4g}) and counts, by "
-        f"{privacy.accountant}. It holds for images that the model, and its adapter, were not trained on"
-        + batch_condition(privacy.batch_size)
+        f"{privacy.accountant}, as whoever built it states. It holds for images that the model, and its "
+        "adapter, were not trained on" + batch_condition(privacy.batch_size)
     )
 
 

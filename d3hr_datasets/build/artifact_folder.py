@@ -31,13 +31,12 @@ def written_folder(
     output: Path,
     model: str,
     diffusion: LatentDiffusion,
-    license_name: str | None,
     *,
     adapter: Path | None = None,
     with_embeddings: bool = False,
     noted: Mapping[str, str] | None = None,
 ) -> Iterator[Path]:
-    """Yield a folder to write statistics and `d3hr.json` into; the model is in it, licences are added.
+    """Yield a folder to write statistics and `d3hr.json` into; the model is in it, what is noted is added.
 
     An artifact that is there stays as it is until all is written.
 
@@ -45,10 +44,9 @@ def written_folder(
         output: Folder of the artifact.
         model: A folder in diffusers' layout, or "ORG/NAME@COMMIT".
         diffusion: The same, loaded.
-        license_name: Licence of the images, which is no part of what names the chunks.
         adapter: Folder of the adapter of the model, if there is one.
         with_embeddings: Store what the model's text encoders made of its prompts, and not the encoders.
-        noted: What else `source` says that is no part of what names the chunks.
+        noted: What else `source` says that is no part of what names the chunks, such as licences.
 
     Raises:
         ModelFormatError: As `copy_model`.
@@ -57,14 +55,13 @@ def written_folder(
         copy_model(model, diffusion, place, with_encoders=not with_embeddings)
         copy_adapter(adapter, place)
         (place / EMBEDDINGS).unlink(missing_ok=True)  # of an artifact that was here
-        yield place
         embeddings = diffusion.conditioning
         if with_embeddings and isinstance(embeddings, PromptEmbeddings):
             write_embeddings(place / EMBEDDINGS, embeddings)
-        added = {**({} if license_name is None else {"license": license_name}), **(noted or {})}
-        if added or with_embeddings:
+        yield place
+        if noted:
             info = Artifact.load(place).info
-            described = dataclasses.replace(info, source={**info.source, **added})
+            described = dataclasses.replace(info, source={**info.source, **noted})
             Artifact(place, described, {}).write_metadata()
 
 

@@ -65,7 +65,8 @@ class BuildPlan:
         notes: What the user should know of what was chosen, a sentence each.
         adapter: Folder of the model's adapter, which is copied into the artifact.
         shrinkage: How far variances are drawn towards those that all classes share.
-        noted: What else the artifact's `source` says: licence and kind of the model, where they are known.
+        noted: What else the artifact's `source` says: licence and kind of the model, where they are known,
+            and a precision other than float32.
         sums: That the sums behind the statistics are kept, and whose they are; None keeps none.
         tolerance: Share of its spread to which the means of a class are wanted; None inverts all images.
     """
@@ -124,23 +125,27 @@ class BuildPlan:
         if self._model_state != model_state(self.model, self.adapter):
             raise ConfigError(f"the model {self.model} has changed since the build was planned; plan it anew")
         processes = join_processes()
+        info, noted = self.info, dict(self.noted)
+        if self.license_name is not None:
+            noted["license"] = self.license_name
+        if info.privacy is not None:  # nothing is added when it has been released
+            info, noted = dataclasses.replace(info, source={**info.source, **noted}), {}
         writing = written_folder(
             self.output,
             self.model,
             self.diffusion,
-            self.license_name,
             adapter=self.adapter,
-            with_embeddings=self.info.embeddings,
-            noted=self.noted,
+            with_embeddings=info.embeddings,
+            noted=noted,
         )
         is_first = processes.is_main_process
-        restored = self.sums.restored() if is_first and self.sums is not None else nullcontext()
+        restored = self.sums.restored(self.output) if is_first and self.sums is not None else nullcontext()
         with kept_memory(), restored, writing if is_first else nullcontext(self.output) as place:
             build_artifact(
                 self.images,
                 self.diffusion,
                 place,
-                self.info,
+                info,
                 self.work,
                 batch_size,
                 chunk_size,

@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import glob
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d3hr_datasets.artifact.artifact import Artifact
-from d3hr_datasets.artifact.d3hr_json import ADAPTER
+from d3hr_datasets.artifact.d3hr_json import ADAPTER, EMBEDDINGS
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.latent_sums import LatentSums
-from d3hr_datasets.artifact.privacy import Privacy, batch_condition
+from d3hr_datasets.artifact.privacy import OF_IMAGES, Privacy, batch_condition
 from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.shrinkage_choice import Shrinkage
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE
@@ -30,8 +31,7 @@ from d3hr_datasets.sources.records import Images
 if TYPE_CHECKING:
     from d3hr_datasets.diffusion.noise_schedule import NoiseSchedule
 
-PUBLIC = {"model", ADAPTER}  # what the folder of a private artifact may hold before it is built
-OF_IMAGES = ("fingerprint", "unreadable")  # what `source` says of the images behind other artifacts
+PUBLIC = {"model", ADAPTER, EMBEDDINGS}  # what the folder of a private artifact may hold before it is built
 
 
 def with_privacy(
@@ -81,9 +81,23 @@ def check_private(
             "leave it out, and give the build as many images as you want it to use"
         )
     output = output.resolve()
-    places = [output, *output.parent.glob(f".{glob.escape(output.name)}.*.tmp")]  # of killed processes
+    check_no_release(output, [output, *output.parent.glob(f".{glob.escape(output.name)}.*.tmp*")])
+
+
+def check_no_release(output: Path, places: Sequence[Path]) -> None:
+    """Check that nothing lies in some folders that is a release, or was to become one.
+
+    Args:
+        output: Folder of the artifact.
+        places: It, and folders that killed processes have left beside it.
+
+    Raises:
+        ConfigError: Something does.
+    """
     found = sorted(path.name for place in places if place.is_dir() for path in place.iterdir())
-    others = [name for name in found if name not in PUBLIC and not name.startswith(".")]
+    # Files that are being written are hidden, and whole before they get their names.
+    hidden = [name for name in found if name.startswith(".") and not name.endswith(".tmp")]
+    others = [name for name in found if name not in PUBLIC and name not in hidden]
     if others:
         raise ConfigError(
             f"{output} holds {others[:5]}, which may say of images what no budget covers, and a private "
@@ -131,10 +145,12 @@ def save_private(
         progress: Show how far the noise is.
 
     Raises:
-        ConfigError: `info` promises nothing, or more than its noise keeps.
+        ConfigError: `info` promises nothing, or more than its noise keeps; or another build has written into
+            the folder meanwhile.
     """
     if info.privacy is None:
         raise ConfigError("info.privacy is missing; give PrivacySettings(...).mechanism(...)")
+    check_no_release(output, [output])  # by another build that ran meanwhile
     noised = add_noise(sums, info.privacy, progress=progress)
     gaussians, shares = estimate(noised, info.privacy, shrinkage == "auto")
     source = {key: value for key, value in info.source.items() if key not in OF_IMAGES}
@@ -143,6 +159,7 @@ def save_private(
     described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares, privacy=privacy)
     with replaced_folder(output) as place:
         Artifact.save(place, described, {info.inversion.timesteps[0]: gaussians})
+        check_no_release(output, [output])
 
 
 def batch_note(info: ArtifactInfo, batch_size: int) -> str | None:

@@ -99,7 +99,8 @@ def import_artifact(
     )
     info = settings.with_budgets(info)
     check_fits(diffusion, info)
-    with written_folder(output, model, diffusion, settings.license_name) as place:
+    noted = {} if settings.license_name is None else {"license": settings.license_name}
+    with written_folder(output, model, diffusion, noted=noted) as place:
         import_statistics(folder, place, info)
     return Artifact.load(output)
 

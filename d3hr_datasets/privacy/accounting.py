@@ -27,6 +27,13 @@ def accountant_name() -> str:
     return f"dp-accounting {importlib.metadata.version('dp-accounting')}, RDP accountant of zCDP"
 
 
+def _orders() -> list[float]:
+    """Return the orders that divergences are taken of: larger ones than usual, too, for small budgets."""
+    from dp_accounting.rdp.rdp_privacy_accountant import DEFAULT_RDP_ORDERS
+
+    return [*DEFAULT_RDP_ORDERS, *(2.0**power for power in range(11, 25))]
+
+
 @functools.cache
 def epsilon_of(rho: float, delta: float) -> float:
     """Return the epsilon that rho-zCDP promises with this delta.
@@ -37,7 +44,7 @@ def epsilon_of(rho: float, delta: float) -> float:
     with needs_extra("private", NEED):
         from dp_accounting import dp_event
         from dp_accounting.rdp import RdpAccountant
-    accountant: Any = RdpAccountant()
+    accountant: Any = RdpAccountant(_orders())
     accountant.compose(dp_event.ZCDpEvent(rho))
     return float(accountant.get_epsilon(delta))
 
@@ -59,7 +66,7 @@ def largest_rho(epsilon: float, delta: float) -> float:
     bracket = mechanism_calibration.LowerEndpointAndGuess(LEAST_MULTIPLIER, 1.0)
     try:
         multiplier = mechanism_calibration.calibrate_dp_mechanism(
-            RdpAccountant, event, epsilon, delta, bracket, tol=1e-6 * LEAST_MULTIPLIER
+            lambda: RdpAccountant(_orders()), event, epsilon, delta, bracket, tol=1e-6 * LEAST_MULTIPLIER
         )
     except (ValueError, RuntimeError, mechanism_calibration.NoBracketIntervalFoundError) as error:
         raise ConfigError(

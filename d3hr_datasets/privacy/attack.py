@@ -78,13 +78,13 @@ def membership_advantage(
         source: Of the bits of the noise; the system's by default.
 
     Raises:
-        ConfigError: There are fewer than four latents, or a number is out of range.
+        ConfigError: There are fewer than four latents or they are not finite, a number is out of range, or
+            `privacy` is no mechanism.
     """
     check_choice("others", others, Others)
     for name, number in (("num_shadows", num_shadows), ("num_tests", num_tests)):
         check_int(name, number, FEWEST_BUILDS)
-    if len(latents) < 4:
-        raise ConfigError(f"{len(latents)} latents are given; accepted: four or more of one class")
+    _check(latents, privacy, seed)
     inside = memberships(num_shadows + num_tests, len(latents), seed)
     scores = _scores(latents, privacy, inside, others, SystemBits() if source is None else source)
     shadows, tests = slice(None, num_shadows), slice(num_shadows, None)
@@ -93,6 +93,25 @@ def membership_advantage(
     bound = 1.0 if privacy is None else advantage_bound(privacy.epsilon, privacy.delta)
     error = 1.36 * math.sqrt(1 / len(found_in) + 1 / len(found_out))  # of Kolmogorov and Smirnov
     return AttackResult(_best(found_in, found_out), error, bound, len(found_in), len(found_out))
+
+
+def _check(latents: torch.Tensor, privacy: Privacy | None, seed: int) -> None:
+    if latents.dim() != 4 or len(latents) < 4:
+        raise ConfigError(
+            f"latents of shape {tuple(latents.shape)} are given; accepted: (N, C, H, W), four or more of "
+            "one class"
+        )
+    if not latents.double().square().isfinite().all():
+        raise ConfigError(
+            "latents, or their squares, are not finite, and nothing could be found out of them; leave out "
+            "what could not be inverted"
+        )
+    if privacy is not None and not isinstance(privacy, Privacy):
+        raise ConfigError(
+            f"privacy must be a mechanism or None, not {type(privacy).__name__}; give "
+            "PrivacySettings(...).mechanism(num_elements, spread), or `artifact.info.privacy`"
+        )
+    check_int("seed", seed, 0, 2**63 - 1)
 
 
 @neutral()

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from d3hr_datasets.artifact.privacy import Privacy, check_budget
+from d3hr_datasets.artifact.privacy import COARSEST, Privacy, check_budget
 from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
-from d3hr_datasets.config.checks import check_number
+from d3hr_datasets.config.checks import check_int, check_number
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.privacy.accounting import accountant_name, largest_rho
 
@@ -45,8 +45,11 @@ class PrivacySettings:
         check_budget(self.epsilon, self.delta)
         for name in ("clip_norm", "clip_squares"):
             value = getattr(self, name)
-            if value is not None and check_number(name, value, 0.0) == 0:
-                raise ConfigError(f"{name} must be above 0: with 0 nothing of the images is left")
+            if value is not None and not 0 < check_number(name, value, 0.0) <= COARSEST:
+                raise ConfigError(
+                    f"{name} must be above 0, as with 0 nothing of the images is left, and at most "
+                    f"{COARSEST:g}, not {value!r}"
+                )
 
     def mechanism(self, num_elements: int, spread: float) -> Privacy:
         """Return bounds and noise for latents of so many elements, D, of this expected variance.
@@ -55,6 +58,8 @@ class PrivacySettings:
             ConfigError: `clip_squares` is so small that no latent fits.
             MissingExtraError: dp-accounting is not installed.
         """
+        check_int("num_elements", num_elements, 1)
+        check_number("spread", spread, 0.0)
         least = math.sqrt(num_elements) * spread
         norm = math.sqrt(num_elements * spread) if self.clip_norm is None else float(self.clip_norm)
         squares = math.sqrt(2) * least if self.clip_squares is None else float(self.clip_squares)

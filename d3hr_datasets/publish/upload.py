@@ -5,6 +5,7 @@ In: a folder that is looked at first. Out: a commit, and the row that pins it in
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,11 @@ from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import METADATA, MOMENTS, file_digests
 from d3hr_datasets.artifact.facts import CARD, MAX_CARD_BYTES
 from d3hr_datasets.artifact.membership import check_nothing_private
-from d3hr_datasets.errors import PublishError
+from d3hr_datasets.errors import ConfigError, PublishError
 from d3hr_datasets.io import hub
 from d3hr_datasets.io.text import printable
 from d3hr_datasets.io.untrusted_files import file_sha256, read_file
+from d3hr_datasets.privacy.release import check_promise
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,11 @@ def plan_artifact(artifact: Artifact, *, with_model: bool = False) -> list[Plann
         with_model: The model inside is the author's own and goes up too. A model elsewhere is referred to.
 
     Raises:
-        PublishError: A file says which images are behind it, files are not those that `d3hr.json` lists, the
+        PublishError: It promises more privacy than its noise keeps, a file says which images are behind it,
+            files are not those that `d3hr.json` lists, the
             card is missing or wrong, or the model is inside and not meant to go up, or the other way round.
         ArtifactFormatError: As `Artifact.verify`.
+        MissingExtraError: It promises privacy, and dp-accounting is not installed, which checks that.
     """
     from huggingface_hub import DatasetCard
 
@@ -55,6 +59,11 @@ def plan_artifact(artifact: Artifact, *, with_model: bool = False) -> list[Plann
             f"the artifact's diffusion model is inside it ({model.path}/). If it is yours to publish: "
             "give with_model=True; otherwise build with ModelReference(repo_id=..., revision=...)"
         )
+    if artifact.info.privacy is not None:
+        try:
+            check_promise(artifact.info.privacy, math.prod(artifact.info.latent_shape))
+        except ConfigError as error:
+            raise PublishError(f"{artifact.folder} does not keep what it promises: {error}") from error
     check_nothing_private(artifact.folder, artifact.sha256)
     found = file_digests(artifact.folder)
     if found != artifact.sha256:

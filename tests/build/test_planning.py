@@ -175,7 +175,38 @@ def test_inversion_takes_few_steps_unless_a_grid_is_asked_for(
     inversion = settings.inversion(tiny_model().schedule)
     assert (inversion.num_steps, inversion.spacing) == (num_steps, spacing)
     assert inversion.num_inference_steps == grid
-    assert settings.decode(inversion) == DecodeConfig(400, grid)
+
+
+FEW = DecodeConfig(400, None, solver="dpm++2m", num_steps=4, spacing="quadratic")
+
+
+@pytest.mark.parametrize(
+    ("given", "decode"),
+    [
+        ({}, FEW),
+        ({"method": "adams"}, FEW),
+        ({"decode_solver": "unipc"}, dataclasses.replace(FEW, solver="unipc")),
+        ({"decode_num_steps": 7}, dataclasses.replace(FEW, num_steps=7)),
+        ({"decode_spacing": "uniform"}, dataclasses.replace(FEW, spacing="uniform")),
+        ({"num_inference_steps": 10}, DecodeConfig(400, 10)),
+        ({"method": "ddim"}, DecodeConfig(400, 50)),
+        ({"reference": True}, DecodeConfig(400, 50)),
+        ({"num_inference_steps": 10, "decode_num_steps": 4}, FEW),
+        ({"num_inference_steps": 10, "decode_solver": "unipc"}, DecodeConfig(400, 10, solver="unipc")),
+    ],
+)
+def test_decoding_takes_few_steps_unless_a_grid_is_asked_for(
+    given: dict[str, Any], decode: DecodeConfig
+) -> None:
+    settings = BuildSettings((400,), **given)
+    assert settings.decode(settings.inversion(tiny_model().schedule)) == decode
+
+
+@pytest.mark.parametrize(("time", "steps"), [(400, 4), (2, 3), (0, 1), (-1, None)])
+def test_low_times_take_as_many_steps_as_there_are(time: int, steps: int | None) -> None:
+    settings = BuildSettings((400,), decode_timestep=time)
+    decode = settings.decode(settings.inversion(tiny_model().schedule))
+    assert (decode.num_steps, decode.num_inference_steps) == (steps, 50 if steps is None else None)
 
 
 def test_a_plan_says_what_it_chose(scene: Path, tmp_path: Path) -> None:
@@ -216,12 +247,16 @@ def test_what_cannot_be_written_leaves_the_artifact_without_a_licence(scene: Pat
     output, model = tmp_path / "out", str(scene / "model")
     _plan(scene, output).run(progress=False)
     before = file_digests(output), (output / METADATA).read_bytes(), _files(tmp_path)
-    with pytest.raises(KeyboardInterrupt), written_folder(output, model, tiny_model(), "MIT") as place:
+    licensed = {"license": "MIT"}
+    with (
+        pytest.raises(KeyboardInterrupt),
+        written_folder(output, model, tiny_model(), noted=licensed) as place,
+    ):
         assert place != output and (place / "model").is_dir()
         (place / STATISTICS).unlink()
         raise KeyboardInterrupt
     assert (file_digests(output), (output / METADATA).read_bytes(), _files(tmp_path)) == before
-    with written_folder(output, model, tiny_model(), "MIT"):
+    with written_folder(output, model, tiny_model(), noted=licensed):
         pass
     assert Artifact.load(output).info.source["license"] == "MIT"
 

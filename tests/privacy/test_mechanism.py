@@ -131,6 +131,12 @@ def test_the_noise_of_a_mechanism_keeps_what_is_promised() -> None:
     made = {epsilon: PrivacySettings(epsilon, 1e-5).mechanism(SIZE, 1.0) for epsilon in (1.0, 3.0)}
     for epsilon, privacy in made.items():
         bounds = whole_bounds(privacy.clip_norm, privacy.clip_squares, SIZE)
+        # The three parts together, by another accountant, which knows of none of this module's sums.
+        noise = (privacy.noise_sums / UNIT, privacy.noise_squares / SQUARE_UNIT, privacy.noise_count)
+        three = PLDAccountant()
+        for bound, scale in zip(bounds, noise, strict=True):
+            three.compose(GaussianDpEvent(scale / bound))
+        assert 0.8 * epsilon < three.get_epsilon(1e-5) <= epsilon
         assert spent_rho(privacy, bounds) <= largest_rho(epsilon, 1e-5)
         check_promise(privacy, SIZE)
         assert Privacy.from_dict(privacy.to_dict()) == privacy
@@ -155,6 +161,8 @@ def test_the_noise_of_a_mechanism_keeps_what_is_promised() -> None:
         ({"epsilon": 1, "delta": 1e-5, "clip_norm": 0}, "clip_norm must be above 0"),
         ({"epsilon": 1, "delta": 1e-5, "clip_squares": 6.0}, "clip_squares=6 is less than 6.9"),
         ({"epsilon": 1e-9, "delta": 1e-30}, "finds no noise"),
+        ({"epsilon": 1, "delta": 1e-5, "clip_norm": 1e300}, r"at most 1e\+12, not 1e\+300"),
+        ({"epsilon": 1, "delta": 1e-5, "clip_squares": 1e300}, r"at most 1e\+12, not 1e\+300"),
         ({"epsilon": 1, "delta": 1e-5, "clip_norm": 1e8}, "hold, 33,554,432; give a smaller clip_norm"),
         ({"epsilon": 1, "delta": 1e-5, "clip_squares": 1e6}, "hold, 2,097,152; give a smaller clip_squares"),
     ],
@@ -162,6 +170,18 @@ def test_the_noise_of_a_mechanism_keeps_what_is_promised() -> None:
 def test_budgets_that_are_none_are_refused(values: dict[str, float], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         PrivacySettings(**values).mechanism(SIZE, 1.0)
+
+
+def test_strong_promises_are_kept_too() -> None:
+    rho = largest_rho(0.01, 1e-9)
+    assert 0.009 < epsilon_of(rho, 1e-9) <= 0.01
+
+
+def test_a_size_or_a_spread_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="num_elements"):
+        PrivacySettings(1.0, 1e-6).mechanism(0, 1.0)
+    with pytest.raises(ConfigError, match="spread"):
+        PrivacySettings(1.0, 1e-6).mechanism(SIZE, math.nan)
 
 
 def test_a_budget_has_two_numbers() -> None:
