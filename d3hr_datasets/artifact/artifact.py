@@ -159,6 +159,7 @@ class Artifact(CheckedFiles):
             create_pr=create_pr,
             token=token,
             commit_message=commit_message,
+            removed={MOMENTS} - {*self.sha256},  # which would stay public, and be of another artifact
         )
 
     @classmethod

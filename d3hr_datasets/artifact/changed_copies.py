@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import MOMENTS
+from d3hr_datasets.artifact.facts import CARD, MAX_CARD_BYTES
 from d3hr_datasets.errors import ConfigError, ExportError
+from d3hr_datasets.io.atomic import replace_text
 from d3hr_datasets.io.new_folders import new_folder
 from d3hr_datasets.io.paths import expand_user
+from d3hr_datasets.io.untrusted_files import read_file
 from d3hr_datasets.processes import process_share
 
 
@@ -43,7 +47,8 @@ def new_copy(artifact: Artifact, output: str | Path) -> Iterator[Path]:
 def copy_without_moments(artifact: Artifact, folder: str | Path) -> Artifact:
     """Copy an artifact without the exact sums behind its statistics, as one that may be published.
 
-    It generates the same images. It is merged as any artifact without sums, and no image is forgotten of it.
+    It generates the same images, and its card does not speak of sums. It is merged as any artifact without
+    sums, and no image is forgotten of it.
 
     Args:
         artifact: The artifact; it stays as it is.
@@ -56,5 +61,9 @@ def copy_without_moments(artifact: Artifact, folder: str | Path) -> Artifact:
     """
     sha256 = {name: digest for name, digest in artifact.sha256.items() if name != MOMENTS}
     with new_copy(artifact, folder) as place:
-        Artifact(artifact.folder, artifact.info, sha256).save_pretrained(place)
+        copy = Artifact(artifact.folder, artifact.info, sha256).save_pretrained(place)
+        if CARD in sha256:
+            text = read_file(place / CARD, MAX_CARD_BYTES).decode("utf-8")
+            replace_text(place / CARD, re.sub(r"^\| sums \| stored.*\n", "", text, flags=re.MULTILINE))
+            Artifact(place, copy.info, {}).write_metadata()
     return Artifact.load(expand_user(folder).resolve())

@@ -13,6 +13,7 @@ Its notes also say how the artifact was built where `d3hr.json` does not: precis
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import re
@@ -37,6 +38,8 @@ COLUMNS = ("label", "mode", "copies")
 KEY_MARK = "d3hr-membership-key "
 SHRINKAGE = ("auto", "none")  # or a share
 DEFAULT_KEY = "membership.key"  # in the folder of the file
+LINEAGE = "lineage"  # in `source` of an artifact: what names its images, and stays when some are forgotten
+PRECISIONS = ("float16", "bfloat16", "float32", "float64")  # that images are inverted in
 
 
 @dataclass(frozen=True, order=True)
@@ -104,6 +107,14 @@ def key_id(key: bytes) -> str:
     return sha256(b"d3hr membership" + key).hexdigest()[:16]
 
 
+def lineage(key: bytes, fingerprint: str) -> str:
+    """Return what names the images of a build, and stays when some of them are forgotten.
+
+    It tells nobody without the key anything of them.
+    """
+    return hmac.new(key, b"d3hr lineage" + fingerprint.encode(), sha256).hexdigest()
+
+
 def default_key(path: Path) -> Path:
     """Return where the key of a file of membership is, unless it is said."""
     return path.with_name(DEFAULT_KEY)
@@ -116,9 +127,12 @@ def open_key(path: Path, *, make: bool = False) -> bytes:
         ConfigError: The file holds no key, or is missing and none is to be made.
     """
     if make and not is_file(path):
-        text = f"{KEY_MARK}{secrets.token_hex(32)}\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda temporary: temporary.write_text(text, encoding="ascii"), private=True)
+        if path.is_symlink():
+            raise ConfigError(
+                f"the key {path} of the membership is a link to nothing; give back what it leads to (is a "
+                "drive missing?), or remove the link to have a new key"
+            )
+        _make_key(path)
     try:
         found = re.fullmatch(rf"{KEY_MARK}([0-9a-f]{{64}})\s*", read_file(path, 1000).decode("ascii"))
     except (D3HRError, UnicodeDecodeError) as error:
@@ -128,6 +142,14 @@ def open_key(path: Path, *, make: bool = False) -> bytes:
             f"{path} holds no key of a membership; accepted: the file that `d3hr build --membership` made"
         )
     return bytes.fromhex(found[1])
+
+
+def _make_key(path: Path) -> None:
+    """Write a new random key, unless another process has just done so."""
+    text = f"{KEY_MARK}{secrets.token_hex(32)}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        replace_file(path, lambda to: to.write_text(text, encoding="ascii"), private=True, must_be_new=True)
 
 
 @neutral()
@@ -243,8 +265,7 @@ def _check_rows(rows: Sequence[object], name: str) -> None:
 def _checked_notes(notes: dict[str, object]) -> tuple[str, str | float]:
     """Return precision and rule of shrinkage."""
     dtype, shrinkage = notes["torch_dtype"], notes["shrinkage"]
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else None
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    if dtype not in PRECISIONS:
         raise ValueError(f"torch_dtype is {dtype!r:.80}")
     is_share = isinstance(shrinkage, int | float) and not isinstance(shrinkage, bool) and 0 <= shrinkage <= 1
     if shrinkage not in SHRINKAGE and not is_share:

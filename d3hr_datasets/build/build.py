@@ -24,15 +24,15 @@ import torch
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
-from d3hr_datasets.artifact.membership import Member, count_members, key_id, write_membership
+from d3hr_datasets.artifact.membership import LINEAGE, Member, count_members, key_id, lineage
 from d3hr_datasets.artifact.model import check_fits
 from d3hr_datasets.artifact.tolerance import Tolerance
 from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.build.chunks import Chunk
 from d3hr_datasets.build.early_stop import EarlyStop, check_stoppable
-from d3hr_datasets.build.exact_moments import check_room, latent_sums
+from d3hr_datasets.build.exact_moments import ExactMoments, check_room, latent_sums
 from d3hr_datasets.build.joined_processes import join_processes, wait_for_processes
-from d3hr_datasets.build.kept_sums import KeptSums
+from d3hr_datasets.build.kept_sums import KeptSums, OpenMembership, open_membership
 from d3hr_datasets.build.merged_moments import MergedMoments
 from d3hr_datasets.build.mode_latents import ModeLatents
 from d3hr_datasets.build.mode_search import check_sought, find_modes
@@ -106,12 +106,12 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     work, output = expand_user(work), expand_user(output)
     check_private(info, output, shrinkage, sums, tolerance)
     check_images(images, info, exact=sums is not None, tolerance=tolerance)
-    key = None if sums is None else sums.open_key_of(info, output, processes)
+    noted, key = open_membership(sums, info, output, processes)
     prefix = _open_work(work, _chunk_key(images, model, info, sizes, sums, key), info, processes)
     parts = (images, model, info, prefix, *sizes)
-    centroids = find_modes(ModeLatents(*parts), processes) if info.num_modes > 1 else None
+    centroids = find_modes(ModeLatents(*parts), processes, progress) if info.num_modes > 1 else None
     build = ChunkBuilder(*parts, centroids, sums is not None, key)
-    return _make_and_merge(build, output, processes, progress, shrinkage, sums, tolerance)
+    return _make_and_merge(build, output, processes, progress, shrinkage, noted, tolerance)
 
 
 def check_sizes(
@@ -223,7 +223,7 @@ def _make_and_merge(
     processes: Any,
     progress: bool,
     shrinkage: Shrinkage,
-    sums: KeptSums | None,
+    noted: OpenMembership | None,
     tolerance: float | None,
 ) -> Artifact:
     """Return the artifact of all chunks, of which each process makes its share."""
@@ -233,7 +233,7 @@ def _make_and_merge(
         _make_chunks(part, processes, progress)
         parts.append(part)
     if processes.is_main_process:
-        _merge(parts, output, progress, shrinkage, sums, None if stop is None else stop.found())
+        _merge(parts, output, progress, shrinkage, noted, None if stop is None else stop.found())
     wait_for_processes(processes)
     return Artifact.load(output)
 
@@ -243,7 +243,7 @@ def _merge(
     output: Path,
     progress: bool,
     shrinkage: Shrinkage,
-    kept: KeptSums | None,
+    noted: OpenMembership | None,
     stated: Tolerance | None,
 ) -> None:
     """Merge all chunks in their order and write the artifact; a chunk that was damaged is made again."""
@@ -268,17 +268,19 @@ def _merge(
     if info.privacy is not None:
         save_private(output, info, latent_sums(merged.total, 1), shrinkage, build.batch_size, progress)
         return
-    sums = None if kept is None else latent_sums(merged.total, info.num_modes)
+    sums = latent_sums(merged.total, info.num_modes) if build.moments is ExactMoments else None
     gaussians, modes = merged.statistics() if sums is None else sums.statistics()
     source = {**info.source, "fingerprint": f"{pixels % 2**256:064x}"}
     if unreadable:
         source["unreadable"] = unreadable
+    if noted is not None:
+        noted.check()
+        source[LINEAGE] = lineage(noted.key, source["fingerprint"])
     counts = tuple(gaussians[info.inversion.timesteps[0]].count.tolist())
     gaussians, shares = shrink_variances(gaussians, shrinkage)
     described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares, tolerance=stated)
     artifact = Artifact.save(output, described, gaussians, modes, sums)
-    if kept is not None and kept.membership is not None and build.membership_key is not None:
+    if noted is not None:
         found = (Member(digest, *divmod(row, info.num_modes)) for digest, row in members)
         how = (build.model.network.dtype, check_shrinkage(shrinkage))
-        noted = count_members(found, artifact.sha256[MOMENTS], build.membership_key, *how)
-        write_membership(kept.paths[0], noted)
+        noted.write(count_members(found, artifact.sha256[MOMENTS], noted.key, *how))

@@ -6,6 +6,7 @@ In: files as people name them. Out: the same, checked, and the owner's key.
 from __future__ import annotations
 
 import contextlib
+import glob
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,7 +16,13 @@ from typing import Any
 
 from d3hr_datasets.artifact.d3hr_json import MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
-from d3hr_datasets.artifact.membership import default_key, open_key, read_membership
+from d3hr_datasets.artifact.membership import (
+    Membership,
+    default_key,
+    open_key,
+    read_membership,
+    write_membership,
+)
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.untrusted_files import file_sha256, is_file
@@ -59,6 +66,11 @@ class KeptSums:
         """
         if self.membership is None:
             return
+        if self.paths[0].is_symlink():
+            raise ConfigError(
+                f"membership={str(self.paths[0])!r} is a link, which would become a file of its own; give "
+                "the file that it leads to"
+            )
         for path in self.paths:
             if path.resolve().is_relative_to(output.resolve()):
                 raise ConfigError(
@@ -83,18 +95,23 @@ class KeptSums:
             raise ConfigError(
                 f"membership={str(path)!r} is there, and is none; give another file ({error})"
             ) from error
-        if not is_file(output / MOMENTS) or file_sha256(output / MOMENTS) != noted:
+        if not _is_of(noted, output):
+            old = [str(one) for one in sorted(path.parent.glob(f"{glob.escape(path.name)}.*.old"))]
+            hint = f" One that a killed build has moved aside is in {', '.join(old)}." if old else ""
             raise ConfigError(
                 f"membership={str(path)!r} is there, and is that of another artifact than {output} "
                 f"(its {MOMENTS} has the SHA-256 {noted}), of which nothing could be forgotten any more "
-                "without it; give another file, or move it away"
+                f"without it; give another file, or move it away.{hint}"
             )
 
     @contextlib.contextmanager
-    def restored(self) -> Iterator[None]:
+    def restored(self, output: Path) -> Iterator[None]:
         """Have the membership that is there back if the artifact that it is of is not replaced after all.
 
         Of a process that is killed meanwhile it stays beside the new one, as NAME.*.old.
+
+        Args:
+            output: Folder of the artifact.
         """
         path = self.paths[0]
         if self.membership is None or not path.exists():
@@ -105,19 +122,82 @@ class KeptSums:
         try:
             yield
         except BaseException:
-            before.replace(path)
+            if _is_of(read_membership(before).moments, output):
+                before.replace(path)
+            else:  # it has been replaced, by that of the membership that is there now
+                before.unlink()
             raise
         before.unlink()
 
-    def open_key(self) -> bytes | None:
-        """Return the key, made if it is missing; None where no membership is noted."""
-        return None if self.membership is None else open_key(self.paths[1], make=True)
+    def open(self, info: ArtifactInfo, output: Path, processes: Any) -> OpenMembership | None:
+        """Return where membership is noted, checked as `check`; the first process makes a missing key.
 
-    def open_key_of(self, info: ArtifactInfo, output: Path, processes: Any) -> bytes | None:
-        """Return the key, checked as `check`; the first process makes it where it is missing."""
+        None where none is noted.
+        """
         self.check(info, output)
+        if self.membership is None:
+            return None
+        path, key = self.paths
         with processes.main_process_first():
-            return self.open_key()
+            return OpenMembership(path, open_key(key, make=True), _digest(path))
+
+
+@dataclass(frozen=True)
+class OpenMembership:
+    """Where a build notes the membership of its images.
+
+    Args:
+        path: The file.
+        key: The secret key.
+        before: SHA-256 of the file when the build began, which it may replace; None where there was none.
+    """
+
+    path: Path
+    key: bytes
+    before: str | None
+
+    def check(self) -> None:
+        """Check that nobody has written the file since the build began.
+
+        Raises:
+            ConfigError: Somebody has.
+        """
+        if _digest(self.path) != self.before:
+            raise ConfigError(
+                f"membership={str(self.path)!r} has been written by another build meanwhile, of whose "
+                "artifact nothing could be forgotten any more without it; run this build again with a file "
+                "of its own, which goes on from the finished chunks"
+            )
+
+    def write(self, noted: Membership) -> None:
+        """Write the membership.
+
+        Raises:
+            ConfigError: As `check`.
+        """
+        self.check()
+        try:
+            write_membership(self.path, noted, must_be_new=self.before is None)
+        except FileExistsError:
+            self.check()
+            raise
+
+
+def open_membership(
+    sums: KeptSums | None, info: ArtifactInfo, output: Path, processes: Any
+) -> tuple[OpenMembership | None, bytes | None]:
+    """Return where membership is noted, and its key; both None where none is."""
+    noted = None if sums is None else sums.open(info, output, processes)
+    return noted, None if noted is None else noted.key
+
+
+def _digest(path: Path) -> str | None:
+    return file_sha256(path) if is_file(path) else None
+
+
+def _is_of(moments: str, output: Path) -> bool:
+    """Return whether the sums in a folder are those that a membership notes."""
+    return is_file(output / MOMENTS) and file_sha256(output / MOMENTS) == moments
 
 
 def kept_sums(

@@ -101,6 +101,7 @@ def publish(
     with contextlib.ExitStack() as stack:
         found = Artifact.load(artifact)
         if no_moments:
+            plan_artifact(found, with_model=with_model)  # so that what is wrong is said of this folder
             place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             found = copy_without_moments(found, place / "artifact")
         files = plan_artifact(found, with_model=with_model)
@@ -119,6 +120,12 @@ def publish(
         print_json({**dataclasses.asdict(published), "files": listed, "registry_row": row})
         return
     typer.echo(printable(published.url) if published.changed else "nothing to change", err=True)
+    if no_moments:
+        typer.echo(
+            f"d3hr: if sums were published to {repo_id} before, earlier commits still have them: remove "
+            "these commits, or the repository, where that must not be",
+            err=True,
+        )
     typer.echo(row)
 
 

@@ -11,7 +11,10 @@ from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.d3hr_json import ADAPTER, STATISTICS
+from d3hr_datasets.artifact.membership import LINEAGE
 from d3hr_datasets.errors import CombineError
+
+NAMES = ("fingerprint", LINEAGE, "statistics")  # what in `source` names images; the last where no other does
 
 # Of an inversion, what may differ: the seed of posterior samples. It decides single latents, and no others.
 MAY_DIFFER = {"seed"}
@@ -39,10 +42,13 @@ def check_agreement(parts: Sequence[Artifact]) -> None:
 
 
 def fingerprints(part: Artifact) -> set[str]:
-    """Return what names the images behind an artifact: its fingerprint, and those of its parts."""
+    """Return what names the images behind an artifact: its fingerprint, and those of its parts.
+
+    And what stays when some of the images are forgotten. Statistics without any are named by themselves.
+    """
     sources = [part.info.source, *merged_of(part)]
-    found = {text for one in sources if isinstance(text := one.get("fingerprint"), str)}
-    return found or {part.sha256[STATISTICS]}  # statistics that were imported are named by themselves
+    found = {text for one in sources for name in NAMES if isinstance(text := one.get(name), str)}
+    return found if part.info.source.get("fingerprint") else found | {part.sha256[STATISTICS]}
 
 
 def merged_of(part: Artifact) -> list[dict[str, Any]]:
@@ -60,9 +66,7 @@ def shared_sources(parts: Sequence[Artifact]) -> list[str]:
     found = []
     for number, part in enumerate(parts):
         for other in parts[:number]:
-            stopped = part.info.tolerance or other.info.tolerance
-            names = [tuple(one.info.source.get(key) for key in ("name", "split")) for one in (part, other)]
-            if stopped and names[0] == names[1]:
+            if (_stopped(part) or _stopped(other)) and _names(part) & _names(other):
                 found.append(
                     f"{other.folder} and {part.folder} are of sources of one name, and not all images of "
                     "them were used (--tolerance): those that both may have used count twice; if they are "
@@ -71,14 +75,28 @@ def shared_sources(parts: Sequence[Artifact]) -> list[str]:
     return found
 
 
+def _sources(part: Artifact) -> list[dict[str, Any]]:
+    return merged_of(part) or [part.info.source]
+
+
+def _stopped(part: Artifact) -> bool:
+    """Return whether a build of the artifact, or of a part of it, stopped early."""
+    return part.info.tolerance is not None or any(one.get("tolerance") for one in _sources(part))
+
+
+def _names(part: Artifact) -> set[tuple[str, str]]:
+    return {(str(one.get("name")), str(one.get("split"))) for one in _sources(part)}
+
+
 def _check_distinct(parts: Sequence[Artifact]) -> None:
     for number, part in enumerate(parts):
         for other in parts[:number]:
             common = fingerprints(part) & fingerprints(other)
             if common:
                 raise CombineError(
-                    f"{other.folder} and {part.folder} are both of the images with the fingerprint "
-                    f"{sorted(common)[0]}, which would be counted twice; leave out one of them"
+                    f"{other.folder} and {part.folder} are of the same images, or of what is left of them "
+                    f"(fingerprint or lineage {sorted(common)[0]}), which would be counted twice; leave out "
+                    "one of them"
                 )
 
 
@@ -101,6 +119,7 @@ def _facts(part: Artifact) -> dict[str, Any]:
         "image_mode": info.image_mode,
         "padding": info.padding,
         **inversion,
+        "the precision of the build": info.source.get("torch_dtype", "float32"),
         "what classes are to the model": "labels" if info.prompts is None else "prompts",
         "embeddings": info.embeddings,
     }

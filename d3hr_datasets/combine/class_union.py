@@ -6,6 +6,8 @@ adds follow, in its order, and so on. Classes of a model of class labels are the
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +40,7 @@ def unite_classes(parts: Sequence[Artifact]) -> UnitedClasses:
         CombineError: A class has another WordNet ID or another prompt in another part, two classes have one
             WordNet ID, or some parts have such IDs and others none.
     """
+    _check_spelling(parts)
     names: dict[str, int] = {}
     labels = tuple(tuple(names.setdefault(name, len(names)) for name in part.info.classes) for part in parts)
     prompts = None
@@ -45,6 +48,20 @@ def unite_classes(parts: Sequence[Artifact]) -> UnitedClasses:
         per_class = _of_classes(parts, labels, "prompt")
         prompts = Prompts(tuple(per_class), parts[0].info.prompts.negative)
     return UnitedClasses(tuple(names), _united_wnids(parts, labels), prompts, labels)
+
+
+def _check_spelling(parts: Sequence[Artifact]) -> None:
+    """Check that names which look the same are the same: Unicode has several ways to write an accent."""
+    spelled: dict[str, tuple[str, Artifact]] = {}
+    for part in parts:
+        for name in part.info.classes:
+            before, where = spelled.setdefault(unicodedata.normalize("NFC", name), (name, part))
+            if before != name:
+                raise CombineError(
+                    f"class {name!r} is written with other Unicode characters in {where.folder} "
+                    f"({before!a}) than in {part.folder} ({name!a}); build one of them again with "
+                    "the names of the other"
+                )
 
 
 def _united_wnids(parts: Sequence[Artifact], labels: Sequence[Sequence[int]]) -> tuple[str, ...] | None:
@@ -58,7 +75,7 @@ def _united_wnids(parts: Sequence[Artifact], labels: Sequence[Sequence[int]]) ->
             "IDs, or none: build one of them again with the class list of the other"
         )
     found = _of_classes(parts, labels, "WordNet ID")
-    twice = next((wnid for wnid in found if found.count(wnid) > 1), None)
+    twice = next((wnid for wnid, number in Counter(found).items() if number > 1), None)
     if twice is not None:
         called = [
             name

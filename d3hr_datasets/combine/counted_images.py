@@ -6,7 +6,7 @@ a copy is not told from its original.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,11 +30,13 @@ class CountedImage:
         record: How it is read.
         members: The rows of the membership that count it: one, or one for each mode that its copies are in.
         pixels: Its part of the source's fingerprint, for each copy.
+        others: Labels of other classes in which the same pixels were counted, too.
     """
 
     record: ImageRecord
     members: tuple[Member, ...]
     pixels: int
+    others: tuple[int, ...] = ()
 
 
 def check_belongs(found: Membership, artifact: Artifact, sums: LatentSums, key: bytes) -> None:
@@ -58,7 +60,13 @@ def check_belongs(found: Membership, artifact: Artifact, sums: LatentSums, key: 
                 "damaged: give a copy of it, as it was written"
             )
         counted[one.label][one.mode] += one.copies
-    if not is_of_artifact or counted != sums.count.tolist():
+    if is_of_artifact and counted != sums.count.tolist():
+        raise CombineError(
+            f"the membership counts {sum(map(sum, counted))} images in other numbers by class and mode than "
+            f"{artifact.folder}, which it was written for; the file is damaged: give a copy of it, as it was "
+            "written"
+        )
+    if not is_of_artifact:
         raise CombineError(
             f"the membership is of an artifact whose {MOMENTS} has the SHA-256 {found.moments}, and that of "
             f"{artifact.folder} has {artifact.sha256[MOMENTS]}; give the file that was written when this "
@@ -91,11 +99,14 @@ def find_counted(
                 image, label = future.result()
                 digest = member_digest(key, image)
                 members = tuple(one for one in rows.get(digest, ()) if one.label == label)
+                others = [one.label for one in rows.get(digest, ()) if one.label != label]
                 if members:
                     place = (digest, label)
-                    counted.setdefault(place, CountedImage(record, members, image_digest(image, label)))
+                    seen = CountedImage(
+                        record, members, image_digest(image, label), tuple(sorted(set(others)))
+                    )
+                    counted.setdefault(place, seen)
                 else:
-                    others = [one.label for one in rows.get(digest, ())]
                     refused.append(_why_not(record, label, others, digest in found.forgotten, info))
     if refused:
         more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
@@ -105,6 +116,28 @@ def find_counted(
             "Nothing was changed; leave them out, or give the images as they were when the artifact was built"
         )
     return list(counted.values())
+
+
+def say_counted(counted: Sequence[CountedImage], info: ArtifactInfo, notify: Callable[[str], object]) -> None:
+    """Say how many images are taken out, and which of them stay counted in another class."""
+    copies = sum(one.copies for image in counted for one in image.members)
+    notify(
+        f"{len(counted)} different images were read, which were counted {copies} times, and are taken out; "
+        "if you gave more, see that each is a file of a known type in the folder of its class"
+    )
+    given = {(one.digest, one.label) for image in counted for one in image.members}
+    left = [
+        f"{image.record.where} in {info.classes[label]!r}"
+        for image in counted
+        for label in image.others
+        if (image.members[0].digest, label) not in given
+    ]
+    if left:
+        more = f", and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        notify(
+            f"also counted in another class, and still there: {', '.join(left[:SHOWN])}{more}; give them in "
+            "that class, too, if they are to be forgotten"
+        )
 
 
 def check_left(members: Sequence[Member], sums: LatentSums, info: ArtifactInfo) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import hmac
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,14 +31,22 @@ from d3hr_datasets.build.build_settings import ClassOptions
 from d3hr_datasets.build.class_matching import match_to_model
 from d3hr_datasets.build.reading_ahead import halve_on_out_of_memory
 from d3hr_datasets.build.shrinkage_choice import Shrinkage, check_shrinkage
-from d3hr_datasets.combine.counted_images import CountedImage, check_belongs, check_left, find_counted
+from d3hr_datasets.combine.counted_images import (
+    CountedImage,
+    check_belongs,
+    check_left,
+    find_counted,
+    say_counted,
+)
 from d3hr_datasets.combine.inverted_again import inverted_sums, taken_away
 from d3hr_datasets.combine.new_membership import add_membership, is_there, make_parent
 from d3hr_datasets.combine.part_sums import checked_sums, open_part
+from d3hr_datasets.combine.source_left import source_left
 from d3hr_datasets.combine.written_artifact import (
     Notify,
     check_output,
     describe,
+    files_left_out,
     say_dropped,
     say_left_out,
     shrinkage_like,
@@ -152,19 +158,26 @@ def forget_images(
     counted = find_counted(given, opened.info, noted, secret, options.batch_size, options.num_readers)
     members = [one for image in counted for one in image.members]
     check_left(members, sums, opened.info)
-    for sentence in CANNOT:
-        notify(sentence)
+    _say(counted, opened, notify)
     drawn = shrinkage_like([opened], options.shrinkage, notify, check_shrinkage(noted.shrinkage))
     make_parent(new_path)
+    left_out = files_left_out([opened])
     model = load_model(opened, options.device, dtype)
     invert = halve_on_out_of_memory(inverted_sums, options.batch_size, model=None)
     left = taken_away(sums, invert(counted, opened, model, options.num_readers))
     found = dataclasses.replace(without(noted, members), shrinkage=drawn)
     made = _write(opened, place, left, counted, drawn, found, new_path, secret)
     say_dropped(opened, made, notify)
-    say_left_out([opened], notify)
+    say_left_out(left_out, notify)
     notify(f"the membership of the new artifact is {new_path}, its key is {key_path}")
     return made
+
+
+def _say(counted: Sequence[CountedImage], artifact: Artifact, notify: Notify) -> None:
+    """Say what goes, and what does not."""
+    say_counted(counted, artifact.info, notify)
+    for sentence in CANNOT:
+        notify(sentence)
 
 
 def _precision(noted: Membership, asked: torch.dtype | None) -> torch.dtype:
@@ -203,7 +216,7 @@ def _write(
     info = describe(
         artifact,
         **{name: getattr(artifact.info, name) for name in ("name", "classes", "wnids", "prompts")},
-        source={**artifact.info.source, **_fingerprint(artifact, counted, secret)},
+        source=source_left(artifact, counted, secret),
         producer=f"d3hr-datasets {__version__}, d3hr forget",
     )
     embeddings = artifact.embeddings() if info.embeddings else None
@@ -273,19 +286,3 @@ def _open_images(
     info, classes = artifact.info, ClassOptions(None, options.class_map, options.same_order)
     is_named = isinstance(images, str | Path)
     return match_to_model(opened, info.class_list, len(info.classes), classes, is_named)[1]
-
-
-def _fingerprint(artifact: Artifact, counted: Sequence[CountedImage], secret: bytes) -> dict[str, str]:
-    """Return a fingerprint for the images that are left, where there was one.
-
-    Not the sum of what they are, which a build without the images has: less that of before, it would tell the
-    pixels of a single image that was taken away to whoever guesses them.
-    """
-    found = artifact.info.source.get("fingerprint")
-    try:
-        before = int(str(found), 16)
-    except ValueError:
-        return {}
-    gone = sum(image.pixels * one.copies for image in counted for one in image.members)
-    left = ((before - gone) % 2**256).to_bytes(32, "big")
-    return {"fingerprint": hmac.new(secret, b"images that are left" + left, hashlib.sha256).hexdigest()}

@@ -54,8 +54,12 @@ def add_up(
                     f"the squares of the latents of a class at {time} add up to more than exact sums hold; "
                     "merge fewer parts"
                 )
+    rows: list[list[tuple[LatentSums, int]]] = [[] for _ in names]
+    for part, labels in parts:
+        for row, label in enumerate(labels):
+            rows[label].append((part, row))
     for label, name in enumerate(names):
-        numbers, modes = _modes_of(parts, label)
+        numbers, modes = _modes_of(rows[label])
         assigned = _assign(numbers, modes, wanted, name)
         count[label].index_add_(0, assigned, numbers)
         for time, of_modes in modes.items():
@@ -73,7 +77,11 @@ def _wanted_modes(
             raise ConfigError(
                 f"num_modes={num_modes} joins modes, and keep_modes=True joins none; give one of them"
             )
-    there = {name: sum(p.num_modes for p, labels in parts if k in labels) for k, name in enumerate(names)}
+    number = [0] * len(names)
+    for part, labels in parts:
+        for label in labels:
+            number[label] += part.num_modes
+    there = dict(zip(names, number, strict=True))
     least, most = min(there, key=there.__getitem__), max(there, key=there.__getitem__)
     if keep_modes:
         if there[least] != there[most] or there[most] > MAX_MODES:
@@ -99,9 +107,12 @@ def _wanted_modes(
     return num_modes
 
 
-def _modes_of(parts: Sequence[Part], label: int) -> tuple[torch.Tensor, dict[float, torch.Tensor]]:
-    """Return count (P,) and sums (P, C, H, W) by time of all modes of a class, in an order of their own."""
-    rows = [(part, list(labels).index(label)) for part, labels in parts if label in labels]
+def _modes_of(rows: Sequence[tuple[LatentSums, int]]) -> tuple[torch.Tensor, dict[float, torch.Tensor]]:
+    """Return count (P,) and sums (P, C, H, W) by time of all modes of a class, in an order of their own.
+
+    Args:
+        rows: Sums of parts that have the class, and its label there.
+    """
     counts = torch.cat([part.count[row] for part, row in rows])
     sums = {time: torch.cat([part.sums[time][row] for part, row in rows]) for time in rows[0][0].sums}
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from d3hr_datasets.artifact.artifact import Artifact
+from d3hr_datasets.artifact.d3hr_json import STATISTICS
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.info_texts import MAX_TEXT
+from d3hr_datasets.artifact.membership import LINEAGE
 from d3hr_datasets.build.shrinkage_choice import Shrinkage
 from d3hr_datasets.combine.agreement import check_agreement, merged_of, shared_sources
 from d3hr_datasets.combine.class_union import UnitedClasses, unite_classes
@@ -24,6 +26,7 @@ from d3hr_datasets.combine.written_artifact import (
     Notify,
     check_output,
     describe,
+    files_left_out,
     say_dropped,
     say_left_out,
     shrinkage_like,
@@ -37,7 +40,17 @@ from d3hr_datasets.version import __version__
 
 logger = logging.getLogger(__name__)
 
-SAID = ("name", "split", "license", "fingerprint")  # of the source of each part
+SAID = (
+    "name",
+    "split",
+    "license",
+    "fingerprint",
+    LINEAGE,
+    "tolerance",
+    "imported",
+)  # of the source of each part
+MAX_COUNTS = 50_000  # numbers that are said of parts; of more, each part says how many images it has
+OF_FIRST = ("model_kind", "model_license", "torch_dtype")  # of that of the first one
 
 
 @neutral()
@@ -88,17 +101,17 @@ def merge_artifacts(
     drawn = shrinkage_like(opened, shrinkage, notify)
     check_agreement(opened)
     classes = unite_classes(opened)
-    found = [sums_of_part(part) for part in opened]
-    exact = all(is_exact for _, is_exact in found)
-    pairs = [(sums, labels) for (sums, _), labels in zip(found, classes.labels, strict=True)]
-    total = add_up(pairs, classes.names, num_modes, keep_modes)
+    sums, exact = zip(*map(sums_of_part, opened), strict=True)
+    left_out = files_left_out(opened)
+    total = add_up([*zip(sums, classes.labels, strict=True)], classes.names, num_modes, keep_modes)
     info = _described(opened, classes, place.resolve().name.lower() if name is None else name)
     embeddings = _united_embeddings(opened, classes) if info.embeddings else None
     artifact = write_artifact(
-        place, opened[0], info, total, exact=exact, shrinkage=drawn, embeddings=embeddings
+        place, opened[0], info, total, exact=all(exact), shrinkage=drawn, embeddings=embeddings
     )
     say_dropped(opened[0], artifact, notify)
-    _say(opened, [is_exact for _, is_exact in found], notify)
+    _say(opened, exact, notify)
+    say_left_out(left_out, notify)
     return artifact
 
 
@@ -129,7 +142,10 @@ def merged_source(parts: Sequence[Artifact], classes: UnitedClasses) -> dict[str
     licenses = dict.fromkeys(str(part.info.source.get("license") or "not given") for part in parts)
     if [*licenses] != ["not given"]:
         source["license"] = " and ".join(licenses)[:MAX_TEXT]
-    source |= {key: first[key] for key in ("model_kind", "model_license") if key in first}
+    source |= {key: first[key] for key in OF_FIRST if key in first}
+    imported = [str(one) for part in parts if (one := part.info.source.get("imported"))]
+    if imported:
+        source["imported"] = " and ".join(dict.fromkeys(imported))[:MAX_TEXT]
     left_out = [one for part in parts if isinstance(one := part.info.source.get("unreadable"), list)]
     if left_out:
         source["unreadable"] = [image for images in left_out for image in images]
@@ -138,6 +154,10 @@ def merged_source(parts: Sequence[Artifact], classes: UnitedClasses) -> dict[str
         for part, labels in zip(parts, classes.labels, strict=True)
         for entry in _entries(part, labels, len(classes.names))
     ]
+    lists = [one for one in source["parts"] if isinstance(one.get("counts"), list)]
+    if sum(len(one["counts"]) for one in lists) > MAX_COUNTS:
+        for one in lists:
+            one["counts"] = sum(one["counts"])
     return source
 
 
@@ -158,6 +178,8 @@ def _entries(part: Artifact, labels: Sequence[int], num_classes: int) -> list[di
         ]
     source = part.info.source
     said: dict[str, Any] = {key: source[key] for key in SAID if key in source}
+    if "fingerprint" not in said:
+        said["statistics"] = part.sha256[STATISTICS]
     if part.info.tolerance is not None:
         said["tolerance"] = part.info.tolerance.share
     return [{"artifact": part.info.name, **said, "counts": relabelled(part.info.counts)}]
@@ -197,7 +219,9 @@ def _say(parts: Sequence[Artifact], exact: Sequence[bool], notify: Notify) -> No
     for what in ("decode", "dtype", "budgets"):
         if any(getattr(part.info, what) != getattr(first.info, what) for part in parts):
             notify(f"the parts differ in {what}, of which that of the first one is taken: {first.folder}")
-    say_left_out(parts, notify)
+    for part in parts:
+        if part.info.source.get("imported"):
+            notify(f"{part.folder} was imported, and how its images were inverted is not checked here")
 
 
 def _is_fingerprint(text: object) -> bool:

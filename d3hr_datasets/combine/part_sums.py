@@ -16,6 +16,7 @@ from d3hr_datasets.artifact.latent_sums import MAX_COUNT, MAX_ENERGY, LatentSums
 from d3hr_datasets.artifact.units import SQUARE_UNIT, UNIT
 from d3hr_datasets.build.shrinkage import draw_variances
 from d3hr_datasets.errors import CombineError, StatisticsError
+from d3hr_datasets.io.untrusted_files import is_file
 from d3hr_datasets.numerics.sums import ordered_sum
 from d3hr_datasets.numerics.torch_settings import neutral
 
@@ -29,10 +30,11 @@ def open_part(part: str | Path | Artifact) -> Artifact:
     Raises:
         CombineError: Privacy was promised to its images, or its means are learned.
     """
-    if isinstance(part, Artifact) and part.repo_id is None:
+    if isinstance(part, Artifact):
         opened = part
-    elif isinstance(part, Artifact):
-        opened = Artifact.from_pretrained(str(part.repo_id), revision=part.revision, with_moments=True)
+        is_here = MOMENTS not in part.sha256 or is_file(part.folder / MOMENTS)
+        if part.repo_id is not None and not is_here:
+            opened = Artifact.from_pretrained(str(part.repo_id), revision=part.revision, with_moments=True)
     else:
         opened = Artifact.from_pretrained(part, with_moments=True)
     if opened.info.privacy is not None:

@@ -7,6 +7,8 @@ true.
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,10 +23,10 @@ from d3hr_datasets.build.shrinkage import FEW_IMAGES, shrink_variances
 from d3hr_datasets.build.shrinkage_choice import Shrinkage, check_shrinkage
 from d3hr_datasets.config.budgets import Budget
 from d3hr_datasets.diffusion.conditioning import PromptEmbeddings
-from d3hr_datasets.errors import CombineError, ConfigError, D3HRError
+from d3hr_datasets.errors import ArtifactIntegrityError, CombineError, ConfigError, D3HRError
 from d3hr_datasets.io.atomic import added_folder
 from d3hr_datasets.io.paths import expand_user
-from d3hr_datasets.io.untrusted_files import is_file
+from d3hr_datasets.io.untrusted_files import file_sha256, is_file
 from d3hr_datasets.numerics.torch_settings import neutral
 
 Notify = Callable[[str], object]
@@ -55,9 +57,9 @@ def check_output(output: str | Path, inputs: Sequence[Path]) -> Path:
     """Return the whole path of a folder to write, which is not there yet.
 
     Raises:
-        ConfigError: It holds something, or lies in an artifact that is read.
+        ConfigError: It holds something, cannot be made, or lies in an artifact that is read.
     """
-    place = expand_user(output).absolute()
+    place = _resolved(output)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ConfigError(
             f"output={str(output)!r:.300} is there already; what is made never takes the place of what it is "
@@ -68,6 +70,26 @@ def check_output(output: str | Path, inputs: Sequence[Path]) -> Path:
             raise ConfigError(
                 f"output={str(output)!r:.300} lies in the artifact {folder}; give a folder outside"
             )
+    return place
+
+
+def _resolved(output: str | Path) -> Path:
+    """Return the path of a folder, links followed.
+
+    Raises:
+        ConfigError: It can be none, or what would hold it cannot be written.
+    """
+    try:
+        place = expand_user(output).resolve()
+        place.exists()  # its name may be too long
+        holder = next(folder for folder in place.parents if folder.exists())
+        if not holder.is_dir() or not os.access(holder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"{holder} cannot be written")
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"output={str(output)!r:.300} can be no folder: {reason}; give one in a folder that you may write"
+        ) from error
     return place
 
 
@@ -142,6 +164,9 @@ def write_artifact(
         ArtifactIntegrityError: A file of the first artifact differs from its checksum.
         CombineError: The folder cannot be written.
     """
+    if info.model.path is not None:
+        first.model_folder()  # which refuses what is no model
+    first.adapter_folder()
     gaussians, modes = sums.statistics()
     gaussians, shares = shrink_variances(gaussians, shrinkage)
     counts = tuple(sums.count.sum(dim=1).tolist())
@@ -153,6 +178,11 @@ def write_artifact(
             for name, source in sources.items():
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, place / name)
+                if file_sha256(place / name) != first.sha256[name]:
+                    raise ArtifactIntegrityError(
+                        f"{first.folder / name} has changed while it was copied; wait until nobody writes "
+                        "there, and run it again"
+                    )
             if embeddings is not None:
                 write_embeddings(place / EMBEDDINGS, embeddings)
             finish(Artifact.save(place, info, gaussians, modes, sums if exact else None))
@@ -206,15 +236,24 @@ def kept_files(artifact: Artifact) -> list[str]:
     return [name for name in found if not name.endswith(".md") or is_file(artifact.folder / name)]
 
 
-def say_left_out(artifacts: Sequence[Artifact], notify: Notify) -> None:
-    """Say which files of artifacts are not taken over."""
+def files_left_out(artifacts: Sequence[Artifact]) -> list[str]:
+    """Return which files of artifacts are not taken over.
+
+    Raises:
+        ArtifactFormatError: There is what can be no part of an artifact.
+    """
     names: set[str] = set()
     for artifact in artifacts:
         kept = {*kept_files(artifact), *REPLACED}
         found = {path.relative_to(artifact.folder).as_posix() for path in list_files(artifact.folder)}
         names |= {name for name in found - kept if not name.startswith(".") and name in artifact.sha256}
+    return sorted(names)
+
+
+def say_left_out(names: Sequence[str], notify: Notify) -> None:
+    """Say which files are not taken over."""
     if names:
-        shown = ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         notify(
             f"left out, since it says of the images what is no longer so: {shown}; `d3hr card` makes a card"
         )

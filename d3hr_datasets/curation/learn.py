@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.learned import Learned
 from d3hr_datasets.artifact.mode_means import write_mode_means
 from d3hr_datasets.artifact.model import load_model
-from d3hr_datasets.combine.written_artifact import kept_files, say_left_out
+from d3hr_datasets.combine.written_artifact import files_left_out, kept_files, say_left_out
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.config.defaults import BATCH_SIZE
 from d3hr_datasets.curation.learning_settings import LearningSettings, generation_of, kept_budgets
@@ -93,7 +93,7 @@ def learn_artifact(
     settings = settings or LearningSettings()
     found = artifact if isinstance(artifact, Artifact) else Artifact.from_pretrained(artifact)
     plain = _plain(found.info)
-    generation = generation_of(plain, settings.ipc)
+    generation, left_out = generation_of(plain, settings.ipc), files_left_out([found])
     with new_copy(found, output) as folder:
         real = _real_images(images, found.info, settings.num_images)
         modes = {decode.timestep: found.modes(decode.timestep) for _, decode in generation.values()}
@@ -103,7 +103,7 @@ def learn_artifact(
         learned = _learned(found, matcher, settings, shifts, losses)
         means = {timestep: _means(matcher, timestep, shift) for timestep, shift in shifts.items()}
         _write(found, folder, dataclasses.replace(plain, learned=learned), means)
-    _say(found, learned, plain, notify)
+    _say(found, learned, plain, notify, left_out)
     return Artifact.load(output)
 
 
@@ -239,7 +239,13 @@ def _write(artifact: Artifact, folder: Path, info: ArtifactInfo, means: Mapping[
     copy.verify()
 
 
-def _say(artifact: Artifact, learned: Learned, plain: ArtifactInfo, notify: Callable[[str], object]) -> None:
+def _say(
+    artifact: Artifact,
+    learned: Learned,
+    plain: ArtifactInfo,
+    notify: Callable[[str], object],
+    left_out: Sequence[str],
+) -> None:
     """Say what is not in the copy, and where learning has gained nothing."""
     if artifact.info.curation is not None:
         notify(
@@ -263,4 +269,4 @@ def _say(artifact: Artifact, learned: Learned, plain: ArtifactInfo, notify: Call
             f"{learned.loss_after:.4g} after): the new means are not worth having; give more iterations, or "
             "another learning rate"
         )
-    say_left_out([artifact], notify)
+    say_left_out(left_out, notify)

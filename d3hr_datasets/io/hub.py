@@ -126,10 +126,12 @@ def upload(
     create_pr: bool = False,
     token: str | bool | None = None,
     commit_message: str,
+    removed: Iterable[str] = (),
 ) -> Published:
     """Upload files of a folder to a repository ("dataset" or "model"), which is made if it is missing.
 
-    No commit is made where nothing differs. Files that are there and not in `names` stay.
+    No commit is made where nothing differs. Files that are there and not in `names` stay, but for those that
+    are to be `removed`, which earlier commits still have.
 
     Raises:
         ConfigError: `repo_id` is no "ORG/NAME".
@@ -148,6 +150,7 @@ def upload(
             repo_type=repo_type,
             folder_path=folder,
             allow_patterns=[glob.escape(name) for name in names],
+            delete_patterns=[glob.escape(name) for name in removed] or None,
             commit_message=commit_message,
             create_pr=create_pr,
         )

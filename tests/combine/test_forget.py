@@ -84,7 +84,8 @@ def test_images_are_forgotten_of_a_folder_and_of_what_was_left(tmp_path: Path) -
     made = forget_images(
         artifact.folder, first, tmp_path / "left", membership=noted, options=CPU, notify=said.append
     )
-    assert "diffusion model may remember" in said[0] and "withdraw it" in said[1]
+    assert said[0].startswith("2 different images were read, which were counted 2 times")
+    assert "diffusion model may remember" in said[1] and "withdraw it" in said[2]
     again = forget_images(
         made,
         Pictures([5]),

@@ -76,9 +76,18 @@ def test_parts_that_were_built_are_one_build_to_the_last_bit_of_their_latents(tm
     assert np.array_equal(made[0], made[1])
 
 
-def test_separate_builds_merge_to_one_build_but_for_how_batches_round(tmp_path: Path) -> None:
-    whole = build(tmp_path / "whole", range(60), sums=KeptSums(), batch_size=13)
-    parts = [build(tmp_path / f"p{n}", range(n, 60, 2), sums=KeptSums(), batch_size=4) for n in range(2)]
+@pytest.mark.parametrize("number", [2, 10])
+def test_separate_builds_merge_to_one_build_but_for_how_batches_round(number: int, tmp_path: Path) -> None:
+    whole = build(tmp_path / "whole", range(90), sums=KeptSums(), batch_size=13)
+    parts = [
+        build(
+            tmp_path / f"p{n}",
+            range(9 * n * 10 // number, 9 * (n + 1) * 10 // number),
+            sums=KeptSums(),
+            batch_size=4,
+        )
+        for n in range(number)
+    ]
     merged = merge_artifacts(parts, tmp_path / "merged", notify=quiet)
     found, expected = merged.sums().gaussians(), whole.sums().gaussians()
     for time in TIMESTEPS:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from d3hr_datasets import Artifact, ModelReference
+from d3hr_datasets import Artifact, ModelReference, Prompts
 from d3hr_datasets.artifact.d3hr_json import MOMENTS, STATISTICS
 from d3hr_datasets.build import KeptSums
 from d3hr_datasets.combine import merge_artifacts
@@ -40,6 +40,11 @@ from tests.support.tampering import change_info, change_statistics
         ({}, {"classes": ["ant", "cat", "bee/wasp"]}, "classes is .*'bee/wasp', 'cat'.*'cat', 'bee/wasp'"),
         ({"wnids": ["n1", "n2", "n3"]}, {}, "wnids is .*n1.*None"),
         ({}, {"model": {"path": "model"}}, "the model is 'org/model@0+'.*'inside, SHA-256"),
+        (
+            {"source": {"torch_dtype": "bfloat16"}},
+            {},
+            "the precision of the build is 'bfloat16'.*'float32'",
+        ),
     ],
 )
 def test_what_must_agree_is_refused_by_its_name(
@@ -83,6 +88,47 @@ def test_classes_that_mean_two_things_are_refused(changes: dict[str, Any], said:
     change_info(second.folder, **changes)
     with pytest.raises(CombineError, match=said):
         merge_artifacts([first.folder, second.folder], tmp_path / "merged")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"adapter": True}, "the adapter is 'none' in .*a and 'inside, SHA-256 .*' in .*b"),
+        ({"prompts": Prompts(("a", "b", "c"))}, "what classes are to the model is 'labels' .*'prompts'"),
+    ],
+)
+def test_what_a_model_is_told_must_agree(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    first = artifact_of(tmp_path / "a", latents(30), torch.arange(30) % 3)
+    second = artifact_of(tmp_path / "b", latents(30, 1), torch.arange(30) % 3, **changes)
+    with pytest.raises(CombineError, match=said):
+        merge_artifacts([first, second], tmp_path / "merged")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"prompts": {"per_class": ["a photo of a cat", "a photo of a bee"], "negative": "ugly"}},
+            "negative prompt",
+        ),
+        ({"embeddings": True}, "embeddings is False .* and True"),
+    ],
+)
+def test_what_prompts_are_guided_by_must_agree(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    first = artifact_of(tmp_path / "a", latents(20), torch.arange(20) % 2, **of_prompts("cat", "bee"))
+    second = artifact_of(tmp_path / "b", latents(20, 1), torch.arange(20) % 2, **of_prompts("cat", "bee"))
+    change_info(second.folder, **changes)
+    with pytest.raises(CombineError, match=said):
+        merge_artifacts([first.folder, second.folder], tmp_path / "merged")
+
+
+def test_names_that_only_look_the_same_are_refused(tmp_path: Path) -> None:
+    first = artifact_of(tmp_path / "a", latents(20), torch.arange(20) % 2, **of_prompts("caf\u00e9", "b"))
+    second = artifact_of(
+        tmp_path / "b", latents(20, 1), torch.arange(20) % 2, **of_prompts("cafe\u0301", "b")
+    )
+    with pytest.raises(CombineError, match=r"other Unicode characters .*'caf\\xe9'.*'cafe\\u0301'"):
+        merge_artifacts([first, second], tmp_path / "merged")
 
 
 def test_wordnet_ids_tell_classes_as_names_do(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def build(folder: Path, numbers: Sequence[int], *, sums: KeptSums | None = None,
         tiny_pipeline().save_pretrained(folder / "model")
     options = {"batch_size": 1, "chunk_size": 7, "progress": False, **options}
     return build_artifact(
-        Pictures(numbers),
+        options.pop("images", None) or Pictures(numbers),
         tiny_model(),
         folder,
         info,
