@@ -20,9 +20,11 @@ import torch
 from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.d3hr_json import METADATA
 from d3hr_datasets.combine import merge_artifacts
+from d3hr_datasets.combine.agreement import fingerprints
 from d3hr_datasets.experiments.table_rows import Row
 from d3hr_datasets.experiments.train_table import students_at_a_time, summarize, train_all
 from d3hr_datasets.image_sets.real_images import HELD_OUT, fashion_mnist, split_indices
+from recipes.common.errors import RecipeError
 from recipes.common.prerequisites import need_artifact
 from recipes.common.program import program
 from recipes.common.results import write_results
@@ -71,6 +73,18 @@ def difference(one: Path, other: Path) -> dict[str, float]:
     }
 
 
+def check_merged(merged: Path, parts: list[Path]) -> None:
+    """Check that a merged artifact of an earlier run is of these parts.
+
+    Raises:
+        RecipeError: It is of others.
+    """
+    if set().union(*(fingerprints(Artifact.load(part)) for part in parts)) - fingerprints(
+        Artifact.load(merged)
+    ):
+        raise RecipeError(f"{merged} is merged of other parts; give another --work, or move it away")
+
+
 @program
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -100,7 +114,9 @@ def main() -> None:
     ]
     pooled = build_of(images, chosen.tolist(), model, work / "pooled", **kept)
     merged = work / "merged"
-    if not (merged / METADATA).exists():
+    if (merged / METADATA).exists():
+        check_merged(merged, parts)
+    else:
         merge_artifacts(parts, merged, name="fashion-mnist")
     results: dict[str, Any] = {"merged and pooled": difference(merged, pooled)}
     artifacts = {"pooled": pooled, "merged": merged}

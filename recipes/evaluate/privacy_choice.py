@@ -36,14 +36,21 @@ PROTOCOL = "dc/fashion-mnist-ipc10.yaml"
 COMMAND = "python -m recipes.evaluate.privacy"
 
 
-def choose(work: Path, model: Path, numbers: tuple[int, int], epochs: int, seeds: int, jobs: int) -> None:
+def student_args(width: int) -> dict[str, int]:
+    """Return the arguments of DC's ConvNet of some width."""
+    return {"width": width, "first_padding": 3}
+
+
+def choose(
+    work: Path, model: Path, numbers: tuple[int, int], students: dict[str, Any], seeds: int, jobs: int
+) -> None:
     """Write what is chosen to `choice.json` in `work`, with the accuracy of each way.
 
     Args:
         work: Folder with `public`, images with a folder per class.
         model: The diffusion model.
         numbers: Public images of each class that statistics are of, and others that students are tested on.
-        epochs: Of students.
+        students: Settings of students.
         seeds: Students of each way.
         jobs: Students at a time.
     """
@@ -62,7 +69,7 @@ def choose(work: Path, model: Path, numbers: tuple[int, int], epochs: int, seeds
     else:
         planned.run()
     pixels = normalisation(root / "train")
-    shared = {"artifact": str(artifact), "dataset": str(root), "epochs": epochs, "ipc": 10, **pixels}
+    shared = {"artifact": str(artifact), "dataset": str(root), "ipc": 10, **pixels, **students}
     shared |= {"output": str(work / "students"), "torch_compile": True}
     rows = {
         (time, scale): Row(
@@ -115,6 +122,11 @@ def public_model(model: Path, public: Path) -> dict[str, Any]:
             raise RecipeError(
                 f"the {name} in {run} was trained on {settings['source']}, and the private images may be in "
                 f"it; train it on {public}, as `{COMMAND} --help` says"
+            )
+        if others := [settings[key] for key in ("model", "decoder_of") if settings.get(key)]:
+            raise RecipeError(
+                f"the {name} in {run} started from {others[0]}, and the private images may be in it; train "
+                f"it from nothing, as `{COMMAND} --help` says"
             )
         found[name] = {key: settings[key] for key in ("source", "epochs", "learning_rate", "batch_size")}
         run = Path(settings.get("vae", "")).parent

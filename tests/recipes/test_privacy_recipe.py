@@ -69,6 +69,17 @@ def test_a_model_that_may_know_private_images_is_refused(tmp_path: Path) -> None
     for refused, part in ((everything, "diffusion model"), (mixed, "VAE")):
         with pytest.raises(RecipeError, match=f"the {part} in .* was trained on fashion-mnist"):
             public_model(refused, tmp_path / "public")
+    tuned = _trained(
+        tmp_path / "tuned", source=public, vae=str(vae.with_name("vae")), start="full", model="hub/x"
+    )
+    decoder = _trained(tmp_path / "decoder", source=public, decoder_of="runs/vae/vae")
+    second = _trained(tmp_path / "second", source=public, vae=str(decoder.with_name("vae")))
+    for refused, said in (
+        (tuned, "diffusion model in .* started from hub/x"),
+        (second, "VAE in .* runs/vae"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            public_model(refused, tmp_path / "public")
     with pytest.raises(RecipeError, match=r"settings\.yaml is missing"):
         public_model(tmp_path / "none" / "model", tmp_path / "public")
 
@@ -106,7 +117,7 @@ def test_choices_are_made_of_public_images(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(privacy_choice, "plan_build", plan)
     monkeypatch.setattr(privacy_choice, "train_all", lambda rows, seeds, jobs: rows)
     monkeypatch.setattr(privacy_choice, "summarize", summary)
-    privacy_choice.choose(tmp_path, tmp_path / "model", (4, 2), 1, 2, 1)
+    privacy_choice.choose(tmp_path, tmp_path / "model", (4, 2), {"epochs": 1}, 2, 1)
     root = tmp_path / "choice"
     assert planned == [(root / "train", privacy_choice.TIMESTEPS)] and run == [root / "artifact"]
     parts = {
