@@ -49,12 +49,12 @@ def test_further_ways_are_not_told_from_modes() -> None:
 def test_what_is_said_of_privacy() -> None:
     document: dict[str, Any] = json.loads((RESULTS / "privacy.json").read_text(encoding="utf-8"))
     results, settings = document["results"], document["settings"]
-    assert (settings["epochs"], settings["width"], settings["precision"]) == (60, 64, "no")
-    assert settings["ipc"] == [10, 50] and settings["seeds"] == 3 and settings["attacked"] == 3
+    assert (settings["epochs"], settings["precision"]) == (100, "bf16")
+    assert settings["ipc"] == [10] and settings["seeds"] == 3 and settings["attacked"] == 3
     assert all(len(top["values"]) == 2 for top in settings["choice"]["accuracies"].values())
     trained = {name: one["epochs"] for name, one in settings["trained_on"].items()}
-    assert trained == {"diffusion model": 18, "VAE": 3}  # as the recipe says
-    for ipc in ("ipc 10", "ipc 50"):
+    assert trained == {"diffusion model": 24, "VAE": 3}  # as the recipe says
+    for ipc in (f"ipc {number}" for number in settings["ipc"]):
         tops = [found["students"][ipc]["top1"]["mean"] for found in results.values()]
         assert len(tops) == 8 and max(tops) - min(tops) < 1.5  # hardly depends on epsilon
     for images in (300, 3000):
