@@ -57,6 +57,7 @@ def written_folder(
         (place / EMBEDDINGS).unlink(missing_ok=True)  # of an artifact that was here
         embeddings = diffusion.conditioning
         if with_embeddings and isinstance(embeddings, PromptEmbeddings):
+            place.mkdir(parents=True, exist_ok=True)
             write_embeddings(place / EMBEDDINGS, embeddings)
         yield place
         if noted:

@@ -129,7 +129,7 @@ class KeptSums:
             raise
         before.unlink()
 
-    def open(self, info: ArtifactInfo, output: Path, processes: Any) -> OpenMembership | None:
+    def begin(self, info: ArtifactInfo, output: Path, processes: Any) -> OpenMembership | None:
         """Return where membership is noted, checked as `check`; the first process makes a missing key.
 
         None where none is noted.
@@ -187,7 +187,7 @@ def open_membership(
     sums: KeptSums | None, info: ArtifactInfo, output: Path, processes: Any
 ) -> tuple[OpenMembership | None, bytes | None]:
     """Return where membership is noted, and its key; both None where none is."""
-    noted = None if sums is None else sums.open(info, output, processes)
+    noted = None if sums is None else sums.begin(info, output, processes)
     return noted, None if noted is None else noted.key
 
 
