@@ -69,8 +69,8 @@ machine and date. Two CPU cores, which other machines share: rates of the same t
 run to run. Each ratio is that to the way whose ratio is 1, in the same run. `matmul` is the rate at which
 this CPU multiplies large matrices, in images of as many operations: no way of generating can be faster.
 Where a file has `environment`, the machine was idle and glibc was told to keep freed memory; the others were
-measured before that. Rows of fashion-mnist and of inverted images are of the first artifact: 22 forward
-passes an image, and 11 evaluations on a grid of 25 steps. Today they are 8 and 7.
+measured before that. "many steps" are the 22 passes of the first artifact. Rows of inverted images are of
+that artifact: 11 evaluations on a grid of 25 steps; today they are 7.
 """
 
 
