@@ -140,7 +140,7 @@ class Artifact(CheckedFiles):
     ) -> hub.Published:
         """Upload `d3hr.json` and every file it lists to a dataset repository, after checking all of them.
 
-        `d3hr publish` does the same, and looks first at what should be there besides.
+        `d3hr publish` does so after a look at what else is needed. Earlier sums go where there are none.
 
         Raises:
             ArtifactFormatError: A file or the statistics are not what `d3hr.json` says; likewise
@@ -159,7 +159,7 @@ class Artifact(CheckedFiles):
             create_pr=create_pr,
             token=token,
             commit_message=commit_message,
-            removed={MOMENTS} - {*self.sha256},  # which would stay public, and be of another artifact
+            removed={MOMENTS} - {*self.sha256},
         )
 
     @classmethod

@@ -37,9 +37,8 @@ class TrainingSet:
             "medoids" (the last three in the teacher's features) are subsets of it, "reconstructed" is
             "random_real" through the VAE; "raw_diffusion" samples the model from noise; "vae_gaussians"
             draws from class Gaussians in VAE space (timestep -1); "independent" from those at the artifact's
-            timestep;
-            "search", "moment_matched" and "modes" are group sampling, "curated" is the order that the
-            artifact stores, and "default" is what the artifact does by default.
+            timestep; "search", "moment_matched" and "modes" are group sampling, "curated" is the order that
+            the artifact stores, and "default" is what the artifact does by default.
         ipc: Images per class; 0 for "whole".
         seed: Of the images and of the training; curated images are the same ones for every seed.
         artifact: Folder of the artifact, or "ORG/NAME" on the Hub; empty for that of the data set.

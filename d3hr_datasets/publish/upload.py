@@ -42,8 +42,8 @@ def plan_artifact(artifact: Artifact, *, with_model: bool = False) -> list[Plann
 
     Raises:
         PublishError: It promises more privacy than its noise keeps, a file says which images are behind it,
-            files are not those that `d3hr.json` lists, the
-            card is missing or wrong, or the model is inside and not meant to go up, or the other way round.
+            files are not those that `d3hr.json` lists, the card is missing or wrong, or the model is inside
+            and not meant to go up, or the other way round.
         ArtifactFormatError: As `Artifact.verify`.
         MissingExtraError: It promises privacy, and dp-accounting is not installed, which checks that.
     """

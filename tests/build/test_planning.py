@@ -202,6 +202,16 @@ def test_decoding_takes_few_steps_unless_a_grid_is_asked_for(
     assert settings.decode(settings.inversion(tiny_model().schedule)) == decode
 
 
+def test_the_passes_that_pages_speak_of() -> None:
+    """8 by default, 20 in ten steps, 62 on the paper's grid from timestep 600."""
+    model = tiny_model()
+    found = []
+    for given in ({}, {"decode_num_steps": 10}, {"num_inference_steps": 50}):
+        settings = BuildSettings((600,), **given)  # type: ignore[arg-type]
+        found.append(model.forward_passes(settings.decode(settings.inversion(model.schedule))))
+    assert found == [8, 20, 62]
+
+
 @pytest.mark.parametrize(("time", "steps"), [(400, 4), (2, 3), (0, 1), (-1, None)])
 def test_low_times_take_as_many_steps_as_there_are(time: int, steps: int | None) -> None:
     settings = BuildSettings((400,), decode_timestep=time)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.build import BuildSettings, ClassOptions, KeptSums, ModelOptions, plan_build
@@ -28,7 +30,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _build(scene: Path, output: Path, numbers: range, adapter: str = "one") -> Artifact:
+def _build(scene: Path, output: Path, numbers: range, adapter: str = "one", **how: Any) -> Artifact:
     names = output.with_name("classes.json")
     names.write_text(json.dumps(CLASSES))
     plan = plan_build(
@@ -37,7 +39,7 @@ def _build(scene: Path, output: Path, numbers: range, adapter: str = "one") -> A
         output,
         BuildSettings((400,), image_size=14, num_modes=1),
         class_options=ClassOptions(str(names), same_order=True),
-        model_options=ModelOptions(adapter=scene / adapter),
+        model_options=ModelOptions(adapter=scene / adapter, **how),
         sums=KeptSums(output.with_name(f"{output.name}.membership")),
     )
     return plan.run(progress=False)
@@ -65,3 +67,14 @@ def test_the_same_adapter_goes_along_and_another_is_refused(scene: Path, tmp_pat
         CombineError, match=r"the adapter is 'inside, SHA-256 \w+' in .* and 'inside, SHA-256 \w+'"
     ):
         merge_artifacts([parts[0], third], tmp_path / "no")
+
+
+def test_a_build_of_another_precision_is_noted_and_refused(scene: Path, tmp_path: Path) -> None:
+    whole = _build(scene, tmp_path / "whole", range(15))
+    half = _build(scene, tmp_path / "half", range(15, 30), torch_dtype=torch.bfloat16)
+    assert "torch_dtype" not in whole.info.source and half.info.source["torch_dtype"] == "bfloat16"
+    with pytest.raises(CombineError, match=r"the precision of the build is 'float32' in .* and 'bfloat16'"):
+        merge_artifacts([whole, half], tmp_path / "no")
+    again = _build(scene, tmp_path / "again", range(30, 45), torch_dtype=torch.bfloat16)
+    merged = merge_artifacts([half, again], tmp_path / "merged", notify=quiet)
+    assert merged.info.source["torch_dtype"] == "bfloat16"

@@ -42,7 +42,7 @@ def test_with_privacy_the_bound_holds(epsilon: float, others: Others) -> None:
         assert found.advantage <= found.bound + found.error
         # No more than any test of one Gaussian finds, which knows all the others: what less noise lets out.
         mu = math.sqrt(2 * largest_rho(epsilon, 1e-5))
-        assert found.advantage <= math.erf(mu / 2 / math.sqrt(8)) + found.error
+        assert found.advantage <= math.erf(mu / math.sqrt(8)) + found.error
 
 
 def test_the_attack_sees_what_a_weak_promise_lets_through() -> None:
