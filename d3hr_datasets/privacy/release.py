@@ -101,8 +101,9 @@ def check_promise(privacy: Privacy, num_elements: int) -> None:
 def estimate(noised: NoisySums, privacy: Privacy, draw: bool) -> tuple[ClassGaussians, tuple[float, ...]]:
     """Return class Gaussians of noisy sums.
 
-    A count is at least two, a mean no longer than a latent can be, a variance above zero. The noise in a mean
-    adds its variance to the mean's square, which is taken off.
+    A count is at least two, a mean no longer than a clipped latent can be, a variance above zero and no larger
+    than the square of an element of one. The noise in a mean adds its variance to the mean's square, which is
+    taken off; what is left of it errs by that of e^2 + 2 m e for noise e in a mean m.
 
     Source of the shares: as `build.shrinkage`, with the variance of the noise, which is known, added to that
     of the estimate.
@@ -126,11 +127,13 @@ def estimate(noised: NoisySums, privacy: Privacy, draw: bool) -> tuple[ClassGaus
     shares: tuple[float, ...] = ()
     if draw:
         sampled = 1 / count.double()
+        length = (squared_norm(mean, 3) / mean[0].numel() - of_mean).clamp(min=0)  # squared, an element
+        of_variance = of_square + 2 * of_mean.square() + 4 * length * of_mean
         mean, _ = _drawn(mean, of_mean + privacy.spread * sampled)
-        variance, shares = _drawn(variance, of_square + 2 * privacy.spread**2 * sampled)
+        variance, shares = _drawn(variance, of_variance + 2 * privacy.spread**2 * sampled)
     norm = squared_norm(mean, 3).sqrt().clamp(min=1e-150)
     mean = mean * (privacy.clip_norm / norm).clamp(max=1.0).view(number.shape)
-    variance = variance.clamp(LEAST_VARIANCE * privacy.spread, privacy.clip_norm**2)
+    variance = variance.clamp(LEAST_VARIANCE * privacy.spread, privacy.spread + privacy.clip_squares)
     return ClassGaussians(mean, variance, count), shares if any(shares) else ()
 
 
