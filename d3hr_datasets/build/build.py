@@ -83,6 +83,7 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
         output: Folder of the artifact. A model inside it must be there already.
         info: What to write; `counts`, with `source`'s `fingerprint` and `unreadable`, are as found. `source`
             must tell the images from others: chunks are found by it, by labels, identity and model weights.
+            It also says a precision of the model other than float32.
         work: Folder for finished chunks, from which another build goes on; all machines must share it.
         batch_size: Images per batch, 256 or with privacy 1; halved as often as memory runs out.
         chunk_size: Images per chunk, the most that a killed process loses.
@@ -102,6 +103,7 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     """
     sizes = check_sizes(info, batch_size, chunk_size, skip_unreadable, num_readers, shrinkage)
     check_fits(model, info)
+    info = with_precision(info, model)
     processes, images = join_processes(), as_images(source)
     work, output = expand_user(work), expand_user(output)
     check_private(info, output, shrinkage, sums, tolerance)
@@ -112,6 +114,14 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     centroids = find_modes(ModeLatents(*parts), processes, progress) if info.num_modes > 1 else None
     build = ChunkBuilder(*parts, centroids, sums is not None, key)
     return _make_and_merge(build, output, processes, progress, shrinkage, noted, tolerance)
+
+
+def with_precision(info: ArtifactInfo, model: LatentDiffusion) -> ArtifactInfo:
+    """Return a description that says the precision of the model, which merging compares, if not float32."""
+    if model.network.dtype == torch.float32:
+        return info
+    said = {"torch_dtype": str(model.network.dtype).removeprefix("torch.")}
+    return dataclasses.replace(info, source={**info.source, **said})
 
 
 def check_sizes(

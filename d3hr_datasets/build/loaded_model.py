@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from d3hr_datasets.artifact.embeddings import as_stored
 from d3hr_datasets.build.class_matching import match_to_model, match_to_source
 from d3hr_datasets.build.joined_processes import join_processes
@@ -53,8 +51,7 @@ class LoadedModel:
         classes: Of the artifact, in the order of its class labels.
         images: With these labels.
         prompts: Of the classes, where the model takes some.
-        noted: What the artifact's `source` says of it: its licence, where it is known, and a precision other
-            than float32.
+        noted: What the artifact's `source` says of it: its licence, where it is known.
         note: What to tell the user where it is not.
     """
 
@@ -86,8 +83,6 @@ def load_model(
     """
     license_name, note = model_license(model)
     noted = {} if license_name is None else {"model_license": license_name}
-    if options.model.torch_dtype != torch.float32:
-        noted["torch_dtype"] = str(options.model.torch_dtype).removeprefix("torch.")
     described = _described(options)
     new_classes = None if described is None else described.num_classes
     learned = () if described is None else described.classes

@@ -94,15 +94,16 @@ def check_no_release(output: Path, places: Sequence[Path]) -> None:
     Raises:
         ConfigError: Something does.
     """
-    found = sorted(path.name for place in places if place.is_dir() for path in place.iterdir())
+    found = sorted(path for place in places if place.is_dir() for path in place.iterdir())
     # Files that are being written are hidden, and whole before they get their names.
-    hidden = [name for name in found if name.startswith(".") and not name.endswith(".tmp")]
-    others = [name for name in found if name not in PUBLIC and name not in hidden]
+    hidden = [path for path in found if path.name.startswith(".") and not path.name.endswith(".tmp")]
+    others = [path for path in found if path.name not in PUBLIC and path not in hidden]
     if others:
+        names = ", ".join(map(str, others[:5]))
         raise ConfigError(
-            f"{output} holds {others[:5]}, which may say of images what no budget covers, and a private "
-            "artifact takes the place of none: another build of the same images spends the budget again; "
-            "give a new --output"
+            f"{output} holds, or was to hold, {names}, which may say of images what no budget covers, and a "
+            "private artifact takes the place of none: another build of the same images spends the budget "
+            "again; give a new --output"
         )
 
 

@@ -45,8 +45,8 @@ def merge(
 ) -> None:
     """Make one artifact of several, of one model and one way of inverting, and print its folder.
 
-    It is that of one build of all images, exactly, where the parts were built with --moments. Classes of one
-    name are one class.
+    Its class Gaussians are exactly those of one build of all images, where the parts were built with
+    --moments; its modes are joined from those of the parts. Classes of one name are one class.
     """
     from d3hr_datasets.combine import merge_artifacts
 
@@ -77,6 +77,10 @@ def forget(
         Path | None, typer.Option(help="File for the membership of the new artifact. [OUTPUT.membership]")
     ] = None,
     split: of_build.SplitOption = "train",
+    download: of_build.DownloadOption = False,
+    streaming: of_build.StreamingOption = False,
+    image_column: of_build.ImageColumnOption = None,
+    label_column: of_build.LabelColumnOption = None,
     class_map: of_build.ClassMapOption = None,
     class_order: of_build.ClassOrderOption = "match",
     shrinkage: LikeOption = None,
@@ -107,7 +111,7 @@ def forget(
         key=membership_key,
         new_membership=new_membership,
         options=ForgetOptions(
-            SourceOptions(split),
+            SourceOptions(split, download, streaming, image_column, label_column),
             class_map,
             class_order == "same",
             device,

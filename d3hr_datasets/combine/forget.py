@@ -72,6 +72,8 @@ CANNOT = (
     "sets made of it",
     "finished chunks of a build, OUTPUT.chunks or --work, hold digest and class of each image that was "
     "counted, and sums of a few: remove them, if that has not been done",
+    "the membership of before lists the digests of these images, and the new one lists them as forgotten, so "
+    "whoever has its key can tell that an image was there: remove the first, and keep the key to yourself",
 )
 
 
@@ -164,10 +166,10 @@ def forget_images(
     left_out = files_left_out([opened])
     model = load_model(opened, options.device, dtype)
     invert = halve_on_out_of_memory(inverted_sums, options.batch_size, model=None)
-    left = taken_away(sums, invert(counted, opened, model, options.num_readers))
+    left = taken_away(sums, invert(counted, opened, model, options.num_readers), dtype)
     found = dataclasses.replace(without(noted, members), shrinkage=drawn)
     made = _write(opened, place, left, counted, drawn, found, new_path, secret)
-    say_dropped(opened, made, notify)
+    say_dropped([opened], made, notify)
     say_left_out(left_out, notify)
     notify(f"the membership of the new artifact is {new_path}, its key is {key_path}")
     return made

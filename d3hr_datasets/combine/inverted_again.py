@@ -20,8 +20,10 @@ from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import CombineError
 from d3hr_datasets.numerics.torch_settings import neutral
 
-# Share of what is taken away by which it may exceed what is there, where a model rounds otherwise; and units.
-ROUND_OFF, LEAST = 1e-3, 2**16
+# Share of what is taken away by which it may exceed what is there, where a model rounds otherwise: by the
+# precision of the model; and units.
+ROUND_OFF = {torch.float32: 1e-3, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+LEAST = 2**16
 
 
 def inverted_sums(
@@ -55,11 +57,16 @@ def inverted_sums(
 
 
 @neutral()
-def taken_away(sums: LatentSums, removed: LatentSums) -> LatentSums:
+def taken_away(sums: LatentSums, removed: LatentSums, dtype: torch.dtype) -> LatentSums:
     """Return sums without others.
 
     Latents that are inverted again may differ in their last digits. Where that leaves less than no variance,
     there is none.
+
+    Args:
+        sums: Of all images.
+        removed: Of those that go.
+        dtype: Precision of the model.
 
     Raises:
         CombineError: They differ in more than that.
@@ -70,7 +77,7 @@ def taken_away(sums: LatentSums, removed: LatentSums) -> LatentSums:
         left[time] = before - removed.sums[time]
         found = sums.squares[time] - removed.squares[time]
         least = least_squares(left[time], count)
-        if (least - found.double() > ROUND_OFF * removed.squares[time].double() + LEAST).any():
+        if (least - found.double() > ROUND_OFF[dtype] * removed.squares[time].double() + LEAST).any():
             raise CombineError(
                 f"the images, inverted again to {time}, are not what was counted: more would be taken away "
                 "than there is; use the precision and the kind of device that the artifact was built with"

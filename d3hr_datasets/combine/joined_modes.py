@@ -133,7 +133,7 @@ def _assign(counts: torch.Tensor, sums: dict[float, torch.Tensor], num_modes: in
     points = torch.cat([values.flatten(1).double() / number[:, None] for values in sums.values()], dim=1)
     if len(points.unique(dim=0)) < num_modes:
         raise CombineError(
-            f"class {name!r} has fewer than {num_modes} modes that differ; ask for fewer with num_modes"
+            f"class {name!r} has fewer than {num_modes} modes that differ in all parts; ask for fewer"
         )
     found: dict[int, int] = {}
     joined = join_points(points, number, num_modes).tolist()

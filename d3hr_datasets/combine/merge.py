@@ -1,8 +1,8 @@
 """Merging: artifacts of several parties, of one model and one way of inverting -> one artifact of all images.
 
-Where the parts store the sums behind their statistics (`BuildSettings.moments`), the result is that of one
-build of all images, to the last bit, whatever the parts and their order were. Where one stores statistics
-only, it is as exact as these were stored.
+Where the parts store the sums behind their statistics (`BuildSettings.moments`), class Gaussians are those of
+one build of all images, to the last bit, whatever the parts and their order were. Where one stores statistics
+only, they are as exact as these were stored. Modes are joined from those of the parts, or kept side by side.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def merge_artifacts(
     artifact = write_artifact(
         place, opened[0], info, total, exact=all(exact), shrinkage=drawn, embeddings=embeddings
     )
-    say_dropped(opened[0], artifact, notify)
+    say_dropped(opened, artifact, notify)
     _say(opened, exact, notify)
     say_left_out(left_out, notify)
     return artifact
@@ -209,10 +209,17 @@ def _say(parts: Sequence[Artifact], exact: Sequence[bool], notify: Notify) -> No
     if rounded:
         names = ", ".join(str(part.folder) for part in rounded)
         bits = min(BITS[part.info.dtype] for part in rounded)
+        is_scaled = any(part.info.dtype == "int8" for part in rounded)
+        of_largest = " (of the largest number of their channel)" if is_scaled else ""
         notify(
             f"no sums are stored in {names}: their means and variances count with the {bits} bits that they "
-            "were rounded to, so what is merged is exact to the last of these, and stores no sums; build "
-            "with --moments to merge exactly"
+            f"were rounded to{of_largest}, so what is merged is exact to the last of these, and stores no "
+            "sums; build with --moments to merge exactly"
+        )
+    if any(part.info.num_modes > 1 for part in parts):
+        notify(
+            "modes are joined from those of the parts, or kept side by side: one build of all images would "
+            "find others; class Gaussians do not depend on it"
         )
     for sentence in shared_sources(parts):
         notify(sentence)

@@ -206,18 +206,20 @@ def fitting_budgets(info: ArtifactInfo, num_modes: int) -> tuple[Budget, ...]:
     )
 
 
-def say_dropped(first: Artifact, made: Artifact, notify: Notify) -> None:
-    """Say which rules, and which order of images, of a first artifact are not those of what was made."""
-    if first.info.curation is not None:
-        notify(
-            f"the order of curated images of {first.folder} is left out, since its candidates would be other "
-            "images now; `d3hr curate` makes an order of the new artifact"
-        )
-    if first.info.tolerance is not None:
-        notify(
-            f"the precision that {first.folder} was built to ({100 * first.info.tolerance.share:g} % of the "
-            "spread of a class) is not said of the new artifact, which is of other images"
-        )
+def say_dropped(parts: Sequence[Artifact], made: Artifact, notify: Notify) -> None:
+    """Say what of some artifacts is not of what was made: orders of images, precision; rules of the first."""
+    for part in parts:
+        if part.info.curation is not None:
+            notify(
+                f"the order of curated images of {part.folder} is left out, since its candidates would be "
+                "other images now; `d3hr curate` makes an order of the new artifact"
+            )
+        if part.info.tolerance is not None:
+            notify(
+                f"the precision that {part.folder} was built to ({100 * part.info.tolerance.share:g} % of "
+                "the spread of a class) is not said of the new artifact, which is of other images"
+            )
+    first = parts[0]
     gone = [str(rule.max_ipc) for rule in first.info.budgets if rule not in made.info.budgets]
     if gone:
         notify(

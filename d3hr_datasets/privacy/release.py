@@ -101,9 +101,9 @@ def check_promise(privacy: Privacy, num_elements: int) -> None:
 def estimate(noised: NoisySums, privacy: Privacy, draw: bool) -> tuple[ClassGaussians, tuple[float, ...]]:
     """Return class Gaussians of noisy sums.
 
-    A count is at least two, a mean no longer than a clipped latent can be, a variance above zero and no larger
-    than the square of an element of one. The noise in a mean adds its variance to the mean's square, which is
-    taken off; what is left of it errs by that of e^2 + 2 m e for noise e in a mean m.
+    A count is at least two, a mean no longer than a clipped latent can be, a variance above zero and no more
+    than the square of one of its elements. The noise in a mean adds its variance to the mean's square, which
+    is taken off; what is left of it errs by that of e^2 + 2 m e for noise e in a mean m.
 
     Source of the shares: as `build.shrinkage`, with the variance of the noise, which is known, added to that
     of the estimate.

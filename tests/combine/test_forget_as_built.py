@@ -112,11 +112,14 @@ def test_budgets_are_carried_and_a_curated_order_is_not(tmp_path: Path) -> None:
     (parts[0].folder / CURATION).write_bytes(b"")
     parts[0].info = info
     parts[0].write_metadata()
+    (parts[1].folder / CURATION).write_bytes(b"")
+    parts[1].info = dataclasses.replace(parts[1].info, curation=order)
+    parts[1].write_metadata()
     said: list[str] = []
     merged = merge_artifacts(parts, tmp_path / "merged", notify=said.append)
     assert merged.info.budgets == (kept,) and merged.info.curation is None
     assert CURATION not in merged.sha256
-    assert any("order of curated images" in line and "is left out" in line for line in said)
+    assert sum("order of curated images" in line and "is left out" in line for line in said) == 2
     assert any("for at most 1 images per class are left out" in line for line in said)
     assert any("differ in budgets" in line for line in said)
 

@@ -118,6 +118,17 @@ def test_statistics_alone_merge_to_their_rounding_and_images_to_a_grey_level(tmp
         assert np.abs(np.array(images[0]) - np.array(images[1])).max() <= 1
 
 
+def test_rounding_to_eight_bits_is_said_to_be_of_channels(tmp_path: Path) -> None:
+    parts = [
+        artifact_of(tmp_path / f"p{n}", latents(30, n), torch.arange(30) % 3, keep=False, dtype="int8")
+        for n in range(2)
+    ]
+    said: list[str] = []
+    merge_artifacts(parts, tmp_path / "merged", notify=said.append)
+    assert any("the 7 bits that they were rounded to (of the largest number of their" in one for one in said)
+    assert not any("modes" in one for one in said)
+
+
 def test_classes_of_prompts_are_united_by_their_names(tmp_path: Path) -> None:
     values = latents(40)
     first = artifact_of(tmp_path / "a", values[:20], torch.arange(20) % 2, **of_prompts("cat", "ant"))

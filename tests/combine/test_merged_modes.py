@@ -18,7 +18,9 @@ from tests.support.tiny import TIMESTEPS
 
 def test_modes_are_joined_where_they_are_near_and_the_class_stays_exact(tmp_path: Path) -> None:
     whole, parts = clumps(tmp_path, dtype="float32")
-    merged = merge_artifacts(parts, tmp_path / "merged", num_modes=4, notify=quiet)
+    said: list[str] = []
+    merged = merge_artifacts(parts, tmp_path / "merged", num_modes=4, notify=said.append)
+    assert any("one build of all images would find others" in one for one in said)
     found, expected = merged.sums(), whole.sums()
     for label in range(3):  # the same four clumps, in whatever order
         rows = {tuple(row.flatten().tolist()) for row in found.sums[400][label]}
