@@ -66,6 +66,7 @@ CHOICE = "choice.json"
 CHOSEN_ON_ALL = ["networks", "how VAE and diffusion model are trained", "steps of inversion and decoding"]
 OTHERS: tuple[Others, ...] = ("unknown", "known")
 STEPS = ("images", "choice", "attack", "students")
+NOTED = ("delta", "epsilons", "numbers", "ipc", "seeds", "epochs", "width", "precision", "builds", "attacked")
 
 
 def save_images(work: Path, numbers: list[int]) -> None:
@@ -260,6 +261,10 @@ def main() -> None:
     need(arguments.work / CHOICE, f"{COMMAND} --do choice")
     if not {"attack", "students"} & set(arguments.do):
         return
+    settings = {key: getattr(arguments, key) for key in NOTED}
+    settings |= {"chosen_on_all_images": CHOSEN_ON_ALL, "trained_on": trained_on}
+    settings["choice"] = json.loads((arguments.work / CHOICE).read_text(encoding="utf-8"))
+    joined(Path(arguments.output), settings, {})  # before anything takes time
     results: dict[str, Any] = {}
     rows: list[Row] = []
     for number in arguments.numbers:
@@ -270,21 +275,6 @@ def main() -> None:
     for row in rows:
         name, _, ipc = row.name.rpartition(", ")
         results[name].setdefault("students", {})[ipc] = summarize(row, arguments.seeds, trained)
-    keys = (
-        "delta",
-        "epsilons",
-        "numbers",
-        "ipc",
-        "seeds",
-        "epochs",
-        "width",
-        "precision",
-        "builds",
-        "attacked",
-    )
-    settings = {key: getattr(arguments, key) for key in keys}
-    settings |= {"chosen_on_all_images": CHOSEN_ON_ALL, "trained_on": trained_on}
-    settings["choice"] = json.loads((arguments.work / CHOICE).read_text(encoding="utf-8"))
     results = joined(Path(arguments.output), settings, results)
     write_results(arguments.output, settings, results)
     for name, found in results.items():

@@ -51,6 +51,7 @@ def test_what_is_said_of_privacy() -> None:
     results, settings = document["results"], document["settings"]
     assert (settings["epochs"], settings["precision"]) == (100, "bf16")
     assert settings["ipc"] == [10] and settings["seeds"] == 3 and settings["attacked"] == 3
+    assert settings["numbers"] == [300, 3000] and settings["delta"] == 1e-6
     assert all(len(top["values"]) == 2 for top in settings["choice"]["accuracies"].values())
     trained = {name: one["epochs"] for name, one in settings["trained_on"].items()}
     assert trained == {"diffusion model": 24, "VAE": 3}  # as the recipe says
@@ -68,12 +69,16 @@ def test_what_is_said_of_privacy() -> None:
 
 
 def test_merged_parties_are_one_build() -> None:
-    results = json.loads((RESULTS / "federated.json").read_text(encoding="utf-8"))["results"]
+    document = json.loads((RESULTS / "federated.json").read_text(encoding="utf-8"))
+    results, settings = document["results"], document["settings"]
+    assert (settings["parties"], settings["images"]) == (10, 5000)  # about 500 of each class
     assert all(value < 1e-6 for value in results["merged and pooled"].values())
 
 
 def test_what_is_said_of_replay() -> None:
-    results: dict[str, Any] = json.loads((RESULTS / "continual.json").read_text(encoding="utf-8"))["results"]
+    document = json.loads((RESULTS / "continual.json").read_text(encoding="utf-8"))
+    results: dict[str, Any] = document["results"]
+    assert document["settings"]["images"] == 300  # of each class
     for ahead, behind in (
         ("one Gaussian", "images of as many bytes as one Gaussian"),
         ("images of as many bytes as modes", "10 modes"),
