@@ -26,6 +26,7 @@ LONG = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist_long
 LONGER = "python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist_longer.yaml"
 # Arguments of a recipe, and the command that it names in a folder where there is nothing.
 NEEDS: dict[str, list[tuple[list[str], str]]] = {
+    "build.distilled_steps": [([], BUILD)],
     "build.fashion_mnist": [([], LONGER)],
     "build.group_variants": [([], BUILD)],
     "build.student_errors": [([], BUILD)],
@@ -69,6 +70,7 @@ NEEDS: dict[str, list[tuple[list[str], str]]] = {
         ),
         (["nowhere.yaml"], "there is no settings file nowhere.yaml"),
     ],
+    "train.step_distillation": [([str(CONFIGS / "distilled_steps_fashion_mnist.yaml")], BUILD)],
     "train.vae": [
         ([str(CONFIGS / "decoder_fashion_mnist.yaml")], VAE),
     ],
