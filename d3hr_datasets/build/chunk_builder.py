@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -31,7 +30,7 @@ from d3hr_datasets.build.chunks import (
 from d3hr_datasets.build.clustering import nearest_mode
 from d3hr_datasets.build.exact_moments import ExactMoments
 from d3hr_datasets.build.moments import RunningMoments
-from d3hr_datasets.build.reading_ahead import Item, halve_on_out_of_memory, image_digest, read_ahead
+from d3hr_datasets.build.reading_ahead import Item, Relay, halve_on_out_of_memory, image_digest
 from d3hr_datasets.build.work_shares import MadeElsewhereError, left_over, share, until_made
 from d3hr_datasets.config.defaults import NUM_READERS
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
@@ -81,19 +80,14 @@ class ChunkBuilder:
         # Where chunks end is known of images with random access alone: a stream ends where it ends.
         self._num_images = images.num_images if images.has_random_access else None
         self._numbers: Sequence[int] | None = None  # of the images, where they are some of them
-        self.model = model
-        self.info = info
-        self.prefix = prefix
-        self.chunk_size = chunk_size
-        self.skip_unreadable = skip_unreadable
-        self._num_readers = num_readers
+        self.model, self.info, self.prefix = model, info, prefix
+        self.chunk_size, self.skip_unreadable = chunk_size, skip_unreadable
+        self._relay, self._later = Relay(info, num_readers), range(0)  # chunks of its share that come next
         self._centroids = centroids
         self._modes = "" if centroids is None else digest_tensors({"centroids": centroids})
         exact |= info.privacy is not None
         self.moments: type[Moments] = ExactMoments if exact else RunningMoments
-        self.membership_key = membership_key
-        self._num_unreadable = 0
-        self.batch_size = batch_size
+        self.membership_key, self.batch_size, self._num_unreadable = membership_key, batch_size, 0
         self._invert = halve_on_out_of_memory(self._invert_records, batch_size, model)
         self._reader = StreamReader(images)
 
@@ -101,6 +95,7 @@ class ChunkBuilder:
         """Return what makes the chunks of some of the images, in this order, where there is random access."""
         some = copy.copy(self)
         some._numbers, some._num_images, some.prefix = numbers, len(numbers), prefix
+        some._relay = copy.copy(self._relay)
         some._invert = halve_on_out_of_memory(some._invert_records, self.batch_size, self.model)
         return some
 
@@ -127,7 +122,9 @@ class ChunkBuilder:
         many = self.images.num_shards >= num_processes
         self._num_unreadable = 0
         if self._num_images is not None:
-            for start in share(self._num_images, self.chunk_size, rank, num_processes):
+            own = share(self._num_images, self.chunk_size, rank, num_processes)
+            for place, start in enumerate(own):
+                self._later = own[place + 1 :]
                 yield self._own(start, advance)
             return
         for shard in range(self.images.num_shards):
@@ -224,6 +221,11 @@ class ChunkBuilder:
             return list(itertools.islice(self.images.records(shard, start), self.chunk_size))
         return self._reader.take(shard, start, self.chunk_size)
 
+    def _following(self) -> tuple[int, list[ImageRecord]] | None:
+        """Return the first image of the chunk that is made next, and its records."""
+        start = next((start for start in self._later if not self.is_finished(start)), None)
+        return None if start is None else (start, self._take(0, start))
+
     def _invert_records(
         self,
         batch_size: int,
@@ -238,27 +240,24 @@ class ChunkBuilder:
         size = min(len(records), len(info.classes) * info.num_modes)
         moments = ChunkMoments(info.inversion.timesteps, size, info.latent_shape, self.moments)
         advance(0)
-        with ThreadPoolExecutor(self._num_readers) as pool:
-            for batch in read_ahead(pool, records, batch_size, info):
-                items, numbers = [], []
-                for offset, (record, future) in enumerate(batch):
-                    try:
-                        items.append(future.result())
-                        numbers.append(number + offset)
-                    except UnreadableImageError as error:
-                        name, reason = record.name, reason_of(error.__cause__ or error)
-                        # What becomes part of the description has to be accepted there.
-                        unreadable.append(
-                            {"image": printable(name)[:MAX_TEXT], "reason": printable(reason)[:MAX_TEXT]}
-                        )
-                        self._check_unreadable(len(unreadable), error)
-                if items:
-                    pixels += sum(image_digest(image, label) for image, label in items)
-                    latents, rows = self._invert_batch(items, shard, self._image_numbers(numbers))
-                    moments.update(latents, rows)
-                    members += self._members(items, rows)
-                number += len(batch)
-                advance(len(batch))
+        for batch in self._relay.batches(start, records, batch_size, self._following):
+            items, numbers = [], []
+            for offset, (record, future) in enumerate(batch):
+                try:
+                    items.append(future.result())
+                    numbers.append(number + offset)
+                except UnreadableImageError as error:
+                    # What becomes part of the description has to be accepted there.
+                    reason = printable(reason_of(error.__cause__ or error))[:MAX_TEXT]
+                    unreadable.append({"image": printable(record.name)[:MAX_TEXT], "reason": reason})
+                    self._check_unreadable(len(unreadable), error)
+            if items:
+                pixels += sum(image_digest(image, label) for image, label in items)
+                latents, rows = self._invert_batch(items, shard, self._image_numbers(numbers))
+                moments.update(latents, rows)
+                members += self._members(items, rows)
+            number += len(batch)
+            advance(len(batch))
         return Chunk(*moments.rows(), pixels % 2**256, unreadable=unreadable, members=members)
 
     def _members(self, items: Sequence[Item], rows: torch.Tensor) -> list[tuple[bytes, int]]:

@@ -12,7 +12,6 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.build.chunks import load_tensors, save_tensors
 from d3hr_datasets.build.mode_count import images_for_modes, share_for_modes, short_classes
-from d3hr_datasets.build.reading_ahead import halve_on_out_of_memory, read_ahead
+from d3hr_datasets.build.reading_ahead import ReadAhead, halve_on_out_of_memory
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import BuildError, UnreadableImageError
 from d3hr_datasets.io.untrusted_files import check_file
@@ -195,21 +194,21 @@ class ModeLatents:
         """
         latents, labels = [torch.empty(0, *self.info.latent_shape)], []
         numbers = iter([number for number, _ in records])
-        with ThreadPoolExecutor(self._num_readers) as pool:
-            for batch in read_ahead(pool, [record for _, record in records], batch_size, self.info):
-                items = []
-                for (_, future), number in zip(batch, numbers, strict=False):
-                    try:
-                        item = future.result()
-                    except UnreadableImageError:
-                        if not self._skip_unreadable:
-                            raise
-                        continue
-                    if not self._again or self._draw(shard, number) < self._again.get(item[1], 0.0):
-                        items.append(item)
-                if items:
-                    latents.append(self.model.encode(torch.stack([image for image, _ in items])).cpu())
-                    labels += [label for _, label in items]
+        reading = ReadAhead([record for _, record in records], batch_size, self.info, self._num_readers)
+        for batch in reading.batches():
+            items = []
+            for (_, future), number in zip(batch, numbers, strict=False):
+                try:
+                    item = future.result()
+                except UnreadableImageError:
+                    if not self._skip_unreadable:
+                        raise
+                    continue
+                if not self._again or self._draw(shard, number) < self._again.get(item[1], 0.0):
+                    items.append(item)
+            if items:
+                latents.append(self.model.encode(torch.stack([image for image, _ in items])).cpu())
+                labels += [label for _, label in items]
         return torch.cat(latents), torch.tensor(labels, dtype=torch.int64)
 
 

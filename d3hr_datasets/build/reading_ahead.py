@@ -23,6 +23,7 @@ from d3hr_datasets.sources.resizing import read_pixels
 logger = logging.getLogger(__name__)
 
 Item = tuple[torch.Tensor, int]  # of `read_record`
+Batch = list[tuple[ImageRecord, Future[Item]]]
 Result = TypeVar("Result")
 
 
@@ -53,18 +54,88 @@ def image_digest(image: torch.Tensor, label: int) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def read_ahead(
-    pool: ThreadPoolExecutor, records: Sequence[ImageRecord], batch_size: int, info: ArtifactInfo
-) -> Iterator[list[tuple[ImageRecord, Future[Item]]]]:
-    """Yield batches of images that are being read; the next batch is, too, while one is worked on."""
-    ahead: list[tuple[ImageRecord, Future[Item]]] = []
-    for first in range(0, len(records), batch_size):
-        batch = ahead
-        ahead = [(one, pool.submit(read_record, one, info)) for one in records[first : first + batch_size]]
-        if batch:
-            yield batch
-    if ahead:
-        yield ahead
+class ReadAhead:
+    """Images that threads read, from now on: a batch, and the next one while one is worked on.
+
+    Args:
+        records: The images.
+        batch_size: Of them in a batch.
+        info: Size, mode and frame of the images, and their classes.
+        num_readers: Threads.
+    """
+
+    def __init__(
+        self, records: Sequence[ImageRecord], batch_size: int, info: ArtifactInfo, num_readers: int
+    ) -> None:
+        self._pool = ThreadPoolExecutor(num_readers)
+        self._batches = (records[first : first + batch_size] for first in range(0, len(records), batch_size))
+        self._info = info
+        self._ahead = self._begin_next()
+
+    def batches(self, at_last: Callable[[], object] = lambda: None) -> Iterator[Batch]:
+        """Yield the batches, whose images may still be being read; once, and the threads end with it.
+
+        Args:
+            at_last: Called when nothing is left to begin with, before the last batch is given out.
+        """
+        with self._pool:
+            while self._ahead:
+                batch, self._ahead = self._ahead, self._begin_next()
+                if not self._ahead:
+                    at_last()
+                yield batch
+
+    def drop(self) -> None:
+        """Read no more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _begin_next(self) -> Batch:
+        return [(one, self._pool.submit(read_record, one, self._info)) for one in next(self._batches, ())]
+
+
+class Relay:
+    """Reads the images of chunks that are made one after the other.
+
+    While the model is at the last batch of one, threads read the first batch of the next.
+
+    Args:
+        info: As of `ReadAhead`.
+        num_readers: As of `ReadAhead`.
+    """
+
+    def __init__(self, info: ArtifactInfo, num_readers: int) -> None:
+        self._info, self._num_readers = info, num_readers
+        self._begun: tuple[tuple[int, int], ReadAhead] | None = None
+
+    def batches(
+        self,
+        start: int,
+        records: Sequence[ImageRecord],
+        batch_size: int,
+        following: Callable[[], tuple[int, Sequence[ImageRecord]] | None],
+    ) -> Iterator[Batch]:
+        """Return the batches of a chunk.
+
+        Args:
+            start: What names it.
+            records: Its images.
+            batch_size: Of them in a batch.
+            following: Asked at the last batch: what names the next chunk, and its images, if one follows.
+        """
+
+        def begin() -> None:
+            comes = following()
+            if comes is not None:
+                self._begun = (comes[0], batch_size), self._reading(comes[1], batch_size)
+
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] != (start, batch_size):
+            begun[1].drop()
+            begun = None
+        return (self._reading(records, batch_size) if begun is None else begun[1]).batches(begin)
+
+    def _reading(self, records: Sequence[ImageRecord], batch_size: int) -> ReadAhead:
+        return ReadAhead(records, batch_size, self._info, self._num_readers)
 
 
 def halve_on_out_of_memory(

@@ -7,7 +7,6 @@ a copy is not told from its original.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from d3hr_datasets.artifact.artifact import Artifact
@@ -15,7 +14,7 @@ from d3hr_datasets.artifact.d3hr_json import MOMENTS
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.latent_sums import LatentSums
 from d3hr_datasets.artifact.membership import Member, Membership, key_id, member_digest
-from d3hr_datasets.build.reading_ahead import image_digest, read_ahead
+from d3hr_datasets.build.reading_ahead import ReadAhead, image_digest
 from d3hr_datasets.errors import CombineError
 from d3hr_datasets.sources.records import ImageRecord, Images
 
@@ -93,21 +92,18 @@ def find_counted(
         raise CombineError("there are no images to forget; give a source of at least one")
     counted: dict[tuple[bytes, int], CountedImage] = {}
     refused: list[str] = []
-    with ThreadPoolExecutor(num_readers) as pool:
-        for batch in read_ahead(pool, records, batch_size, info):
-            for record, future in batch:
-                image, label = future.result()
-                digest = member_digest(key, image)
-                members = tuple(one for one in rows.get(digest, ()) if one.label == label)
-                others = [one.label for one in rows.get(digest, ()) if one.label != label]
-                if members:
-                    place = (digest, label)
-                    seen = CountedImage(
-                        record, members, image_digest(image, label), tuple(sorted(set(others)))
-                    )
-                    counted.setdefault(place, seen)
-                else:
-                    refused.append(_why_not(record, label, others, digest in found.forgotten, info))
+    for batch in ReadAhead(records, batch_size, info, num_readers).batches():
+        for record, future in batch:
+            image, label = future.result()
+            digest = member_digest(key, image)
+            members = tuple(one for one in rows.get(digest, ()) if one.label == label)
+            others = [one.label for one in rows.get(digest, ()) if one.label != label]
+            if members:
+                place = (digest, label)
+                seen = CountedImage(record, members, image_digest(image, label), tuple(sorted(set(others))))
+                counted.setdefault(place, seen)
+            else:
+                refused.append(_why_not(record, label, others, digest in found.forgotten, info))
     if refused:
         more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
         raise CombineError(

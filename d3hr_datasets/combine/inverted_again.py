@@ -7,14 +7,13 @@ them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.latent_sums import LatentSums, least_squares
 from d3hr_datasets.build.exact_moments import ExactMoments, latent_sums
-from d3hr_datasets.build.reading_ahead import read_ahead
+from d3hr_datasets.build.reading_ahead import ReadAhead
 from d3hr_datasets.combine.counted_images import CountedImage
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import CombineError
@@ -38,21 +37,21 @@ def inverted_sums(
     rows = len(info.classes) * info.num_modes
     moments = {time: ExactMoments(rows, info.latent_shape) for time in info.inversion.timesteps}
     by_record = {id(image.record): image for image in counted}
-    with ThreadPoolExecutor(num_readers) as pool:
-        for batch in read_ahead(pool, [image.record for image in counted], batch_size, info):
-            items = [future.result() for _, future in batch]
-            labels = torch.tensor([label for _, label in items])
-            latents = model.encode(torch.stack([image for image, _ in items]))
-            inverted = model.invert(latents, labels, info.inversion)
-            places = [
-                (number, one.label * info.num_modes + one.mode)
-                for number, (record, _) in enumerate(batch)
-                for one in by_record[id(record)].members
-                for _ in range(one.copies)
-            ]
-            numbers, counted_as = (torch.tensor(values) for values in zip(*places, strict=True))
-            for time, one_moments in moments.items():
-                one_moments.update(inverted[time].cpu()[numbers], counted_as)
+    reading = ReadAhead([image.record for image in counted], batch_size, info, num_readers)
+    for batch in reading.batches():
+        items = [future.result() for _, future in batch]
+        labels = torch.tensor([label for _, label in items])
+        latents = model.encode(torch.stack([image for image, _ in items]))
+        inverted = model.invert(latents, labels, info.inversion)
+        places = [
+            (number, one.label * info.num_modes + one.mode)
+            for number, (record, _) in enumerate(batch)
+            for one in by_record[id(record)].members
+            for _ in range(one.copies)
+        ]
+        numbers, counted_as = (torch.tensor(values) for values in zip(*places, strict=True))
+        for time, one_moments in moments.items():
+            one_moments.update(inverted[time].cpu()[numbers], counted_as)
     return latent_sums(moments, info.num_modes)
 
 
