@@ -18,7 +18,6 @@ Only JSON and safetensors are read. Statistics are read lazily, one class at a t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from d3hr_datasets.artifact.d3hr_json import (
     METADATA,
     MOMENTS,
     STATISTICS,
+    document_text,
     file_digests,
     needed_files,
     read_metadata,
@@ -147,7 +147,7 @@ class Artifact(CheckedFiles):
                 `ArtifactIntegrityError`, `StatisticsError` and `ModelNotFoundError`.
             PublishError: The Hub does not take it, or a file says which images are behind it.
         """
-        check_nothing_private(self.folder, self.sha256)
+        check_nothing_private(self.folder, self.info, self.sha256)
         self.verify()
         for name in self.sha256:  # of an artifact from the Hub, `verify` looks at what is needed only
             self.check(name)
@@ -214,7 +214,7 @@ class Artifact(CheckedFiles):
             "info": self.info.to_dict(),
             "sha256": self.sha256,
         }
-        replace_text(self.folder / METADATA, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        replace_text(self.folder / METADATA, document_text(document))
         self._checked.clear()
 
     def verify(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.artifact.moments_file import max_moments_bytes
@@ -41,6 +43,23 @@ MOMENTS = "moments.safetensors"
 EMBEDDINGS = "embeddings.safetensors"
 ADAPTER = "adapter"
 CURATION = "curation.safetensors"
+
+
+def document_text(document: dict[str, Any]) -> str:
+    """Return the text of a `d3hr.json`.
+
+    Raises:
+        ConfigError: It is longer than readers accept.
+    """
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    size = len(text.encode())
+    if size > MAX_JSON_BYTES:
+        raise ConfigError(
+            f"{METADATA} would have {size:,} bytes; accepted: at most {MAX_JSON_BYTES:,}. What takes most "
+            "are names of classes, prompts, and images that were left out (skip_unreadable): mend or remove "
+            "these images, or give shorter names"
+        )
+    return text
 
 
 def read_metadata(folder: Path) -> tuple[ArtifactInfo, dict[str, str]]:

@@ -28,6 +28,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from d3hr_datasets.artifact.d3hr_json import needed_files
+from d3hr_datasets.artifact.info import ArtifactInfo
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, D3HRError, PublishError
 from d3hr_datasets.io.atomic import replace_file
 from d3hr_datasets.io.untrusted_files import is_file, open_file, read_file, read_header
@@ -222,18 +224,25 @@ def is_key(path: Path) -> bool:
         return False
 
 
-def check_nothing_private(folder: Path, names: Iterable[str]) -> None:
-    """Check that no file of a folder says which images are behind an artifact, whatever its name is.
+def check_nothing_private(folder: Path, info: ArtifactInfo, sha256: dict[str, str]) -> None:
+    """Check that no file of an artifact says which images are behind it, whatever its name is.
 
     Raises:
-        PublishError: One does, or is a key.
+        PublishError: One does, or is a key; or a private artifact holds tensors that are not its own.
     """
-    private = sorted(name for name in names if is_membership(folder / name) or is_key(folder / name))
+    private = sorted(name for name in sha256 if is_membership(folder / name) or is_key(folder / name))
     if private:
         raise PublishError(
             f"{private} in {folder} tell which images are behind the artifact (a membership, or its key) and "
             "are never published; move them out of the folder, then `d3hr card`, or "
             "Artifact.load(FOLDER).write_metadata()"
+        )
+    others = {name for name in sha256 if name.endswith(".safetensors")}.difference(needed_files(info, sha256))
+    if info.privacy is not None and others:
+        raise PublishError(
+            f"{sorted(others)[:5]} in {folder} are no part of a private artifact; finished chunks of its "
+            "build hold exact sums of the images, which no budget covers: move them out of the folder, then "
+            "`d3hr card`, or Artifact.load(FOLDER).write_metadata()"
         )
 
 

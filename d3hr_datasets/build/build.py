@@ -111,7 +111,8 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     noted, key = open_membership(sums, info, output, processes)
     prefix = _open_work(work, _chunk_key(images, model, info, sizes, sums, key), info, processes)
     parts = (images, model, info, prefix, *sizes)
-    centroids = find_modes(ModeLatents(*parts), processes, progress) if info.num_modes > 1 else None
+    latents = ModeLatents(*parts, private=key is not None)
+    centroids = find_modes(latents, processes, progress) if info.num_modes > 1 else None
     build = ChunkBuilder(*parts, centroids, sums is not None, key)
     return _make_and_merge(build, output, processes, progress, shrinkage, noted, tolerance)
 

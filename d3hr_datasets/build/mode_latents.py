@@ -54,6 +54,7 @@ class ModeLatents:
         chunk_size: Images per file.
         skip_unreadable: Images that may be left out; all that cannot be read are, unless it is 0.
         num_readers: Threads that read.
+        private: Write files for their owner alone, as chunks that note a membership.
     """
 
     def __init__(
@@ -66,13 +67,14 @@ class ModeLatents:
         chunk_size: int,
         skip_unreadable: int,
         num_readers: int,
+        private: bool = False,
     ) -> None:
         self.images = images
         self.model = model
         self.info = info
         self.prefix = prefix
         self._chunk_size = chunk_size
-        self._num_readers = num_readers
+        self._num_readers, self._private = num_readers, private
         self._skip_unreadable = skip_unreadable
         self._chosen = images_for_modes(images, info) if images.has_random_access else None
         self._share = 1.0 if images.has_random_access else share_for_modes(images, info)
@@ -171,7 +173,8 @@ class ModeLatents:
         latents, labels = self._encode(records, shard)
         order = labels.argsort(stable=True)  # so that those of a class are read in one piece
         notes = {"identity": identity, "last": json.dumps(last)}
-        save_tensors(path, {"latents": latents[order], "labels": labels[order]}, notes)
+        found = {"latents": latents[order], "labels": labels[order]}
+        save_tensors(path, found, notes, private=self._private)
         advance(len(records))
         return last
 

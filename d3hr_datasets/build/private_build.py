@@ -22,7 +22,7 @@ from d3hr_datasets.build.kept_sums import KeptSums
 from d3hr_datasets.build.shrinkage_choice import Shrinkage
 from d3hr_datasets.config.defaults import BUILD_BATCH_SIZE
 from d3hr_datasets.errors import ConfigError
-from d3hr_datasets.io.atomic import replaced_folder
+from d3hr_datasets.io.atomic import check_replaceable, replaced_folder
 from d3hr_datasets.numerics.torch_settings import neutral
 from d3hr_datasets.privacy.release import add_noise, check_promise, estimate
 from d3hr_datasets.privacy.settings import PrivacySettings
@@ -49,7 +49,8 @@ def with_privacy(
     spread = level.signal**2 + level.noise**2
     privacy = settings.mechanism(math.prod(info.latent_shape), spread)
     privacy.check_fits(num_modes or 1, info.inversion, info.curation)
-    return dataclasses.replace(info, privacy=privacy)
+    source = {**info.source, "name": info.name}  # that of the images' folder may say what they are
+    return dataclasses.replace(info, privacy=privacy, source=source)
 
 
 def check_private(
@@ -59,7 +60,7 @@ def check_private(
 
     Raises:
         ConfigError: The noise is too little, exact sums are to be kept, a share of shrinkage or a tolerance
-            is given, or `output` holds what would become part of the artifact.
+            is given, or `output` holds what would become part of the artifact, or is the working folder.
         MissingExtraError: dp-accounting is not installed.
     """
     if info.privacy is None:
@@ -80,6 +81,7 @@ def check_private(
             f"tolerance={tolerance!r} does not go with privacy: when a class stops depends on its images; "
             "leave it out, and give the build as many images as you want it to use"
         )
+    check_replaceable(output)
     output = output.resolve()
     check_no_release(output, [output, *output.parent.glob(f".{glob.escape(output.name)}.*.tmp*")])
 

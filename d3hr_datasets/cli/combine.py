@@ -12,7 +12,7 @@ import typer
 
 from d3hr_datasets.cli_common import build_options as of_build
 from d3hr_datasets.cli_common.artifact_options import NameOption, print_artifact
-from d3hr_datasets.cli_common.output import JsonOption
+from d3hr_datasets.cli_common.output import CpuOffloadOption, JsonOption
 from d3hr_datasets.config.defaults import NUM_READERS
 
 NewOption = Annotated[Path, typer.Option(help="A new folder, for the artifact that is made.")]
@@ -91,6 +91,7 @@ def forget(
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(help="Precision; no other than that of the build. [that of the build]"),
     ] = None,
+    cpu_offload: CpuOffloadOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make an artifact of an artifact without some of its images, and print its folder.
@@ -119,6 +120,7 @@ def forget(
             batch_size,
             readers,
             _shrinkage(shrinkage),
+            cpu_offload,
         ),
         notify=_tell,
     )

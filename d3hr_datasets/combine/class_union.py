@@ -51,16 +51,21 @@ def unite_classes(parts: Sequence[Artifact]) -> UnitedClasses:
 
 
 def _check_spelling(parts: Sequence[Artifact]) -> None:
-    """Check that names which look the same are the same: Unicode has several ways to write an accent."""
+    """Check that names which look the same are the same: Unicode has several ways to write an accent.
+
+    Nor may they differ in case and "_" alone, by which folders are not told apart, unless both are classes of
+    one part.
+    """
     spelled: dict[str, tuple[str, Artifact]] = {}
     for part in parts:
         for name in part.info.classes:
-            before, where = spelled.setdefault(unicodedata.normalize("NFC", name), (name, part))
-            if before != name:
+            plain = unicodedata.normalize("NFC", name).replace("_", " ").lower()
+            before, where = spelled.setdefault(plain, (name, part))
+            if before != name and name not in where.info.classes:
                 raise CombineError(
-                    f"class {name!r} is written with other Unicode characters in {where.folder} "
-                    f"({before!a}) than in {part.folder} ({name!a}); build one of them again with "
-                    "the names of the other"
+                    f"class {name!r} is written otherwise in {where.folder} ({before!a}) than in "
+                    f"{part.folder} ({name!a}), in case, '_' or Unicode characters; build one of them again "
+                    "with the names of the other"
                 )
 
 

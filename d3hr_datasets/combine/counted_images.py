@@ -109,7 +109,9 @@ def find_counted(
         raise CombineError(
             f"{len(refused)} of {len(records)} images cannot be forgotten: "
             f"{'; '.join(refused[:SHOWN])}{more}. "
-            "Nothing was changed; leave them out, or give the images as they were when the artifact was built"
+            "Nothing was changed; leave them out, or give the images as they were when the artifact was "
+            "built, by the same kind of source: those of `datasets:` turn images by their EXIF data, folders "
+            "do not"
         )
     return list(counted.values())
 
@@ -170,4 +172,6 @@ def _why_not(
     if others:
         names = " and ".join(repr(info.classes[other]) for other in sorted(set(others)))
         return f"{record.where} was counted as {names}, and is given as {info.classes[label]!r}"
-    return f"{record.where} was forgotten before" if forgotten else f"{record.where} was never counted"
+    if forgotten:
+        return f"{record.where} was forgotten before"
+    return f"{record.where} was never counted, as it was read here"

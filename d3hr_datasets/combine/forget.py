@@ -90,6 +90,7 @@ class ForgetOptions:
         batch_size: Images at a time; halved as often as memory runs out.
         num_readers: Threads that read images.
         shrinkage: How far variances are drawn; by default as in the build.
+        cpu_offload: Have the parts of the model take turns on the device.
 
     Raises:
         ConfigError: A size is out of range, or `torch_dtype` is none.
@@ -103,6 +104,7 @@ class ForgetOptions:
     batch_size: int = BATCH_SIZE
     num_readers: int = NUM_READERS
     shrinkage: Shrinkage | None = None
+    cpu_offload: bool = False
 
     def __post_init__(self) -> None:
         check_int("batch_size", self.batch_size, 1)
@@ -164,8 +166,8 @@ def forget_images(
     drawn = shrinkage_like([opened], options.shrinkage, notify, check_shrinkage(noted.shrinkage))
     make_parent(new_path)
     left_out = files_left_out([opened])
-    model = load_model(opened, options.device, dtype)
-    invert = halve_on_out_of_memory(inverted_sums, options.batch_size, model=None)
+    model = load_model(opened, options.device, dtype, cpu_offload=options.cpu_offload)
+    invert = halve_on_out_of_memory(inverted_sums, options.batch_size, model)
     left = taken_away(sums, invert(counted, opened, model, options.num_readers), dtype)
     found = dataclasses.replace(without(noted, members), shrinkage=drawn)
     made = _write(opened, place, left, counted, drawn, found, new_path, secret)

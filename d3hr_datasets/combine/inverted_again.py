@@ -13,7 +13,7 @@ import torch
 from d3hr_datasets.artifact.artifact import Artifact
 from d3hr_datasets.artifact.latent_sums import LatentSums, least_squares
 from d3hr_datasets.build.exact_moments import ExactMoments, latent_sums
-from d3hr_datasets.build.reading_ahead import ReadAhead
+from d3hr_datasets.build.reading_ahead import ReadAhead, image_digest
 from d3hr_datasets.combine.counted_images import CountedImage
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import CombineError
@@ -21,7 +21,7 @@ from d3hr_datasets.numerics.torch_settings import neutral
 
 # Share of what is taken away by which it may exceed what is there, where a model rounds otherwise: by the
 # precision of the model; and units.
-ROUND_OFF = {torch.float32: 1e-3, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+ROUND_OFF = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 LEAST = 2**16
 
 
@@ -40,6 +40,12 @@ def inverted_sums(
     reading = ReadAhead([image.record for image in counted], batch_size, info, num_readers)
     for batch in reading.batches():
         items = [future.result() for _, future in batch]
+        for (record, _), (image, label) in zip(batch, items, strict=True):
+            if image_digest(image, label) != by_record[id(record)].pixels:
+                raise CombineError(
+                    f"{record.where} has changed since it was looked up in the membership; nothing was "
+                    "written: run it again when nobody writes to the images"
+                )
         labels = torch.tensor([label for _, label in items])
         latents = model.encode(torch.stack([image for image, _ in items]))
         inverted = model.invert(latents, labels, info.inversion)
@@ -49,9 +55,11 @@ def inverted_sums(
             for one in by_record[id(record)].members
             for _ in range(one.copies)
         ]
-        numbers, counted_as = (torch.tensor(values) for values in zip(*places, strict=True))
-        for time, one_moments in moments.items():
-            one_moments.update(inverted[time].cpu()[numbers], counted_as)
+        for first in range(0, len(places), batch_size):  # of an image there may be thousands of copies
+            some = zip(*places[first : first + batch_size], strict=True)
+            numbers, counted_as = (torch.tensor(values) for values in some)
+            for time, one_moments in moments.items():
+                one_moments.update(inverted[time].cpu()[numbers], counted_as)
     return latent_sums(moments, info.num_modes)
 
 

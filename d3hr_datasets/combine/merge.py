@@ -49,6 +49,7 @@ SAID = (
     "tolerance",
     "imported",
 )  # of the source of each part
+SAME = 2**-9  # share of the largest number of an embedding by which it may differ between machines
 MAX_COUNTS = 50_000  # numbers that are said of parts; of more, each part says how many images it has
 OF_FIRST = ("model_kind", "model_license", "torch_dtype")  # of that of the first one
 
@@ -149,31 +150,38 @@ def merged_source(parts: Sequence[Artifact], classes: UnitedClasses) -> dict[str
     left_out = [one for part in parts if isinstance(one := part.info.source.get("unreadable"), list)]
     if left_out:
         source["unreadable"] = [image for images in left_out for image in images]
+    number = sum(len(merged_of(part)) or 1 for part in parts) * len(classes.names)
     source["parts"] = [
         entry
         for part, labels in zip(parts, classes.labels, strict=True)
-        for entry in _entries(part, labels, len(classes.names))
+        for entry in _entries(part, labels, len(classes.names) if number <= MAX_COUNTS else None)
     ]
-    lists = [one for one in source["parts"] if isinstance(one.get("counts"), list)]
-    if sum(len(one["counts"]) for one in lists) > MAX_COUNTS:
-        for one in lists:
-            one["counts"] = sum(one["counts"])
     return source
 
 
-def _entries(part: Artifact, labels: Sequence[int], num_classes: int) -> list[dict[str, Any]]:
-    """Return what is said of a part: name, source and counts by new labels; of a merged one, its parts."""
+def _entries(part: Artifact, labels: Sequence[int], num_classes: int | None) -> list[dict[str, Any]]:
+    """Return what is said of a part: name, source and counts by new labels; of a merged one, its parts.
 
-    def relabelled(counts: Any) -> list[int]:
+    Without a number of classes, counts are numbers of images. What is no count is left out.
+    """
+
+    def counted(counts: Any) -> dict[str, Any]:
+        is_list = isinstance(counts, list | tuple) and len(counts) == len(labels)
+        if not is_list or not all(type(count) is int and count >= 0 for count in counts):
+            return {} if isinstance(counts, list) else {"counts": counts}
+        if num_classes is None:
+            return {"counts": sum(counts)}
         found = [0] * num_classes
-        for label, count in zip(labels, counts, strict=False):
+        for label, count in zip(labels, counts, strict=True):
             found[label] = count
-        return found
+        return {"counts": found}
 
     merged = merged_of(part)
     if merged:
         return [
-            {**one, "counts": relabelled(one["counts"])} if isinstance(one.get("counts"), list) else one
+            {key: value for key, value in one.items() if key != "counts"} | counted(one["counts"])
+            if "counts" in one
+            else one
             for one in merged
         ]
     source = part.info.source
@@ -182,16 +190,24 @@ def _entries(part: Artifact, labels: Sequence[int], num_classes: int) -> list[di
         said["statistics"] = part.sha256[STATISTICS]
     if part.info.tolerance is not None:
         said["tolerance"] = part.info.tolerance.share
-    return [{"artifact": part.info.name, **said, "counts": relabelled(part.info.counts)}]
+    return [{"artifact": part.info.name, **said, **counted(part.info.counts)}]
 
 
 def _united_embeddings(parts: Sequence[Artifact], classes: UnitedClasses) -> PromptEmbeddings:
-    """Return the embeddings of the prompts of all classes, each of the first part that has it."""
+    """Return the embeddings of the prompts of all classes, each of the first part that has it.
+
+    Raises:
+        CombineError: They are other ones in another part, which another text encoder has made.
+    """
     rows: dict[int, Inputs] = {}
     read = [part.embeddings() for part in parts]
     for part, found, labels in zip(parts, read, classes.labels, strict=True):
-        for label, new in enumerate(labels):
-            rows.setdefault(new, found.embeddings[label])
+        pairs = [
+            (rows.setdefault(new, found.embeddings[label]), found.embeddings[label], classes.names[new])
+            for label, new in enumerate(labels)
+        ]
+        if read[0].negative is not None and found.negative is not None:
+            pairs.append((read[0].negative, found.negative, "no class"))
         shapes = {key: tuple(values.shape[1:]) for key, values in found.embeddings[0].items()}
         expected = {key: tuple(values.shape[1:]) for key, values in read[0].embeddings[0].items()}
         if shapes != expected:
@@ -199,7 +215,22 @@ def _united_embeddings(parts: Sequence[Artifact], classes: UnitedClasses) -> Pro
                 f"the shape of embeddings is {expected} in {parts[0].folder} and {shapes} in {part.folder}; "
                 "build one of them again as the other"
             )
+        for before, here, name in pairs:
+            if not _same_embeddings(before, here):
+                raise CombineError(
+                    f"the embeddings of {name} are others in {part.folder} than in the parts before it: they "
+                    "are of another text encoder, and so are the latents; build one of them again as the "
+                    "other"
+                )
     return PromptEmbeddings(len(classes.names), rows, read[0].negative)
+
+
+def _same_embeddings(one: Inputs, other: Inputs) -> bool:
+    """Say whether two embeddings of a prompt are the same, but for the rounding of half precision."""
+    return one.keys() == other.keys() and all(
+        float((values.float() - other[key].float()).abs().max()) <= SAME * float(values.float().abs().max())
+        for key, values in one.items()
+    )
 
 
 def _say(parts: Sequence[Artifact], exact: Sequence[bool], notify: Notify) -> None:

@@ -5,6 +5,8 @@ In: a path and a membership. Out: the file, or an error that says what is in its
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from d3hr_datasets.artifact.membership import Membership, write_membership
@@ -15,10 +17,12 @@ def make_parent(path: Path) -> None:
     """Make the folder of a file, before hours of work.
 
     Raises:
-        CombineError: It cannot be made.
+        CombineError: It cannot be made, or written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"{path.parent} cannot be written")
     except OSError as error:
         raise _cannot_be_written(path, error) from error
 

@@ -143,6 +143,19 @@ def added_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
+def check_replaceable(folder: Path) -> None:
+    """Check that a folder can be replaced as a whole.
+
+    Raises:
+        ConfigError: The working folder of this process is in it.
+    """
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"{folder.resolve()} is replaced as a whole, and is the working folder or holds it, which would "
+            "be gone; `cd ..` first"
+        )
+
+
 @contextlib.contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield a copy of a folder to change, which takes its place if nothing is raised.
@@ -157,11 +170,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         ConfigError: The working folder of this process is in it.
     """
     folder = folder.resolve()
-    if Path.cwd().is_relative_to(folder):
-        raise ConfigError(
-            f"{folder} is replaced as a whole, and is the working folder or holds it, which would be gone; "
-            "`cd ..` first"
-        )
+    check_replaceable(folder)
     new = _temporary(folder)
     before = _state(folder)  # what is added while it is copied is noticed, too
     try:

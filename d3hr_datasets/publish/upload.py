@@ -64,7 +64,7 @@ def plan_artifact(artifact: Artifact, *, with_model: bool = False) -> list[Plann
             check_promise(artifact.info.privacy, math.prod(artifact.info.latent_shape))
         except ConfigError as error:
             raise PublishError(f"{artifact.folder} does not keep what it promises: {error}") from error
-    check_nothing_private(artifact.folder, artifact.sha256)
+    check_nothing_private(artifact.folder, artifact.info, artifact.sha256)
     found = file_digests(artifact.folder)
     if found != artifact.sha256:
         names = sorted(name for name, _ in set(found.items()) ^ set(artifact.sha256.items()))

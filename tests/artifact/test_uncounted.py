@@ -1,4 +1,4 @@
-"""A description whose images have not been counted is one of what will be built, and of no artifact."""
+"""Descriptions that are of no artifact: images that have not been counted, or more than anybody reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from d3hr_datasets import Artifact, ArtifactInfo, ClassGaussians
+from d3hr_datasets.artifact.d3hr_json import document_text
 from d3hr_datasets.errors import ArtifactFormatError, ConfigError, StatisticsError
+from d3hr_datasets.io.untrusted_files import read_json
 from tests.support.tampering import METADATA
 from tests.support.tiny import TIMESTEPS, tiny_info
 
@@ -44,3 +46,13 @@ def test_an_artifact_without_counts_is_not_written(artifact_copy: Path, tmp_path
     with pytest.raises(ConfigError, match="counts must have one entry per class"):
         Artifact(artifact_copy, UNCOUNTED, {}).write_metadata()
     assert (artifact_copy / METADATA).read_bytes() == before
+
+
+def test_a_description_that_nobody_could_read_is_not_written(tmp_path: Path) -> None:
+    left_out = [{"image": f"{number:0900d}.png", "reason": "damaged"} for number in range(10_000)]
+    document = {"info": {"source": {"unreadable": left_out}}}
+    with pytest.raises(ConfigError, match=r"d3hr.json would have 9,\d+,\d+ bytes; .* at most 8,388,608"):
+        document_text(document)
+    document["info"]["source"]["unreadable"] = left_out[:5000]
+    (tmp_path / "d3hr.json").write_text(document_text(document))
+    assert read_json(tmp_path / "d3hr.json") == document

@@ -15,6 +15,7 @@ from d3hr_datasets.artifact import membership
 from d3hr_datasets.artifact.d3hr_json import METADATA
 from d3hr_datasets.artifact.membership import open_key, read_membership
 from d3hr_datasets.build import BuildSettings, ClassOptions, KeptSums, plan_build
+from d3hr_datasets.build.mode_latents import ModeLatents
 from d3hr_datasets.combine import ForgetOptions, forget_images
 from d3hr_datasets.errors import ConfigError
 from d3hr_datasets.io.untrusted_files import is_file
@@ -148,3 +149,13 @@ def test_a_membership_that_was_moved_aside_is_named(tmp_path: Path) -> None:
     (tmp_path / "noted.0123abcd.old").write_bytes((tmp_path / "noted").read_bytes())
     with pytest.raises(ConfigError, match=r"another artifact .* moved aside is in .*noted\.0123abcd\.old"):
         build(tmp_path / "b", range(30, 60), sums=KeptSums(tmp_path / "noted"))
+
+
+def test_latents_in_which_modes_are_sought_are_their_owners_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ModeLatents, "remove", lambda self: None)
+    for name, sums in (("noted", KeptSums(tmp_path / "membership")), ("plain", KeptSums())):
+        build(tmp_path / name, range(30), sums=sums, info={"num_modes": 2})
+        files = [*(tmp_path / f"{name}.chunks").glob("*.latents.safetensors")]
+        assert files and all((path.stat().st_mode & 0o077 == 0) == (name == "noted") for path in files)

@@ -197,6 +197,7 @@ def test_a_plan_says_what_is_spent_and_stores_no_modes(saved: Path, tmp_path: Pa
     planned = plan.info.privacy
     assert planned is not None and built.info.privacy == dataclasses.replace(planned, batch_size=1)
     assert "fingerprint" not in built.info.source
+    assert built.info.source["name"] == "out"  # and not that of the folder of images
     with pytest.raises(ConfigError, match="give a new --output"):
         plan.run(progress=False)
     for changes, said in (
@@ -214,3 +215,12 @@ def test_a_plan_says_what_is_spent_and_stores_no_modes(saved: Path, tmp_path: Pa
                 privacy=SPENDING,
                 **options,
             )
+
+
+def test_the_working_folder_is_refused_before_anything_runs(
+    model: LatentDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="is the working folder or holds it"):
+        build_private(model, tmp_path, work=tmp_path.with_name("chunks-of-nothing"))
+    assert not tmp_path.with_name("chunks-of-nothing").exists()

@@ -149,7 +149,7 @@ def _with_dogs(folder: Path) -> Path:
         (
             lambda _: Pictures([99]),
             CombineError,
-            "1 of 1 images cannot be forgotten: image 0 was never counted",
+            "1 of 1 images cannot be forgotten: image 0 was never counted, as it was read here",
         ),
         (
             lambda _: Pictures([0, 99, 1, 98]),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from d3hr_datasets import Artifact
 from d3hr_datasets.artifact.d3hr_json import CURATION, EMBEDDINGS
@@ -22,7 +24,8 @@ from d3hr_datasets.build import (
 )
 from d3hr_datasets.build.build import build_artifact
 from d3hr_datasets.combine import ForgetOptions, forget_images
-from tests.support.combining import Pictures, build, quiet
+from d3hr_datasets.errors import CombineError
+from tests.support.combining import Pictures, build, picture, quiet
 from tests.support.curated import add_order
 from tests.support.tiny import tiny_info, tiny_model, tiny_pipeline
 from tests.support.tiny_kinds import save_kind
@@ -92,3 +95,59 @@ def test_the_precision_is_that_of_the_model_however_it_was_built(tmp_path: Path)
     made = build_artifact(Pictures(range(9)), model, folder, tiny_info(), tmp_path / "chunks", progress=False)
     assert made.info.source["torch_dtype"] == "bfloat16"
     assert "torch_dtype" not in build(tmp_path / "full", range(9)).info.source
+
+
+class Changing(Pictures):
+    """Pictures that are others when they are read again."""
+
+    def __init__(self, numbers: Any) -> None:
+        super().__init__(numbers)
+        self.reads = 0
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        self.reads += 1
+        number = self.numbers[index] + (3 if self.reads > len(self.numbers) else 0)
+        return picture(number), self.targets[index]
+
+
+def test_images_that_change_meanwhile_are_not_taken_away(tmp_path: Path) -> None:
+    noted = tmp_path / "membership"
+    artifact = build(tmp_path / "all", range(30), sums=KeptSums(noted))
+    with pytest.raises(CombineError, match="image 0 has changed since it was looked up in the membership"):
+        forget_images(artifact, Changing([0]), tmp_path / "no", membership=noted, options=CPU, notify=quiet)
+    assert not (tmp_path / "no").exists()
+
+
+def test_many_copies_of_an_image_go_in_parts(tmp_path: Path) -> None:
+    noted = tmp_path / "membership"
+    artifact = build(tmp_path / "all", [*range(30), *[3] * 7], sums=KeptSums(noted))
+    options = ForgetOptions(device="cpu", batch_size=2, cpu_offload=True)
+    left = forget_images(
+        artifact, Pictures([3]), tmp_path / "left", membership=noted, options=options, notify=quiet
+    )
+    without = build(tmp_path / "without", [k for k in range(30) if k != 3], sums=KeptSums())
+    found, expected = left.sums(), without.sums()
+    assert torch.equal(found.count, expected.count)
+    for time, sums in expected.sums.items():
+        assert float((found.sums[time] - sums).abs().max()) * UNIT < 1e-4
+
+
+def test_a_folder_that_nobody_may_write_to_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, closed = tmp_path / "membership", tmp_path / "closed"
+    artifact = build(tmp_path / "all", range(30), sums=KeptSums(noted))
+    closed.mkdir()
+    access = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != closed and access(path, mode))
+    monkeypatch.setattr("d3hr_datasets.combine.forget.load_model", None)
+    with pytest.raises(CombineError, match=r"new_membership=.*closed/new' cannot be written"):
+        forget_images(
+            artifact,
+            Pictures([0]),
+            tmp_path / "no",
+            membership=noted,
+            new_membership=closed / "new",
+            options=CPU,
+            notify=quiet,
+        )

@@ -142,14 +142,16 @@ def test_classes_of_prompts_are_united_by_their_names(tmp_path: Path) -> None:
     assert [part["counts"] for part in merged.info.source["parts"]] == [[10, 10, 0], [10, 0, 10]]
 
 
-def _with_embeddings(folder: Path, seed: int, names: tuple[str, ...], length: int = 5) -> Artifact:
-    """Save an artifact with embeddings of its prompts, each of its name alone."""
+def _with_embeddings(
+    folder: Path, seed: int, names: tuple[str, ...], length: int = 5, encoder: float = 1.0
+) -> Artifact:
+    """Save an artifact with embeddings of its prompts, each of its name and a text encoder alone."""
     artifact = artifact_of(folder, latents(20, seed), torch.arange(20) % 2, **of_prompts(*names))
     rows = {
-        k: {"encoder_hidden_states": torch.full((1, length, 4), float(ord(name[0])))}
+        k: {"encoder_hidden_states": torch.full((1, length, 4), encoder * ord(name[0]))}
         for k, name in enumerate(names)
     }
-    negative = {"encoder_hidden_states": torch.zeros(1, length, 4)}
+    negative = {"encoder_hidden_states": torch.full((1, length, 4), encoder - 1)}
     write_embeddings(folder / EMBEDDINGS, PromptEmbeddings(2, rows, negative))
     Artifact(folder, dataclasses.replace(artifact.info, embeddings=True), {}).write_metadata()
     return Artifact.load(folder)
@@ -166,6 +168,14 @@ def test_embeddings_go_with_their_classes(tmp_path: Path) -> None:
     assert merged.embeddings().negative is not None
     with pytest.raises(CombineError, match="the shape of embeddings is"):
         merge_artifacts([first, _with_embeddings(tmp_path / "c", 2, ("bee", "cat"), 6)], tmp_path / "no")
+    other = _with_embeddings(tmp_path / "d", 3, ("bee", "cat"), encoder=1.1)
+    with pytest.raises(
+        CombineError, match=r"embeddings of cat are others in .*d than .* another text encoder"
+    ):
+        merge_artifacts([first, other], tmp_path / "no")
+    apart = _with_embeddings(tmp_path / "e", 4, ("bee", "dog"), encoder=1.1)
+    with pytest.raises(CombineError, match=r"embeddings of no class are others in .*e than"):
+        merge_artifacts([first, apart], tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
 

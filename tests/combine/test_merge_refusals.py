@@ -127,8 +127,33 @@ def test_names_that_only_look_the_same_are_refused(tmp_path: Path) -> None:
     second = artifact_of(
         tmp_path / "b", latents(20, 1), torch.arange(20) % 2, **of_prompts("cafe\u0301", "b")
     )
-    with pytest.raises(CombineError, match=r"other Unicode characters .*'caf\\xe9'.*'cafe\\u0301'"):
+    with pytest.raises(CombineError, match=r"written otherwise .*'caf\\xe9'.*'cafe\\u0301'"):
         merge_artifacts([first, second], tmp_path / "merged")
+
+
+def test_names_that_differ_in_case_are_refused_unless_both_are_classes_of_a_part(tmp_path: Path) -> None:
+    labels = torch.arange(20) % 2
+    first, second, both = (
+        artifact_of(tmp_path / "".join(names), latents(20, seed), labels, **of_prompts(*names))
+        for seed, names in enumerate([("tree_frog", "b"), ("Tree frog", "b"), ("Polish", "polish")])
+    )
+    with pytest.raises(CombineError, match=r"'Tree frog' is written otherwise .*'tree_frog'"):
+        merge_artifacts([first, second], tmp_path / "merged")
+    third = artifact_of(tmp_path / "c", latents(20, 3), labels, **of_prompts("Polish", "polish"))
+    assert merge_artifacts([both, third], tmp_path / "m", notify=quiet).info.classes == ("Polish", "polish")
+
+
+def test_what_others_say_of_parts_is_taken_for_counts_only_where_it_is(tmp_path: Path) -> None:
+    """A list of counts for each of many parts would take the memory of all classes for each."""
+    parts = [artifact_of(tmp_path / str(n), latents(30, n), torch.arange(30) % 3) for n in range(2)]
+    said = [{"counts": []}, {"counts": [["x"], 1, 1]}, {"counts": [1, 2, 3]}, {"counts": 7}, {"a": 1}]
+    change_info(parts[0].folder, source={"fingerprint": "0" * 64, "parts": said})
+    merged = merge_artifacts([parts[0].folder, parts[1]], tmp_path / "merged", notify=quiet)
+    found = [one.get("counts") for one in merged.info.source["parts"]]
+    assert found == [None, None, [1, 2, 3], 7, None, [10, 10, 10]]
+    change_info(parts[0].folder, source={"fingerprint": "0" * 64, "parts": said * 4000})
+    merged = merge_artifacts([parts[0].folder, parts[1]], tmp_path / "many", notify=quiet)
+    assert [one.get("counts") for one in merged.info.source["parts"]][-4:] == [6, 7, None, 30]
 
 
 def test_wordnet_ids_tell_classes_as_names_do(tmp_path: Path) -> None:

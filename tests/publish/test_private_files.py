@@ -66,6 +66,22 @@ def test_a_promise_that_its_noise_does_not_keep_is_not_published(tmp_path: Path,
     assert hub.requests == []
 
 
+def test_chunks_of_a_private_build_do_not_go_up_with_it(tmp_path: Path, hub: HubServer) -> None:
+    tiny_pipeline().save_pretrained(tmp_path / "artifact" / "model")
+    model = LatentDiffusion.from_pretrained(tmp_path / "artifact" / "model", device="cpu")
+    artifact = build_private(model, tmp_path / "artifact")
+    (tmp_path / "artifact.chunks").rename(artifact.folder / "chunks")
+    (artifact.folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    artifact.write_metadata()
+    found = Artifact.load(artifact.folder)
+    assert any(name.startswith("chunks/") for name in found.sha256)
+    with pytest.raises(PublishError, match=r"'chunks/.* are no part of a private artifact; finished chunks"):
+        plan_artifact(found, with_model=True)
+    with pytest.raises(PublishError, match="exact sums of the images"):
+        found.push_to_hub("org/name")
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("name", ["members.bin", "notes/README.key", "model/vae/config.json"])
 @pytest.mark.parametrize("is_key", [True, False])
 def test_which_images_are_behind_an_artifact_never_goes_up(
