@@ -3,7 +3,7 @@
     python -m recipes.evaluate.privacy --do images
     python -m recipes.train.vae recipes/configs/vae_fashion_mnist.yaml PUBLIC --set output=runs/privacy-vae
     python -m recipes.train.diffusion recipes/configs/dit_fashion_mnist.yaml PUBLIC VAE FAST
-        --set output=runs/privacy-dit --set epochs=24
+        --set output=runs/privacy-dit --set epochs=16
     python -m recipes.evaluate.privacy
 
 PUBLIC is `--set source=runs/privacy/public`, and VAE is `--set vae=runs/privacy-vae/vae`. FAST is
