@@ -209,10 +209,20 @@ def read_membership(path: Path) -> Membership:
 
 def is_membership(path: Path) -> bool:
     """Say whether a file is a membership, or a chunk of a build that notes one."""
+    return bool({"membership.digest", CHUNK_DIGESTS} & _tensors(path))
+
+
+def is_chunk(path: Path) -> bool:
+    """Say whether a file is a finished chunk of a build."""
+    return _tensors(path) >= {"rows", "pixels"}
+
+
+def _tensors(path: Path) -> set[str]:
+    """Return the names of the tensors of a file, none of one that holds none."""
     try:
-        return bool({"membership.digest", CHUNK_DIGESTS} & {*read_header(path)})
+        return {*read_header(path)}
     except D3HRError:
-        return False
+        return set()
 
 
 def is_key(path: Path) -> bool:
@@ -237,8 +247,15 @@ def check_nothing_private(folder: Path, info: ArtifactInfo, sha256: dict[str, st
             "are never published; move them out of the folder, then `d3hr card`, or "
             "Artifact.load(FOLDER).write_metadata()"
         )
-    others = {name for name in sha256 if name.endswith(".safetensors")}.difference(needed_files(info, sha256))
-    if info.privacy is not None and others:
+    if info.privacy is None:
+        return
+    own = needed_files(info, sha256)
+    others = [
+        name
+        for name in sha256
+        if (name.endswith(".safetensors") and name not in own) or is_chunk(folder / name)
+    ]
+    if others:
         raise PublishError(
             f"{sorted(others)[:5]} in {folder} are no part of a private artifact; finished chunks of its "
             "build hold exact sums of the images, which no budget covers: move them out of the folder, then "

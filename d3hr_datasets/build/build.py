@@ -103,13 +103,13 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     """
     sizes = check_sizes(info, batch_size, chunk_size, skip_unreadable, num_readers, shrinkage)
     check_fits(model, info)
-    info = with_precision(info, model)
     processes, images = join_processes(), as_images(source)
     work, output = expand_user(work), expand_user(output)
     check_private(info, output, shrinkage, sums, tolerance)
     check_images(images, info, exact=sums is not None, tolerance=tolerance)
     noted, key = open_membership(sums, info, output, processes)
     prefix = _open_work(work, _chunk_key(images, model, info, sizes, sums, key), info, processes)
+    info = with_precision(info, model)  # the weights name the chunks
     parts = (images, model, info, prefix, *sizes)
     latents = ModeLatents(*parts, private=key is not None)
     centroids = find_modes(latents, processes, progress) if info.num_modes > 1 else None

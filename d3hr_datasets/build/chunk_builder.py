@@ -123,9 +123,10 @@ class ChunkBuilder:
         self._num_unreadable = 0
         if self._num_images is not None:
             own = share(self._num_images, self.chunk_size, rank, num_processes)
-            for place, start in enumerate(own):
-                self._later = own[place + 1 :]
-                yield self._own(start, advance)
+            with contextlib.closing(self._relay):
+                for place, start in enumerate(own):
+                    self._later = own[place + 1 :]
+                    yield self._own(start, advance)
             return
         for shard in range(self.images.num_shards):
             for number in itertools.count():

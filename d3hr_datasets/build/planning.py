@@ -65,8 +65,7 @@ class BuildPlan:
         notes: What the user should know of what was chosen, a sentence each.
         adapter: Folder of the model's adapter, which is copied into the artifact.
         shrinkage: How far variances are drawn towards those that all classes share.
-        noted: What else the artifact's `source` says: licence and kind of the model, where they are known,
-            and a precision other than float32.
+        noted: What else the artifact's `source` says: licence and kind of the model, where they are known.
         sums: That the sums behind the statistics are kept, and whose they are; None keeps none.
         tolerance: Share of its spread to which the means of a class are wanted; None inverts all images.
     """

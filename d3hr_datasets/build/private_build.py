@@ -49,8 +49,7 @@ def with_privacy(
     spread = level.signal**2 + level.noise**2
     privacy = settings.mechanism(math.prod(info.latent_shape), spread)
     privacy.check_fits(num_modes or 1, info.inversion, info.curation)
-    source = {**info.source, "name": info.name}  # that of the images' folder may say what they are
-    return dataclasses.replace(info, privacy=privacy, source=source)
+    return dataclasses.replace(info, privacy=privacy)
 
 
 def check_private(
@@ -157,6 +156,7 @@ def save_private(
     noised = add_noise(sums, info.privacy, progress=progress)
     gaussians, shares = estimate(noised, info.privacy, shrinkage == "auto")
     source = {key: value for key, value in info.source.items() if key not in OF_IMAGES}
+    source["name"] = info.name  # that of the folder of images may say what they are
     counts = tuple(gaussians.count.tolist())
     privacy = dataclasses.replace(info.privacy, batch_size=batch_size)
     described = dataclasses.replace(info, counts=counts, source=source, shrinkage=shares, privacy=privacy)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -82,12 +82,13 @@ class ReadAhead:
             while self._ahead:
                 batch, self._ahead = self._ahead, self._begin_next()
                 if not self._ahead:
+                    wait([future for _, future in batch])  # no more threads read than are asked for
                     at_last()
                 yield batch
 
     def drop(self) -> None:
-        """Read no more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Read no more, and wait for what is being read."""
+        self._pool.shutdown(cancel_futures=True)
 
     def _begin_next(self) -> Batch:
         return [(one, self._pool.submit(read_record, one, self._info)) for one in next(self._batches, ())]
@@ -128,11 +129,16 @@ class Relay:
             if comes is not None:
                 self._begun = (comes[0], batch_size), self._reading(comes[1], batch_size)
 
+        if self._begun is not None and self._begun[0] != (start, batch_size):
+            self.close()
         begun, self._begun = self._begun, None
-        if begun is not None and begun[0] != (start, batch_size):
-            begun[1].drop()
-            begun = None
         return (self._reading(records, batch_size) if begun is None else begun[1]).batches(begin)
+
+    def close(self) -> None:
+        """Read no more of what was begun."""
+        if self._begun is not None:
+            self._begun[1].drop()
+            self._begun = None
 
     def _reading(self, records: Sequence[ImageRecord], batch_size: int) -> ReadAhead:
         return ReadAhead(records, batch_size, self._info, self._num_readers)

@@ -61,7 +61,7 @@ def _check_spelling(parts: Sequence[Artifact]) -> None:
         for name in part.info.classes:
             plain = unicodedata.normalize("NFC", name).replace("_", " ").lower()
             before, where = spelled.setdefault(plain, (name, part))
-            if before != name and name not in where.info.classes:
+            if before != name and not any({before, name} <= set(one.info.classes) for one in parts):
                 raise CombineError(
                     f"class {name!r} is written otherwise in {where.folder} ({before!a}) than in "
                     f"{part.folder} ({name!a}), in case, '_' or Unicode characters; build one of them again "

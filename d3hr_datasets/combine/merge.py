@@ -49,7 +49,9 @@ SAID = (
     "tolerance",
     "imported",
 )  # of the source of each part
-SAME = 2**-9  # share of the largest number of an embedding by which it may differ between machines
+# Share of the largest number of an embedding by which it may differ between machines, by the precision that
+# prompts were read in: a few of its last digits.
+SAME = {"float16": 2**-8, "bfloat16": 2**-5}
 MAX_COUNTS = 50_000  # numbers that are said of parts; of more, each part says how many images it has
 OF_FIRST = ("model_kind", "model_license", "torch_dtype")  # of that of the first one
 
@@ -166,9 +168,10 @@ def _entries(part: Artifact, labels: Sequence[int], num_classes: int | None) -> 
     """
 
     def counted(counts: Any) -> dict[str, Any]:
-        is_list = isinstance(counts, list | tuple) and len(counts) == len(labels)
-        if not is_list or not all(type(count) is int and count >= 0 for count in counts):
-            return {} if isinstance(counts, list) else {"counts": counts}
+        if not isinstance(counts, list | tuple):
+            return {"counts": counts} if type(counts) is int and counts >= 0 else {}
+        if len(counts) != len(labels) or not all(type(count) is int and count >= 0 for count in counts):
+            return {}
         if num_classes is None:
             return {"counts": sum(counts)}
         found = [0] * num_classes
@@ -216,7 +219,7 @@ def _united_embeddings(parts: Sequence[Artifact], classes: UnitedClasses) -> Pro
                 "build one of them again as the other"
             )
         for before, here, name in pairs:
-            if not _same_embeddings(before, here):
+            if not _same_embeddings(before, here, SAME.get(str(part.info.source.get("torch_dtype")), 2**-9)):
                 raise CombineError(
                     f"the embeddings of {name} are others in {part.folder} than in the parts before it: they "
                     "are of another text encoder, and so are the latents; build one of them again as the "
@@ -225,10 +228,12 @@ def _united_embeddings(parts: Sequence[Artifact], classes: UnitedClasses) -> Pro
     return PromptEmbeddings(len(classes.names), rows, read[0].negative)
 
 
-def _same_embeddings(one: Inputs, other: Inputs) -> bool:
-    """Say whether two embeddings of a prompt are the same, but for the rounding of half precision."""
+def _same_embeddings(one: Inputs, other: Inputs, share: float) -> bool:
+    """Say whether two embeddings of a prompt are the same, but for a share of the largest number."""
     return one.keys() == other.keys() and all(
-        float((values.float() - other[key].float()).abs().max()) <= SAME * float(values.float().abs().max())
+        values.shape == other[key].shape
+        and float((values.float() - other[key].float()).abs().max())
+        <= share * float(values.float().abs().max())
         for key, values in one.items()
     )
 

@@ -9,8 +9,8 @@ follows the noise that was taken away. The network learns to tell that noise at 
 steps, without guidance: its first step is to end where the whole walk ended. Latents, times and classes are
 those of the artifact, so the result decodes it and nothing else; it inverts no images.
 
-Goes on from `OUTPUT/checkpoint.pt` where there is one. Writes `OUTPUT/samples.safetensors` and, at the end,
-`OUTPUT/model/`.
+Goes on from `OUTPUT/checkpoint.pt` where there is one. Writes `OUTPUT/samples-DIGEST.safetensors` and, at
+the end, `OUTPUT/model/`.
 
 Source: Luhman and Luhman (2021), "Knowledge distillation in iterative generative models", arXiv 2101.02388;
 there from pure noise to one step, here from the time of the statistics.
@@ -28,6 +28,7 @@ import torch
 from tqdm import tqdm
 
 from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, GroupSamplingConfig
+from d3hr_datasets.artifact.d3hr_json import STATISTICS
 from d3hr_datasets.config.checks import check_int
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.walk_times import decode_times
@@ -41,7 +42,7 @@ from d3hr_datasets.training.learning_rates import rate_factor
 from d3hr_datasets.training.loop import Drawn, TrainingLoop
 from d3hr_datasets.training.noising import noising_of
 from d3hr_datasets.training.objective import Conditions, DiffusionObjective, Predictor
-from d3hr_datasets.training.run_places import check_run_places
+from d3hr_datasets.training.run_places import check_run_places, inputs_of
 from d3hr_datasets.training.saving import save_model
 from d3hr_datasets.training.settings import FREE, DiffusionTraining
 from recipes.common.prerequisites import need_artifact
@@ -57,7 +58,7 @@ class StepDistillation(DiffusionTraining):
     """Settings of one distillation; `source` is the artifact, and `model` the folder of its model.
 
     Args:
-        num_steps: Steps of the walk whose times are learned; also for fewer ones, from its first time on.
+        num_steps: Steps of the walk whose times are learned. A single step from the first of them is, too.
         samples_of_class: Sampled latents of each class that are learned from.
         ipc: Images per class whose settings of decoding are learned.
     """
@@ -133,7 +134,8 @@ def distil(settings: StepDistillation) -> Path:
     method = "modes" if artifact.info.num_modes > 1 else "moment_matched"
     sampling = GroupSamplingConfig(method, seed=SEED)  # type: ignore[arg-type]
     dataset = D3HRDataset(artifact, ipc=settings.samples_of_class, sampling=sampling, decode=decode)
-    path = run.path / "samples.safetensors"
+    digest = artifact.sha256[STATISTICS][:16]
+    path = run.path / f"samples-{digest}.safetensors"
     with accelerator.main_process_first():
         noise = cached_tensors(path, partial(sampled, dataset, decode))["noise"]
     latents = Latents([path], len(noise), (1.0, 0.0), artifact.info.classes)
@@ -145,7 +147,8 @@ def distil(settings: StepDistillation) -> Path:
     side = base.vae.image_size + 2 * base.vae.padding
     predictor = Predictor(network, base.kind, side, settings.mixed_precision, settings.torch_compile)
     prepared = accelerator.prepare_model(predictor)
-    loop = TrainingLoop(run, settings, NAME, network, optimizer, accelerator, prepared)
+    inputs = inputs_of(base, started, latents) | {"statistics": digest}
+    loop = TrainingLoop(run, settings, NAME, network, optimizer, accelerator, prepared, inputs=inputs)
     times = torch.tensor(decode_times(started.schedule, fewer_steps(decode, settings.num_steps))[:-1])
     conditions = Conditions(started.conditioning, settings.label_dropout)
     noising = noising_of(started.schedule, settings)

@@ -20,6 +20,7 @@ from d3hr_datasets.build import (
     KeptSums,
     plan_build,
 )
+from d3hr_datasets.build.chunk_builder import ChunkBuilder
 from d3hr_datasets.combine import forget_images, merge_artifacts
 from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.errors import ArtifactFormatError, CombineError, ConfigError
@@ -184,7 +185,9 @@ def test_a_record_that_is_none_is_no_artifact(artifact: Artifact, tmp_path: Path
             Artifact.load(tmp_path)
 
 
-def test_a_plan_says_what_is_spent_and_stores_no_modes(saved: Path, tmp_path: Path) -> None:
+def test_a_plan_says_what_is_spent_and_stores_no_modes(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = save_pictures(tmp_path / "images", range(12))
     settings, options, model = SETTINGS, class_list_options(tmp_path), saved / "artifact" / "model"
     plan = plan_build(images, model, tmp_path / "out", settings, privacy=PrivacySettings(2.0, 0.2), **options)
@@ -200,6 +203,10 @@ def test_a_plan_says_what_is_spent_and_stores_no_modes(saved: Path, tmp_path: Pa
     assert built.info.source["name"] == "out"  # and not that of the folder of images
     with pytest.raises(ConfigError, match="give a new --output"):
         plan.run(progress=False)
+    other = {**options, "work": tmp_path / "out.chunks", "privacy": PrivacySettings(3.0, 0.2)}
+    again = plan_build(images, model, tmp_path / "other", settings, **other)
+    monkeypatch.setattr(ChunkBuilder, "_invert_batch", None)  # finished chunks are taken up
+    assert again.run(progress=False).info.source["name"] == "other"
     for changes, said in (
         ({"moments": True}, "moments=True does not go"),
         ({"num_modes": 3}, "num_modes=3 does not go"),

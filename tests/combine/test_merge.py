@@ -168,6 +168,10 @@ def test_embeddings_go_with_their_classes(tmp_path: Path) -> None:
     assert merged.embeddings().negative is not None
     with pytest.raises(CombineError, match="the shape of embeddings is"):
         merge_artifacts([first, _with_embeddings(tmp_path / "c", 2, ("bee", "cat"), 6)], tmp_path / "no")
+    rounded = _with_embeddings(tmp_path / "r", 5, ("bee", "cat"), encoder=1 + 2**-10)
+    merge_artifacts(
+        [_with_embeddings(tmp_path / "f", 6, ("cat", "ant")), rounded], tmp_path / "r2", notify=quiet
+    )
     other = _with_embeddings(tmp_path / "d", 3, ("bee", "cat"), encoder=1.1)
     with pytest.raises(
         CombineError, match=r"embeddings of cat are others in .*d than .* another text encoder"

@@ -139,14 +139,16 @@ def test_names_that_differ_in_case_are_refused_unless_both_are_classes_of_a_part
     )
     with pytest.raises(CombineError, match=r"'Tree frog' is written otherwise .*'tree_frog'"):
         merge_artifacts([first, second], tmp_path / "merged")
-    third = artifact_of(tmp_path / "c", latents(20, 3), labels, **of_prompts("Polish", "polish"))
-    assert merge_artifacts([both, third], tmp_path / "m", notify=quiet).info.classes == ("Polish", "polish")
+    third = artifact_of(tmp_path / "c", latents(20, 3), labels, **of_prompts("Polish", "b"))
+    for number, order in enumerate(([both, third], [third, both])):
+        merged = merge_artifacts(order, tmp_path / f"m{number}", notify=quiet)
+        assert sorted(merged.info.classes) == ["Polish", "b", "polish"]
 
 
 def test_what_others_say_of_parts_is_taken_for_counts_only_where_it_is(tmp_path: Path) -> None:
     """A list of counts for each of many parts would take the memory of all classes for each."""
     parts = [artifact_of(tmp_path / str(n), latents(30, n), torch.arange(30) % 3) for n in range(2)]
-    said = [{"counts": []}, {"counts": [["x"], 1, 1]}, {"counts": [1, 2, 3]}, {"counts": 7}, {"a": 1}]
+    said = [{"counts": []}, {"counts": [["x"], 1, 1]}, {"counts": [1, 2, 3]}, {"counts": 7}, {"counts": "x"}]
     change_info(parts[0].folder, source={"fingerprint": "0" * 64, "parts": said})
     merged = merge_artifacts([parts[0].folder, parts[1]], tmp_path / "merged", notify=quiet)
     found = [one.get("counts") for one in merged.info.source["parts"]]
