@@ -75,6 +75,17 @@ def test_what_is_said_of_privacy() -> None:
             before = max(found)
 
 
+def test_uniform_steps_come_nearer_under_guidance_and_quadratic_ones_without() -> None:
+    results = json.loads((RESULTS / "solvers.json").read_text(encoding="utf-8"))["results"]
+    off = {
+        (guidance, spacing): results[guidance][f"dpm++2m, {spacing}, 4 steps"]["mean_absolute_grey_levels"]
+        for guidance in ("guidance 7", "no guidance")
+        for spacing in ("uniform", "quadratic")
+    }
+    assert off["guidance 7", "uniform"] < off["guidance 7", "quadratic"]
+    assert off["no guidance", "quadratic"] < off["no guidance", "uniform"] < off["guidance 7", "uniform"]
+
+
 def test_merged_parties_are_one_build() -> None:
     document = json.loads((RESULTS / "federated.json").read_text(encoding="utf-8"))
     results, settings = document["results"], document["settings"]
