@@ -83,7 +83,6 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
         output: Folder of the artifact. A model inside it must be there already.
         info: What to write; `counts`, with `source`'s `fingerprint` and `unreadable`, are as found. `source`
             must tell the images from others: chunks are found by it, by labels, identity and model weights.
-            It also says a precision of the model other than float32.
         work: Folder for finished chunks, from which another build goes on; all machines must share it.
         batch_size: Images per batch, 256 or with privacy 1; halved as often as memory runs out.
         chunk_size: Images per chunk, the most that a killed process loses.
@@ -103,14 +102,12 @@ def build_artifact(  # noqa: PLR0913  # all that a build is asked for
     """
     sizes = check_sizes(info, batch_size, chunk_size, skip_unreadable, num_readers, shrinkage)
     check_fits(model, info)
-    processes, images = join_processes(), as_images(source)
-    work, output = expand_user(work), expand_user(output)
+    processes, images, output = join_processes(), as_images(source), expand_user(output)
     check_private(info, output, shrinkage, sums, tolerance)
     check_images(images, info, exact=sums is not None, tolerance=tolerance)
     noted, key = open_membership(sums, info, output, processes)
-    prefix = _open_work(work, _chunk_key(images, model, info, sizes, sums, key), info, processes)
-    info = with_precision(info, model)  # the weights name the chunks
-    parts = (images, model, info, prefix, *sizes)
+    chunk_key = _chunk_key(images, model, info, sizes, sums, key)  # of the weights, so of their precision
+    parts = (images, model, with_precision(info, model), _open_work(work, chunk_key, info, processes), *sizes)
     latents = ModeLatents(*parts, private=key is not None)
     centroids = find_modes(latents, processes, progress) if info.num_modes > 1 else None
     build = ChunkBuilder(*parts, centroids, sums is not None, key)
@@ -201,8 +198,9 @@ def _chunk_key(
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _open_work(work: Path, key: str, info: ArtifactInfo, processes: Any) -> Path:
+def _open_work(work: str | Path, key: str, info: ArtifactInfo, processes: Any) -> Path:
     """Make the folder of finished chunks, and return the first part of their names in it."""
+    work = expand_user(work)
     try:
         # Sizes and times of files say something of private images, too. A folder that is there stays so.
         work.mkdir(0o777 if info.privacy is None else 0o700, parents=True, exist_ok=True)

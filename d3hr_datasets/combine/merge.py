@@ -152,7 +152,8 @@ def merged_source(parts: Sequence[Artifact], classes: UnitedClasses) -> dict[str
     left_out = [one for part in parts if isinstance(one := part.info.source.get("unreadable"), list)]
     if left_out:
         source["unreadable"] = [image for images in left_out for image in images]
-    number = sum(len(merged_of(part)) or 1 for part in parts) * len(classes.names)
+    entries = [one for part in parts for one in merged_of(part) or [{"counts": []}]]
+    number = sum(isinstance(one.get("counts"), list) for one in entries) * len(classes.names)
     source["parts"] = [
         entry
         for part, labels in zip(parts, classes.labels, strict=True)
