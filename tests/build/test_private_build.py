@@ -55,7 +55,7 @@ def artifact(saved: Path, model: LatentDiffusion) -> Artifact:
 def test_nothing_that_is_exact_is_in_the_artifact(artifact: Artifact, saved: Path) -> None:
     artifact.verify()
     info, document = artifact.info, json.loads((artifact.folder / METADATA).read_text())
-    assert document["format"] == 2 and info.source == {"name": "ours"}
+    assert document["format"] == 2 and info.source == {"name": info.name}
     assert set(document["info"]) - set(tiny_info().to_dict()) <= {"privacy", "shrinkage"}
     assert document["info"]["privacy"]["epsilon"] == 5.0 and document["info"]["privacy"]["delta"] == 1e-5
     assert document["info"]["privacy"]["accountant"].startswith("dp-accounting 0.")

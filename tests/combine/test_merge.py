@@ -151,7 +151,7 @@ def _with_embeddings(
         k: {"encoder_hidden_states": torch.full((1, length, 4), encoder * ord(name[0]))}
         for k, name in enumerate(names)
     }
-    negative = {"encoder_hidden_states": torch.full((1, length, 4), encoder - 1)}
+    negative = {"encoder_hidden_states": torch.full((1, length, 4), encoder)}
     write_embeddings(folder / EMBEDDINGS, PromptEmbeddings(2, rows, negative))
     Artifact(folder, dataclasses.replace(artifact.info, embeddings=True), {}).write_metadata()
     return Artifact.load(folder)

@@ -153,7 +153,7 @@ def test_what_others_say_of_parts_is_taken_for_counts_only_where_it_is(tmp_path:
     merged = merge_artifacts([parts[0].folder, parts[1]], tmp_path / "merged", notify=quiet)
     found = [one.get("counts") for one in merged.info.source["parts"]]
     assert found == [None, None, [1, 2, 3], 7, None, [10, 10, 10]]
-    change_info(parts[0].folder, source={"fingerprint": "0" * 64, "parts": said * 4000})
+    change_info(parts[0].folder, source={"fingerprint": "0" * 64, "parts": said * 6000})
     merged = merge_artifacts([parts[0].folder, parts[1]], tmp_path / "many", notify=quiet)
     assert [one.get("counts") for one in merged.info.source["parts"]][-4:] == [6, 7, None, 30]
 
