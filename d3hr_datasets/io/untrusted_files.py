@@ -21,7 +21,7 @@ from d3hr_datasets.errors import ArtifactFormatError, ArtifactIntegrityError, Co
 from d3hr_datasets.io.paths import expand_user
 from d3hr_datasets.io.text import is_printable, printable
 
-MAX_JSON_BYTES = 8 * 2**20  # the `d3hr.json` of a thousand classes has 0.1 MB, of the most classes a few
+MAX_JSON_BYTES = 8 * 2**20  # the `d3hr.json` of a thousand classes has 0.1 MB, of 65,536 with prompts 6.7
 MAX_CONFIG_BYTES = 3 * 2**19  # of JSON of a model; a label map of ImageNet-21k has 0.9 MB
 MAX_TOKENIZER_BYTES = 64 * 2**20  # of a file of a tokenizer; that of Gemma has 34 MB
 MAX_HEADER_BYTES = 4 * 2**20  # of a safetensors file; the largest model named in the papers has 60 kB

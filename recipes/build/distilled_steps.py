@@ -23,7 +23,7 @@ from d3hr_datasets.diffusion.pixel_range import to_pil
 from recipes.common.image_groups import save_group
 from recipes.common.prerequisites import need, need_artifact
 from recipes.common.program import program
-from recipes.train.step_distillation import distilled_model, fewer_steps
+from recipes.train.step_distillation import fewer_steps
 
 COMMAND = "python -m recipes.train.step_distillation recipes/configs/distilled_steps_fashion_mnist.yaml"
 
@@ -52,7 +52,7 @@ def main() -> None:
     artifact = Artifact.from_pretrained(arguments.artifact)
     for ipc, seed in itertools.product(arguments.ipc, range(arguments.seeds)):
         dataset = D3HRDataset(artifact, ipc=ipc, sampling=GroupSamplingConfig("modes", seed=seed))
-        model = distilled_model(arguments.model, dataset)
+        model = LatentDiffusion.from_pretrained(arguments.model, device=dataset.model().device)
         for steps in arguments.steps:
             images = partial(_images, dataset, model, steps)
             save_group(arguments.output / f"distilled-{steps}-ipc{ipc}-seed{seed}", dataset, images)

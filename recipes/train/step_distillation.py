@@ -30,7 +30,6 @@ from tqdm import tqdm
 from d3hr_datasets import Artifact, D3HRDataset, DecodeConfig, GroupSamplingConfig
 from d3hr_datasets.artifact.d3hr_json import STATISTICS
 from d3hr_datasets.config.checks import check_int
-from d3hr_datasets.diffusion.latent_diffusion import LatentDiffusion
 from d3hr_datasets.diffusion.walk_times import decode_times
 from d3hr_datasets.runs.run_folder import RunFolder
 from d3hr_datasets.runs.settings_files import load_settings
@@ -162,11 +161,6 @@ def distil(settings: StepDistillation) -> Path:
             save_model(base, started, latents.classes, run.path / MODEL)
     accelerator.wait_for_everyone()
     return run.path / MODEL
-
-
-def distilled_model(folder: Path, dataset: D3HRDataset) -> LatentDiffusion:
-    """Return a distilled model where that of a set runs."""
-    return LatentDiffusion.from_pretrained(folder, device=dataset.model().device)
 
 
 @program

@@ -94,6 +94,8 @@ def test_the_precision_is_that_of_the_model_however_it_was_built(tmp_path: Path)
     model.network.to(torch.bfloat16)
     made = build_artifact(Pictures(range(9)), model, folder, tiny_info(), tmp_path / "chunks", progress=False)
     assert made.info.source["torch_dtype"] == "bfloat16"
+    (named_by,) = (tmp_path / "chunks").glob("*.json")  # what names chunks says nothing of it
+    assert "bfloat16" not in named_by.read_text(encoding="utf-8")
     assert "torch_dtype" not in build(tmp_path / "full", range(9)).info.source
 
 
